@@ -1,0 +1,12 @@
+//! The words every crate shares, and leaf tools without I/O.
+//!
+//! Knows nothing of files, sockets, threads, the wall clock or any protocol's requests; time and seeds arrive as arguments.
+
+pub mod ids;
+pub mod offset;
+pub mod clock;
+pub mod prng;
+pub mod crc;
+pub mod batch;
+pub mod fault;
+pub mod limits;

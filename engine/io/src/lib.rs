@@ -1,0 +1,1 @@
+//! The ring: the Driver trait, memory, io_uring and simulated drivers.

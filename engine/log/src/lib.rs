@@ -1,0 +1,1 @@
+//! One partition's segments and indexes; the journal; recovery.

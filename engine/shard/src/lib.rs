@@ -1,0 +1,1 @@
+//! One loop per core: joins log, raftlog, state and io.

@@ -1,0 +1,1 @@
+//! Listeners and who may speak on them.

@@ -1,0 +1,3 @@
+//! Load, measurement and the bare ring server.
+
+fn main() {}

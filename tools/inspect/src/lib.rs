@@ -1,0 +1,1 @@
+//! The offline inspector of journals and segments.

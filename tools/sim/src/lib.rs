@@ -1,0 +1,1 @@
+//! The whole broker in virtual time, and its checkers.

@@ -1,0 +1,3 @@
+//! Checks on the repository itself: arrows between crates.
+
+fn main() {}
