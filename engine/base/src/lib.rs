@@ -7,6 +7,7 @@ pub mod clock;
 pub mod crc;
 pub mod fault;
 pub mod ids;
+pub mod lane;
 pub mod limits;
 pub mod offset;
 pub mod prng;

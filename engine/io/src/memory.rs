@@ -19,8 +19,16 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Chunk sizes that are recycled: 4 KiB times a power of four, up to 4 MiB. A larger chunk is allocated and freed as it is.
-const CLASSES: [usize; 6] = [BLOCK, 4 * BLOCK, 16 * BLOCK, 64 * BLOCK, 256 * BLOCK, 1024 * BLOCK];
+/// Chunk sizes that are recycled: 4 KiB times a power of two, up to 4 MiB. A larger chunk is allocated and freed as it is.
+const CLASSES: [usize; 11] = {
+    let mut classes = [BLOCK; 11];
+    let mut i = 1;
+    while i < classes.len() {
+        classes[i] = classes[i - 1] * 2;
+        i += 1;
+    }
+    classes
+};
 
 /// Free chunks kept per class, in bytes.
 const FREE_BYTES_PER_CLASS: usize = 64 << 20;
@@ -299,6 +307,6 @@ mod tests {
     fn large_chunks_are_whole_blocks() {
         let pool = Pool::new(0);
         assert_eq!(pool.take((4 << 20) + 1).capacity(), (4 << 20) + BLOCK);
-        assert_eq!(pool.take(BLOCK + 1).capacity(), 4 * BLOCK);
+        assert_eq!(pool.take(BLOCK + 1).capacity(), 2 * BLOCK);
     }
 }
