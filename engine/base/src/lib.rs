@@ -10,3 +10,4 @@ pub mod ids;
 pub mod limits;
 pub mod offset;
 pub mod prng;
+pub mod settings;
