@@ -22,8 +22,5 @@ fn committed_file_is_what_the_generator_makes() {
     if std::env::var_os("MILLRACE_REGENERATE").is_some() {
         std::fs::write(&committed, &made).unwrap();
     }
-    assert!(
-        std::fs::read_to_string(&committed).unwrap() == made,
-        "run this test with MILLRACE_REGENERATE=1 and commit the file"
-    );
+    assert!(std::fs::read_to_string(&committed).unwrap() == made, "run this test with MILLRACE_REGENERATE=1 and commit the file");
 }

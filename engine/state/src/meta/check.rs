@@ -27,10 +27,7 @@ const CHANGES_MAX: usize = 10_000;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Layout {
     /// -1 means the default, in either.
-    Count {
-        partitions: i32,
-        replication_factor: i16,
-    },
+    Count { partitions: i32, replication_factor: i16 },
     /// The nodes of each partition, by index.
     Assigned(BTreeMap<i32, Vec<NodeId>>),
 }
@@ -109,33 +106,19 @@ impl Meta {
             Request::RegisterNode(node) => self.check_node(node),
             Request::CreateTopic { .. } => self.check_create_topic(request),
             Request::DeleteTopic { topic } => {
-                let found = self
-                    .topic(*topic)
-                    .ok_or(MetaError::UnknownTopicId { id: *topic })?;
+                let found = self.topic(*topic).ok_or(MetaError::UnknownTopicId { id: *topic })?;
                 refuse_internal(&found.name)?;
                 Ok(Command::DeleteTopic { topic: *topic })
             }
-            Request::CreatePartitions {
-                name,
-                total,
-                assigned,
-                live,
-            } => self.check_create_partitions(name, *total, assigned, live),
+            Request::CreatePartitions { name, total, assigned, live } => self.check_create_partitions(name, *total, assigned, live),
             Request::AlterTopicConfigs { name, changes } => self.check_topic_configs(name, changes),
-            Request::AlterNodeConfigs { scope, changes } => {
-                self.check_node_configs(*scope, changes)
-            }
+            Request::AlterNodeConfigs { scope, changes } => self.check_node_configs(*scope, changes),
             Request::AllocateProducerIds { count } => {
-                self.producer_id_next
-                    .checked_add(i64::from(*count))
-                    .ok_or(MetaError::NoProducerIds)?;
+                self.producer_id_next.checked_add(i64::from(*count)).ok_or(MetaError::NoProducerIds)?;
                 Ok(Command::AllocateProducerIds { count: *count })
             }
             Request::SetFeatureLevel { level } if *level < self.feature_level => {
-                Err(MetaError::FeatureLevel {
-                    current: self.feature_level,
-                    asked: *level,
-                })
+                Err(MetaError::FeatureLevel { current: self.feature_level, asked: *level })
             }
             Request::SetFeatureLevel { level } => Ok(Command::SetFeatureLevel { level: *level }),
             Request::SetClusterId { id } => match self.cluster_id {
@@ -150,69 +133,35 @@ impl Meta {
         if node.id < 0 {
             return invalid(format!("node.id {} is negative", node.id));
         }
-        if node.directories.is_empty()
-            || node.directories.len() > DIRECTORIES_MAX
-            || node.listeners.len() > LISTENERS_MAX
-        {
-            return invalid(format!(
-                "it needs 1 to {DIRECTORIES_MAX} data directories and at most {LISTENERS_MAX} listeners"
-            ));
+        if node.directories.is_empty() || node.directories.len() > DIRECTORIES_MAX || node.listeners.len() > LISTENERS_MAX {
+            return invalid(format!("it needs 1 to {DIRECTORIES_MAX} data directories and at most {LISTENERS_MAX} listeners"));
         }
-        let texts = node
-            .listeners
-            .iter()
-            .flat_map(|listener| [&listener.name, &listener.host]);
-        if texts
-            .chain(node.directories.iter().map(|directory| &directory.path))
-            .any(|text| text.len() > NODE_TEXT_BYTES_MAX)
-        {
-            return invalid(format!(
-                "a name, host or path is longer than {NODE_TEXT_BYTES_MAX} bytes"
-            ));
+        let texts = node.listeners.iter().flat_map(|listener| [&listener.name, &listener.host]);
+        if texts.chain(node.directories.iter().map(|directory| &directory.path)).any(|text| text.len() > NODE_TEXT_BYTES_MAX) {
+            return invalid(format!("a name, host or path is longer than {NODE_TEXT_BYTES_MAX} bytes"));
         }
         let mut ids = BTreeSet::new();
         for directory in &node.directories {
             if !ids.insert(directory.id) {
                 return invalid(format!("data directory {} is listed twice", directory.id));
             }
-            if let Some(owner) = self
-                .node_of_directory(directory.id)
-                .filter(|owner| owner.id != node.id)
-            {
-                return invalid(format!(
-                    "data directory {} belongs to node {}",
-                    directory.id, owner.id
-                ));
+            if let Some(owner) = self.node_of_directory(directory.id).filter(|owner| owner.id != node.id) {
+                return invalid(format!("data directory {} belongs to node {}", directory.id, owner.id));
             }
         }
         if !self.nodes.contains_key(&node.id) && self.nodes.len() >= NODES_MAX {
-            return Err(MetaError::TooMany {
-                what: "nodes",
-                limit: NODES_MAX,
-            });
+            return Err(MetaError::TooMany { what: "nodes", limit: NODES_MAX });
         }
         Ok(Command::RegisterNode(node.clone()))
     }
 
     fn check_create_topic(&self, request: &Request) -> Result<Command, MetaError> {
-        let Request::CreateTopic {
-            topic,
-            name,
-            layout,
-            default_partitions,
-            default_replication_factor,
-            configs,
-            live,
-            internal,
-        } = request
+        let Request::CreateTopic { topic, name, layout, default_partitions, default_replication_factor, configs, live, internal } = request
         else {
             unreachable!("the caller matched this variant");
         };
         if let Some(why) = topic_name::fault(name) {
-            return Err(MetaError::InvalidTopicName {
-                name: clip(name),
-                why,
-            });
+            return Err(MetaError::InvalidTopicName { name: clip(name), why });
         }
         if self.topic_named(name).is_some() || self.topic(*topic).is_some() {
             return Err(MetaError::TopicExists { name: name.clone() });
@@ -222,20 +171,10 @@ impl Meta {
         }
         check_topic_configs(name, configs)?;
         let directories = match layout {
-            Layout::Count {
-                partitions,
-                replication_factor,
-            } => {
-                let count = if *partitions == -1 {
-                    i64::from(*default_partitions)
-                } else {
-                    i64::from(*partitions)
-                };
-                let factor = if *replication_factor == -1 {
-                    i32::from(*default_replication_factor)
-                } else {
-                    i32::from(*replication_factor)
-                };
+            Layout::Count { partitions, replication_factor } => {
+                let count = if *partitions == -1 { i64::from(*default_partitions) } else { i64::from(*partitions) };
+                let factor =
+                    if *replication_factor == -1 { i32::from(*default_replication_factor) } else { i32::from(*replication_factor) };
                 self.check_replication_factor(factor)?;
                 let count = usize::try_from(count).unwrap_or(0);
                 self.check_room(0, count)?;
@@ -245,9 +184,7 @@ impl Meta {
                 let mut nodes = Vec::new();
                 for (expected, (index, replicas)) in (0..).zip(assigned) {
                     if *index != expected {
-                        return Err(MetaError::InvalidAssignment {
-                            why: format!("partition {expected} is missing"),
-                        });
+                        return Err(MetaError::InvalidAssignment { why: format!("partition {expected} is missing") });
                     }
                     nodes.push(Some(self.check_assigned(*index, replicas)?));
                 }
@@ -255,27 +192,17 @@ impl Meta {
                 self.place(&nodes, live)?
             }
         };
-        Ok(Command::CreateTopic {
-            topic: *topic,
-            name: name.clone(),
-            directories,
-            configs: configs.clone(),
-        })
+        Ok(Command::CreateTopic { topic: *topic, name: name.clone(), directories, configs: configs.clone() })
     }
 
     /// Until partitions have several replicas the only factor is 1.
     fn check_replication_factor(&self, factor: i32) -> Result<(), MetaError> {
         let nodes = self.nodes.len();
         if factor < 1 || usize::try_from(factor).is_ok_and(|factor| factor > nodes) {
-            return Err(MetaError::InvalidReplicationFactor {
-                asked: factor,
-                nodes,
-            });
+            return Err(MetaError::InvalidReplicationFactor { asked: factor, nodes });
         }
         if factor > 1 {
-            return Err(MetaError::InvalidAssignment {
-                why: format!("replication factor {factor}: partitions have one replica so far"),
-            });
+            return Err(MetaError::InvalidAssignment { why: format!("replication factor {factor}: partitions have one replica so far") });
         }
         Ok(())
     }
@@ -283,19 +210,12 @@ impl Meta {
     fn check_assigned(&self, index: i32, replicas: &[NodeId]) -> Result<NodeId, MetaError> {
         for node in replicas {
             if !self.nodes.contains_key(node) {
-                return Err(MetaError::InvalidAssignment {
-                    why: format!("partition {index} names node {node}, which is not registered"),
-                });
+                return Err(MetaError::InvalidAssignment { why: format!("partition {index} names node {node}, which is not registered") });
             }
         }
         match replicas {
             [node] => Ok(*node),
-            _ => Err(MetaError::InvalidAssignment {
-                why: format!(
-                    "partition {index} names {} nodes and must name one",
-                    replicas.len()
-                ),
-            }),
+            _ => Err(MetaError::InvalidAssignment { why: format!("partition {index} names {} nodes and must name one", replicas.len()) }),
         }
     }
 
@@ -304,9 +224,7 @@ impl Meta {
         let mut homes: Vec<(NodeId, Uuid, usize)> = Vec::new();
         let mut rank = BTreeMap::new();
         for id in live {
-            let node = self
-                .node_of_directory(*id)
-                .ok_or(MetaError::UnknownDirectory { id: *id })?;
+            let node = self.node_of_directory(*id).ok_or(MetaError::UnknownDirectory { id: *id })?;
             rank.insert(*id, homes.len());
             homes.push((node.id, *id, 0));
         }
@@ -318,12 +236,8 @@ impl Meta {
         // A heap for each choice would be more code; the number of live directories is small.
         let mut placed = Vec::with_capacity(wanted.len());
         for node in wanted {
-            let candidates = homes
-                .iter_mut()
-                .filter(|home| node.is_none_or(|node| node == home.0));
-            let home = candidates
-                .min_by_key(|home| home.2)
-                .ok_or(MetaError::NoDirectory)?;
+            let candidates = homes.iter_mut().filter(|home| node.is_none_or(|node| node == home.0));
+            let home = candidates.min_by_key(|home| home.2).ok_or(MetaError::NoDirectory)?;
             home.2 += 1;
             placed.push(home.1);
         }
@@ -331,17 +245,10 @@ impl Meta {
     }
 
     fn topic_to_alter(&self, name: &str) -> Result<&Topic, MetaError> {
-        self.topic_named(name)
-            .ok_or_else(|| MetaError::UnknownTopicName { name: clip(name) })
+        self.topic_named(name).ok_or_else(|| MetaError::UnknownTopicName { name: clip(name) })
     }
 
-    fn check_create_partitions(
-        &self,
-        name: &str,
-        total: i32,
-        assigned: &[Vec<NodeId>],
-        live: &[Uuid],
-    ) -> Result<Command, MetaError> {
+    fn check_create_partitions(&self, name: &str, total: i32, assigned: &[Vec<NodeId>], live: &[Uuid]) -> Result<Command, MetaError> {
         let topic = self.topic_to_alter(name)?;
         refuse_internal(name)?;
         let present = topic.directories.len();
@@ -350,48 +257,28 @@ impl Meta {
             .filter(|total| *total <= TOPIC_PARTITIONS_MAX as usize)
             .and_then(|total| total.checked_sub(present))
         else {
-            let why = format!(
-                "topic '{name}' has {present} partitions; {total} is not between that and {TOPIC_PARTITIONS_MAX}"
-            );
+            let why = format!("topic '{name}' has {present} partitions; {total} is not between that and {TOPIC_PARTITIONS_MAX}");
             return Err(MetaError::InvalidPartitions { why });
         };
         if more == 0 {
-            return Err(MetaError::InvalidPartitions {
-                why: format!("topic '{name}' already has {present} partitions"),
-            });
+            return Err(MetaError::InvalidPartitions { why: format!("topic '{name}' already has {present} partitions") });
         }
         self.check_room(present, more)?;
         let nodes = if assigned.is_empty() {
             vec![None; more]
         } else if assigned.len() == more {
-            let check = |(index, replicas): (i32, &Vec<NodeId>)| {
-                self.check_assigned(index, replicas).map(Some)
-            };
-            (i32::try_from(present).unwrap_or(0)..)
-                .zip(assigned)
-                .map(check)
-                .collect::<Result<_, _>>()?
+            let check = |(index, replicas): (i32, &Vec<NodeId>)| self.check_assigned(index, replicas).map(Some);
+            (i32::try_from(present).unwrap_or(0)..).zip(assigned).map(check).collect::<Result<_, _>>()?
         } else {
-            return Err(MetaError::InvalidAssignment {
-                why: format!("{more} new partitions, but {} assignments", assigned.len()),
-            });
+            return Err(MetaError::InvalidAssignment { why: format!("{more} new partitions, but {} assignments", assigned.len()) });
         };
-        Ok(Command::CreatePartitions {
-            topic: topic.id,
-            first: topic.partitions(),
-            directories: self.place(&nodes, live)?,
-        })
+        Ok(Command::CreatePartitions { topic: topic.id, first: topic.partitions(), directories: self.place(&nodes, live)? })
     }
 
-    fn check_topic_configs(
-        &self,
-        name: &str,
-        changes: &ConfigChanges,
-    ) -> Result<Command, MetaError> {
+    fn check_topic_configs(&self, name: &str, changes: &ConfigChanges) -> Result<Command, MetaError> {
         let topic = self.topic_to_alter(name)?;
         let list_default = |key: &str| {
-            let row = topic_configs::row(key)
-                .ok_or_else(|| MetaError::UnknownConfig { key: clip(key) })?;
+            let row = topic_configs::row(key).ok_or_else(|| MetaError::UnknownConfig { key: clip(key) })?;
             Ok((row.kind == Kind::List).then(|| row.default.to_owned()))
         };
         let (set, remove) = resolve(&topic.configs, changes, list_default)?;
@@ -399,18 +286,10 @@ impl Meta {
         remove.iter().for_each(|key| drop(after.remove(key)));
         after.extend(set.clone());
         check_topic_configs(name, &after)?;
-        Ok(Command::AlterTopicConfigs {
-            topic: topic.id,
-            set,
-            remove,
-        })
+        Ok(Command::AlterTopicConfigs { topic: topic.id, set, remove })
     }
 
-    fn check_node_configs(
-        &self,
-        scope: NodeScope,
-        changes: &ConfigChanges,
-    ) -> Result<Command, MetaError> {
+    fn check_node_configs(&self, scope: NodeScope, changes: &ConfigChanges) -> Result<Command, MetaError> {
         if let NodeScope::One(node) = scope
             && !self.nodes.contains_key(&node)
         {
@@ -421,23 +300,15 @@ impl Meta {
         for (key, value) in &set {
             let too_long = key.is_empty() || key.len() > 256 || value.len() > VALUE_BYTES_MAX;
             if too_long {
-                let allowed =
-                    format!("a name of 1 to 256 bytes and a value of at most {VALUE_BYTES_MAX}");
-                return Err(MetaError::InvalidConfig {
-                    key: clip(key),
-                    value: clip(value),
-                    allowed,
-                });
+                let allowed = format!("a name of 1 to 256 bytes and a value of at most {VALUE_BYTES_MAX}");
+                return Err(MetaError::InvalidConfig { key: clip(key), value: clip(value), allowed });
             }
             if topic_configs::row_of_broker_setting(key).is_some() {
                 topic_configs::check_broker_setting(key, value)?;
             }
         }
         if present.len() + set.len() > NODE_CONFIGS_MAX {
-            return Err(MetaError::TooMany {
-                what: "settings of a node",
-                limit: NODE_CONFIGS_MAX,
-            });
+            return Err(MetaError::TooMany { what: "settings of a node", limit: NODE_CONFIGS_MAX });
         }
         Ok(Command::AlterNodeConfigs { scope, set, remove })
     }
@@ -445,9 +316,7 @@ impl Meta {
 
 fn refuse_internal(name: &str) -> Result<(), MetaError> {
     if topic_name::is_internal(name) {
-        return Err(MetaError::InternalTopic {
-            name: name.to_owned(),
-        });
+        return Err(MetaError::InternalTopic { name: name.to_owned() });
     }
     Ok(())
 }
@@ -472,38 +341,21 @@ fn resolve(
     match changes {
         ConfigChanges::Replace(all) => {
             set.extend(all.clone());
-            remove.extend(
-                present
-                    .keys()
-                    .filter(|key| !all.contains_key(*key))
-                    .cloned(),
-            );
+            remove.extend(present.keys().filter(|key| !all.contains_key(*key)).cloned());
         }
         ConfigChanges::Incremental(changes) => {
             if changes.len() > CHANGES_MAX {
-                return Err(MetaError::TooMany {
-                    what: "changes in one request",
-                    limit: CHANGES_MAX,
-                });
+                return Err(MetaError::TooMany { what: "changes in one request", limit: CHANGES_MAX });
             }
             let mut seen = BTreeSet::new();
             for (key, change) in changes {
-                let invalid = |allowed: &str| {
-                    Err(MetaError::InvalidConfig {
-                        key: clip(key),
-                        value: String::new(),
-                        allowed: allowed.to_owned(),
-                    })
-                };
+                let invalid =
+                    |allowed: &str| Err(MetaError::InvalidConfig { key: clip(key), value: String::new(), allowed: allowed.to_owned() });
                 if !seen.insert(key) {
                     return invalid("a setting may be named once in a request");
                 }
                 let default = list_default(key)?;
-                let now = || {
-                    default
-                        .clone()
-                        .map(|default| present.get(key).cloned().unwrap_or(default))
-                };
+                let now = || default.clone().map(|default| present.get(key).cloned().unwrap_or(default));
                 match change {
                     ConfigChange::Set(value) => drop(set.insert(key.clone(), value.clone())),
                     ConfigChange::Delete => remove.push(key.clone()),
@@ -533,10 +385,7 @@ fn appended(now: &str, items: &str) -> String {
 }
 
 fn subtracted(now: &str, items: &str) -> String {
-    list(now)
-        .filter(|item| !list(items).any(|taken| taken == *item))
-        .collect::<Vec<_>>()
-        .join(",")
+    list(now).filter(|item| !list(items).any(|taken| taken == *item)).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -103,15 +103,7 @@ impl From<ConfigError> for MetaError {
     fn from(error: ConfigError) -> MetaError {
         match error {
             ConfigError::Unknown { key } => MetaError::UnknownConfig { key },
-            ConfigError::Invalid {
-                key,
-                value,
-                allowed,
-            } => MetaError::InvalidConfig {
-                key,
-                value,
-                allowed,
-            },
+            ConfigError::Invalid { key, value, allowed } => MetaError::InvalidConfig { key, value, allowed },
         }
     }
 }
@@ -127,46 +119,29 @@ impl std::fmt::Display for MetaError {
                 write!(f, "The number of partitions is not allowed: {why}.")
             }
             MetaError::InvalidReplicationFactor { asked, nodes } => {
-                write!(
-                    f,
-                    "Replication factor {asked} is not possible: {nodes} node(s) are registered, and it must be at least 1."
-                )
+                write!(f, "Replication factor {asked} is not possible: {nodes} node(s) are registered, and it must be at least 1.")
             }
             MetaError::InvalidAssignment { why } => {
                 write!(f, "The replica assignment is not allowed: {why}.")
             }
-            MetaError::InvalidConfig {
-                key,
-                value,
-                allowed,
-            } => write!(
-                f,
-                "Invalid value {value} for configuration {key}: {allowed}."
-            ),
+            MetaError::InvalidConfig { key, value, allowed } => write!(f, "Invalid value {value} for configuration {key}: {allowed}."),
             MetaError::UnknownConfig { key } => write!(f, "Unknown configuration '{key}'."),
             MetaError::UnknownTopicName { name } => write!(f, "Topic '{name}' does not exist."),
             MetaError::UnknownTopicId { id } => write!(f, "No topic has the id {id}."),
-            MetaError::InternalTopic { name } => write!(
-                f,
-                "Topic '{name}' is internal: the broker alone creates and deletes it, and its writes are never cached."
-            ),
+            MetaError::InternalTopic { name } => {
+                write!(f, "Topic '{name}' is internal: the broker alone creates and deletes it, and its writes are never cached.")
+            }
             MetaError::TooMany { what, limit } => {
                 write!(f, "The cluster may hold at most {limit} {what}.")
             }
             MetaError::UnknownNode { node } => write!(f, "Node {node} is not registered."),
-            MetaError::NoDirectory => write!(
-                f,
-                "No data directory is available; try again when one is back."
-            ),
+            MetaError::NoDirectory => write!(f, "No data directory is available; try again when one is back."),
             MetaError::UnknownDirectory { id } => {
                 write!(f, "No registered node has the data directory {id}.")
             }
             MetaError::InvalidNode { why } => write!(f, "The node cannot be registered: {why}."),
             MetaError::ClusterIdSet { id } => write!(f, "The cluster already has the id {id}."),
-            MetaError::FeatureLevel { current, asked } => write!(
-                f,
-                "The feature level is {current} and never goes back to {asked}."
-            ),
+            MetaError::FeatureLevel { current, asked } => write!(f, "The feature level is {current} and never goes back to {asked}."),
             MetaError::NoProducerIds => write!(f, "All producer ids are used up."),
         }
     }

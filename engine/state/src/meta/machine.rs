@@ -36,8 +36,7 @@ pub struct Topic {
 
 impl Topic {
     pub fn partitions(&self) -> u32 {
-        u32::try_from(self.directories.len())
-            .expect("a topic has at most TOPIC_PARTITIONS_MAX partitions")
+        u32::try_from(self.directories.len()).expect("a topic has at most TOPIC_PARTITIONS_MAX partitions")
     }
 }
 
@@ -137,44 +136,24 @@ impl Meta {
 
     /// The node that registered this data directory.
     pub fn node_of_directory(&self, directory: Uuid) -> Option<&Node> {
-        self.nodes
-            .values()
-            .find(|node| node.directories.iter().any(|own| own.id == directory))
+        self.nodes.values().find(|node| node.directories.iter().any(|own| own.id == directory))
     }
 
     /// The settings that were altered at run time in this scope alone.
     pub fn node_configs(&self, scope: NodeScope) -> impl Iterator<Item = (&str, &str)> {
-        self.node_configs
-            .get(&scope)
-            .into_iter()
-            .flatten()
-            .map(|(key, value)| (key.as_str(), value.as_str()))
+        self.node_configs.get(&scope).into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
     /// What was altered at run time as one node sees it: its own over every node's.
     pub fn node_configs_in_force(&self, node: NodeId) -> BTreeMap<String, String> {
-        let mut configs = self
-            .node_configs
-            .get(&NodeScope::Every)
-            .cloned()
-            .unwrap_or_default();
-        configs.extend(
-            self.node_configs
-                .get(&NodeScope::One(node))
-                .cloned()
-                .unwrap_or_default(),
-        );
+        let mut configs = self.node_configs.get(&NodeScope::Every).cloned().unwrap_or_default();
+        configs.extend(self.node_configs.get(&NodeScope::One(node)).cloned().unwrap_or_default());
         configs
     }
 
     /// The settings in force of a topic on a node whose broker settings (file, flags; without what was altered at run time) are
     /// `settings`.
-    pub fn topic_config(
-        &self,
-        topic: &Topic,
-        node: NodeId,
-        settings: &BTreeMap<String, String>,
-    ) -> TopicConfig {
+    pub fn topic_config(&self, topic: &Topic, node: NodeId, settings: &BTreeMap<String, String>) -> TopicConfig {
         let mut defaults = settings.clone();
         defaults.extend(self.node_configs_in_force(node));
         TopicConfig::effective(&topic.configs, &defaults)
@@ -184,29 +163,13 @@ impl Meta {
     pub fn apply(&mut self, command: Command) -> Vec<Effect> {
         let result = match command {
             Command::RegisterNode(node) => self.register_node(node),
-            Command::CreateTopic {
-                topic,
-                name,
-                directories,
-                configs,
-            } => self.create_topic(Topic {
-                id: topic,
-                name,
-                directories,
-                configs,
-            }),
+            Command::CreateTopic { topic, name, directories, configs } => {
+                self.create_topic(Topic { id: topic, name, directories, configs })
+            }
             Command::DeleteTopic { topic } => self.delete_topic(topic),
-            Command::CreatePartitions {
-                topic,
-                first,
-                directories,
-            } => self.create_partitions(topic, first, &directories),
-            Command::AlterTopicConfigs { topic, set, remove } => {
-                self.alter_topic_configs(topic, set, &remove)
-            }
-            Command::AlterNodeConfigs { scope, set, remove } => {
-                self.alter_node_configs(scope, set, &remove)
-            }
+            Command::CreatePartitions { topic, first, directories } => self.create_partitions(topic, first, &directories),
+            Command::AlterTopicConfigs { topic, set, remove } => self.alter_topic_configs(topic, set, &remove),
+            Command::AlterNodeConfigs { scope, set, remove } => self.alter_node_configs(scope, set, &remove),
             Command::AllocateProducerIds { count } => self.allocate_producer_ids(count),
             Command::SetFeatureLevel { level } => self.set_feature_level(level),
             Command::SetClusterId { id } => self.set_cluster_id(id),
@@ -216,10 +179,7 @@ impl Meta {
 
     fn register_node(&mut self, node: Node) -> Result<Vec<Effect>, MetaError> {
         if !self.nodes.contains_key(&node.id) && self.nodes.len() >= NODES_MAX {
-            return Err(MetaError::TooMany {
-                what: "nodes",
-                limit: NODES_MAX,
-            });
+            return Err(MetaError::TooMany { what: "nodes", limit: NODES_MAX });
         }
         let id = node.id;
         self.nodes.insert(id, node);
@@ -240,39 +200,21 @@ impl Meta {
     }
 
     fn delete_topic(&mut self, id: TopicId) -> Result<Vec<Effect>, MetaError> {
-        let topic = self
-            .topics
-            .remove(&id)
-            .ok_or(MetaError::UnknownTopicId { id })?;
+        let topic = self.topics.remove(&id).ok_or(MetaError::UnknownTopicId { id })?;
         self.names.remove(&topic.name);
         self.partitions -= topic.directories.len();
         Ok(vec![Effect::TopicDeleted { topic }])
     }
 
-    fn create_partitions(
-        &mut self,
-        id: TopicId,
-        first: u32,
-        directories: &[Uuid],
-    ) -> Result<Vec<Effect>, MetaError> {
-        let topic = self
-            .topics
-            .get(&id)
-            .ok_or(MetaError::UnknownTopicId { id })?;
+    fn create_partitions(&mut self, id: TopicId, first: u32, directories: &[Uuid]) -> Result<Vec<Effect>, MetaError> {
+        let topic = self.topics.get(&id).ok_or(MetaError::UnknownTopicId { id })?;
         if first != topic.partitions() {
-            let why = format!(
-                "topic '{}' has {} partitions by now",
-                topic.name,
-                topic.partitions()
-            );
+            let why = format!("topic '{}' has {} partitions by now", topic.name, topic.partitions());
             return Err(MetaError::InvalidPartitions { why });
         }
         self.check_room(topic.directories.len(), directories.len())?;
         self.partitions += directories.len();
-        let topic = self
-            .topics
-            .get_mut(&id)
-            .ok_or(MetaError::UnknownTopicId { id })?;
+        let topic = self.topics.get_mut(&id).ok_or(MetaError::UnknownTopicId { id })?;
         topic.directories.extend_from_slice(directories);
         Ok(partitions_created(id, first, directories).collect())
     }
@@ -280,51 +222,26 @@ impl Meta {
     /// May a topic that has `present` partitions have `more`?
     pub(super) fn check_room(&self, present: usize, more: usize) -> Result<(), MetaError> {
         if more == 0 || present + more > TOPIC_PARTITIONS_MAX as usize {
-            let why = format!(
-                "{} is not between {} and {TOPIC_PARTITIONS_MAX}",
-                present + more,
-                present + 1
-            );
+            let why = format!("{} is not between {} and {TOPIC_PARTITIONS_MAX}", present + more, present + 1);
             return Err(MetaError::InvalidPartitions { why });
         }
         if self.partitions + more > PARTITIONS_MAX {
-            return Err(MetaError::TooMany {
-                what: "partitions",
-                limit: PARTITIONS_MAX,
-            });
+            return Err(MetaError::TooMany { what: "partitions", limit: PARTITIONS_MAX });
         }
         Ok(())
     }
 
-    fn alter_topic_configs(
-        &mut self,
-        id: TopicId,
-        set: BTreeMap<String, String>,
-        remove: &[String],
-    ) -> Result<Vec<Effect>, MetaError> {
-        let topic = self
-            .topics
-            .get_mut(&id)
-            .ok_or(MetaError::UnknownTopicId { id })?;
+    fn alter_topic_configs(&mut self, id: TopicId, set: BTreeMap<String, String>, remove: &[String]) -> Result<Vec<Effect>, MetaError> {
+        let topic = self.topics.get_mut(&id).ok_or(MetaError::UnknownTopicId { id })?;
         alter(&mut topic.configs, set, remove);
         Ok(vec![Effect::TopicConfigsChanged { topic: id }])
     }
 
-    fn alter_node_configs(
-        &mut self,
-        scope: NodeScope,
-        set: BTreeMap<String, String>,
-        remove: &[String],
-    ) -> Result<Vec<Effect>, MetaError> {
+    fn alter_node_configs(&mut self, scope: NodeScope, set: BTreeMap<String, String>, remove: &[String]) -> Result<Vec<Effect>, MetaError> {
         let mut configs = self.node_configs.get(&scope).cloned().unwrap_or_default();
         alter(&mut configs, set, remove);
-        if configs.len() > NODE_CONFIGS_MAX
-            || (self.node_configs.len() > NODES_MAX && !self.node_configs.contains_key(&scope))
-        {
-            return Err(MetaError::TooMany {
-                what: "settings of a node",
-                limit: NODE_CONFIGS_MAX,
-            });
+        if configs.len() > NODE_CONFIGS_MAX || (self.node_configs.len() > NODES_MAX && !self.node_configs.contains_key(&scope)) {
+            return Err(MetaError::TooMany { what: "settings of a node", limit: NODE_CONFIGS_MAX });
         }
         if configs.is_empty() {
             self.node_configs.remove(&scope);
@@ -336,18 +253,13 @@ impl Meta {
 
     fn allocate_producer_ids(&mut self, len: u32) -> Result<Vec<Effect>, MetaError> {
         let start = self.producer_id_next;
-        self.producer_id_next = start
-            .checked_add(i64::from(len))
-            .ok_or(MetaError::NoProducerIds)?;
+        self.producer_id_next = start.checked_add(i64::from(len)).ok_or(MetaError::NoProducerIds)?;
         Ok(vec![Effect::ProducerIdBlock { start, len }])
     }
 
     fn set_feature_level(&mut self, level: u32) -> Result<Vec<Effect>, MetaError> {
         if level < self.feature_level {
-            return Err(MetaError::FeatureLevel {
-                current: self.feature_level,
-                asked: level,
-            });
+            return Err(MetaError::FeatureLevel { current: self.feature_level, asked: level });
         }
         self.feature_level = level;
         Ok(vec![Effect::FeatureLevelChanged { level }])
@@ -362,17 +274,10 @@ impl Meta {
     }
 }
 
-fn partitions_created(
-    topic: TopicId,
-    first: u32,
-    directories: &[Uuid],
-) -> impl Iterator<Item = Effect> {
+fn partitions_created(topic: TopicId, first: u32, directories: &[Uuid]) -> impl Iterator<Item = Effect> {
     (first..)
         .zip(directories)
-        .map(move |(index, directory)| Effect::PartitionCreated {
-            partition: PartitionId { topic, index },
-            directory: *directory,
-        })
+        .map(move |(index, directory)| Effect::PartitionCreated { partition: PartitionId { topic, index }, directory: *directory })
 }
 
 fn alter(configs: &mut BTreeMap<String, String>, set: BTreeMap<String, String>, remove: &[String]) {
@@ -400,36 +305,13 @@ mod tests {
         let mut meta = Meta::new();
         let effects = meta.apply(create(1, "a", 2));
         assert_eq!(effects.len(), 3);
-        assert_eq!(
-            effects[0],
-            Effect::TopicCreated {
-                topic: Uuid([1; 16])
-            }
-        );
-        let more = Command::CreatePartitions {
-            topic: Uuid([1; 16]),
-            first: 2,
-            directories: vec![Uuid([8; 16])],
-        };
-        let partition = PartitionId {
-            topic: Uuid([1; 16]),
-            index: 2,
-        };
-        assert_eq!(
-            meta.apply(more),
-            [Effect::PartitionCreated {
-                partition,
-                directory: Uuid([8; 16])
-            }]
-        );
+        assert_eq!(effects[0], Effect::TopicCreated { topic: Uuid([1; 16]) });
+        let more = Command::CreatePartitions { topic: Uuid([1; 16]), first: 2, directories: vec![Uuid([8; 16])] };
+        let partition = PartitionId { topic: Uuid([1; 16]), index: 2 };
+        assert_eq!(meta.apply(more), [Effect::PartitionCreated { partition, directory: Uuid([8; 16]) }]);
         assert_eq!(meta.topic_named("a").unwrap().partitions(), 3);
         assert_eq!(meta.partitions(), 3);
-        assert!(matches!(
-            &meta.apply(Command::DeleteTopic {
-                topic: Uuid([1; 16])
-            })[..],
-            [Effect::TopicDeleted { .. }]
-        ));
+        assert!(matches!(&meta.apply(Command::DeleteTopic { topic: Uuid([1; 16]) })[..], [Effect::TopicDeleted { .. }]));
         assert_eq!(meta, Meta::new());
     }
 
@@ -443,29 +325,12 @@ mod tests {
             create(1, "b", 1),
             create(3, "c", 0),
             create(3, "c", 100_001),
-            Command::DeleteTopic {
-                topic: Uuid([2; 16]),
-            },
-            Command::CreatePartitions {
-                topic: Uuid([1; 16]),
-                first: 0,
-                directories: vec![Uuid([9; 16])],
-            },
-            Command::CreatePartitions {
-                topic: Uuid([1; 16]),
-                first: 1,
-                directories: vec![],
-            },
-            Command::AlterTopicConfigs {
-                topic: Uuid([2; 16]),
-                set: BTreeMap::new(),
-                remove: vec![],
-            },
+            Command::DeleteTopic { topic: Uuid([2; 16]) },
+            Command::CreatePartitions { topic: Uuid([1; 16]), first: 0, directories: vec![Uuid([9; 16])] },
+            Command::CreatePartitions { topic: Uuid([1; 16]), first: 1, directories: vec![] },
+            Command::AlterTopicConfigs { topic: Uuid([2; 16]), set: BTreeMap::new(), remove: vec![] },
         ] {
-            assert!(
-                matches!(&meta.apply(command.clone())[..], [Effect::Refused { .. }]),
-                "{command:?}"
-            );
+            assert!(matches!(&meta.apply(command.clone())[..], [Effect::Refused { .. }]), "{command:?}");
             assert_eq!(meta, before);
         }
     }
@@ -473,43 +338,20 @@ mod tests {
     #[test]
     fn producer_id_blocks_never_overlap_and_end() {
         let mut meta = Meta::new();
-        assert_eq!(
-            meta.apply(Command::AllocateProducerIds { count: 1000 }),
-            [Effect::ProducerIdBlock {
-                start: 0,
-                len: 1000
-            }]
-        );
-        assert_eq!(
-            meta.apply(Command::AllocateProducerIds { count: 1000 }),
-            [Effect::ProducerIdBlock {
-                start: 1000,
-                len: 1000
-            }]
-        );
+        assert_eq!(meta.apply(Command::AllocateProducerIds { count: 1000 }), [Effect::ProducerIdBlock { start: 0, len: 1000 }]);
+        assert_eq!(meta.apply(Command::AllocateProducerIds { count: 1000 }), [Effect::ProducerIdBlock { start: 1000, len: 1000 }]);
         meta.producer_id_next = i64::MAX - 5;
-        assert_eq!(
-            meta.apply(Command::AllocateProducerIds { count: 1000 }),
-            [Effect::Refused {
-                error: MetaError::NoProducerIds
-            }]
-        );
+        assert_eq!(meta.apply(Command::AllocateProducerIds { count: 1000 }), [Effect::Refused { error: MetaError::NoProducerIds }]);
     }
 
     #[test]
     fn cluster_id_is_set_once_and_levels_only_grow() {
         let mut meta = Meta::new();
         meta.apply(Command::SetClusterId { id: Uuid([1; 16]) });
-        assert!(matches!(
-            &meta.apply(Command::SetClusterId { id: Uuid([2; 16]) })[..],
-            [Effect::Refused { .. }]
-        ));
+        assert!(matches!(&meta.apply(Command::SetClusterId { id: Uuid([2; 16]) })[..], [Effect::Refused { .. }]));
         assert_eq!(meta.cluster_id(), Some(Uuid([1; 16])));
         meta.apply(Command::SetFeatureLevel { level: 2 });
-        assert!(matches!(
-            &meta.apply(Command::SetFeatureLevel { level: 1 })[..],
-            [Effect::Refused { .. }]
-        ));
+        assert!(matches!(&meta.apply(Command::SetFeatureLevel { level: 1 })[..], [Effect::Refused { .. }]));
     }
 
     #[test]
@@ -526,25 +368,13 @@ mod tests {
     fn a_nodes_own_setting_wins_over_every_nodes() {
         let mut meta = Meta::new();
         let set = |value: &str| [("log.retention.ms".to_owned(), value.to_owned())].into();
-        meta.apply(Command::AlterNodeConfigs {
-            scope: NodeScope::Every,
-            set: set("1"),
-            remove: vec![],
-        });
-        meta.apply(Command::AlterNodeConfigs {
-            scope: NodeScope::One(0),
-            set: set("2"),
-            remove: vec![],
-        });
+        meta.apply(Command::AlterNodeConfigs { scope: NodeScope::Every, set: set("1"), remove: vec![] });
+        meta.apply(Command::AlterNodeConfigs { scope: NodeScope::One(0), set: set("2"), remove: vec![] });
         meta.apply(create(1, "a", 1));
         let topic = meta.topic_named("a").unwrap();
         assert_eq!(meta.topic_config(topic, 0, &set("3")).retention_ms, Some(2));
         assert_eq!(meta.topic_config(topic, 1, &set("3")).retention_ms, Some(1));
-        meta.apply(Command::AlterNodeConfigs {
-            scope: NodeScope::One(0),
-            set: BTreeMap::new(),
-            remove: vec!["log.retention.ms".into()],
-        });
+        meta.apply(Command::AlterNodeConfigs { scope: NodeScope::One(0), set: BTreeMap::new(), remove: vec!["log.retention.ms".into()] });
         assert_eq!(meta.node_configs(NodeScope::One(0)).count(), 0);
     }
 }

@@ -6,7 +6,6 @@
 mod check;
 mod command;
 mod error;
-#[rustfmt::skip]
 mod generated;
 mod machine;
 mod snapshot;

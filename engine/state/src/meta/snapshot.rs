@@ -6,8 +6,8 @@
 use protobuf::Message;
 
 use super::command::{
-    DecodeError, configs_from_wire, configs_to_wire, malformed, node_from_wire, node_to_wire,
-    scope_from_wire, scope_to_wire, topic_from_wire, topic_to_wire, uuid_from_wire,
+    DecodeError, configs_from_wire, configs_to_wire, malformed, node_from_wire, node_to_wire, scope_from_wire, scope_to_wire,
+    topic_from_wire, topic_to_wire, uuid_from_wire,
 };
 use super::generated as wire;
 use super::machine::{Meta, Topic};
@@ -17,17 +17,9 @@ pub const SNAPSHOT_VERSION: u32 = 1;
 
 impl Meta {
     pub fn snapshot(&self) -> Vec<u8> {
-        let node_configs = |(scope, configs): (
-            &super::NodeScope,
-            &std::collections::BTreeMap<String, String>,
-        )| {
+        let node_configs = |(scope, configs): (&super::NodeScope, &std::collections::BTreeMap<String, String>)| {
             let (every_node, node) = scope_to_wire(*scope);
-            wire::NodeConfigs {
-                every_node,
-                node,
-                configs: configs_to_wire(configs),
-                ..Default::default()
-            }
+            wire::NodeConfigs { every_node, node, configs: configs_to_wire(configs), ..Default::default() }
         };
         let state = wire::State {
             version: SNAPSHOT_VERSION,
@@ -35,35 +27,19 @@ impl Meta {
             feature_level: self.feature_level,
             producer_id_next: self.producer_id_next,
             nodes: self.nodes.values().map(node_to_wire).collect(),
-            topics: self
-                .topics
-                .values()
-                .map(|topic| {
-                    topic_to_wire(topic.id, &topic.name, &topic.directories, &topic.configs)
-                })
-                .collect(),
+            topics: self.topics.values().map(|topic| topic_to_wire(topic.id, &topic.name, &topic.directories, &topic.configs)).collect(),
             node_configs: self.node_configs.iter().map(node_configs).collect(),
             ..Default::default()
         };
-        state
-            .write_to_bytes()
-            .expect("a message without required fields always encodes")
+        state.write_to_bytes().expect("a message without required fields always encodes")
     }
 
     pub fn restore(bytes: &[u8]) -> Result<Meta, DecodeError> {
-        let state = wire::State::parse_from_bytes(bytes)
-            .map_err(|_| malformed("a snapshot is not protobuf"))?;
+        let state = wire::State::parse_from_bytes(bytes).map_err(|_| malformed("a snapshot is not protobuf"))?;
         if state.version != SNAPSHOT_VERSION {
-            return Err(DecodeError::Version {
-                found: state.version,
-                newest: SNAPSHOT_VERSION,
-            });
+            return Err(DecodeError::Version { found: state.version, newest: SNAPSHOT_VERSION });
         }
-        let mut meta = Meta {
-            feature_level: state.feature_level,
-            producer_id_next: state.producer_id_next,
-            ..Meta::default()
-        };
+        let mut meta = Meta { feature_level: state.feature_level, producer_id_next: state.producer_id_next, ..Meta::default() };
         if state.producer_id_next < 0 {
             return Err(malformed("a negative producer id"));
         }
@@ -76,19 +52,12 @@ impl Meta {
         }
         for topic in state.topics {
             let (id, name, directories, configs) = topic_from_wire(topic)?;
-            let topic = Topic {
-                id,
-                name,
-                directories,
-                configs,
-            };
-            meta.create_topic(topic)
-                .map_err(|_| malformed("topics that cannot be together"))?;
+            let topic = Topic { id, name, directories, configs };
+            meta.create_topic(topic).map_err(|_| malformed("topics that cannot be together"))?;
         }
         for configs in state.node_configs {
             let scope = scope_from_wire(configs.every_node, configs.node);
-            meta.node_configs
-                .insert(scope, configs_from_wire(configs.configs));
+            meta.node_configs.insert(scope, configs_from_wire(configs.configs));
         }
         Ok(meta)
     }
@@ -111,38 +80,14 @@ mod tests {
             meta.apply(match prng.below(9) {
                 0 => Command::RegisterNode(Node {
                     id: prng.below(3) as i32,
-                    listeners: vec![Listener {
-                        name: "A".into(),
-                        host: "h".into(),
-                        port: 1,
-                    }],
-                    directories: vec![Directory {
-                        id: topic,
-                        path: "/".into(),
-                    }],
+                    listeners: vec![Listener { name: "A".into(), host: "h".into(), port: 1 }],
+                    directories: vec![Directory { id: topic, path: "/".into() }],
                 }),
-                1 | 2 => Command::CreateTopic {
-                    topic,
-                    name: format!("t{}", prng.below(20)),
-                    directories,
-                    configs,
-                },
+                1 | 2 => Command::CreateTopic { topic, name: format!("t{}", prng.below(20)), directories, configs },
                 3 => Command::DeleteTopic { topic },
-                4 => Command::CreatePartitions {
-                    topic,
-                    first: prng.below(3) as u32,
-                    directories,
-                },
-                5 => Command::AlterTopicConfigs {
-                    topic,
-                    set: configs,
-                    remove: vec![format!("k{}", prng.below(4))],
-                },
-                6 => Command::AlterNodeConfigs {
-                    scope: NodeScope::One(prng.below(3) as i32),
-                    set: configs,
-                    remove: vec![],
-                },
+                4 => Command::CreatePartitions { topic, first: prng.below(3) as u32, directories },
+                5 => Command::AlterTopicConfigs { topic, set: configs, remove: vec![format!("k{}", prng.below(4))] },
+                6 => Command::AlterNodeConfigs { scope: NodeScope::One(prng.below(3) as i32), set: configs, remove: vec![] },
                 7 => Command::AllocateProducerIds { count: 1000 },
                 _ => Command::SetClusterId { id: topic },
             });
@@ -177,9 +122,6 @@ mod tests {
             bytes[at] = prng.next_u64() as u8;
             let _ = Meta::restore(&bytes);
         }
-        assert!(matches!(
-            Meta::restore(&[]),
-            Err(DecodeError::Version { found: 0, .. })
-        ));
+        assert!(matches!(Meta::restore(&[]), Err(DecodeError::Version { found: 0, .. })));
     }
 }

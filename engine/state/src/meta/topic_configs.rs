@@ -157,47 +157,26 @@ pub const TABLE: &[Row] = &[
 
 /// The row of a topic setting.
 pub fn row(key: &str) -> Option<&'static Row> {
-    TABLE
-        .binary_search_by(|row| row.key.cmp(key))
-        .ok()
-        .map(|index| &TABLE[index])
+    TABLE.binary_search_by(|row| row.key.cmp(key)).ok().map(|index| &TABLE[index])
 }
 
 /// The row whose default a broker setting gives, and the factor.
 pub fn row_of_broker_setting(key: &str) -> Option<(&'static Row, i64)> {
-    TABLE.iter().find_map(|row| {
-        row.broker
-            .iter()
-            .find(|setting| setting.key == key)
-            .map(|setting| (row, setting.factor))
-    })
+    TABLE.iter().find_map(|row| row.broker.iter().find(|setting| setting.key == key).map(|setting| (row, setting.factor)))
 }
 
 /// Why a value was refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ConfigError {
-    Unknown {
-        key: String,
-    },
-    Invalid {
-        key: String,
-        value: String,
-        allowed: String,
-    },
+    Unknown { key: String },
+    Invalid { key: String, value: String, allowed: String },
 }
 
 impl std::fmt::Display for ConfigError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ConfigError::Unknown { key } => write!(f, "Unknown topic config name: {key}"),
-            ConfigError::Invalid {
-                key,
-                value,
-                allowed,
-            } => write!(
-                f,
-                "Invalid value {value} for configuration {key}: {allowed}"
-            ),
+            ConfigError::Invalid { key, value, allowed } => write!(f, "Invalid value {value} for configuration {key}: {allowed}"),
         }
     }
 }
@@ -225,41 +204,26 @@ pub fn check(key: &str, value: &str) -> Result<(), ConfigError> {
     if value.len() <= VALUE_BYTES_MAX && allows(row, value) {
         return Ok(());
     }
-    Err(ConfigError::Invalid {
-        key: key.to_owned(),
-        value: clip(value),
-        allowed: allowed_text(row),
-    })
+    Err(ConfigError::Invalid { key: key.to_owned(), value: clip(value), allowed: allowed_text(row) })
 }
 
 /// Is `value` allowed for a broker setting that gives a topic setting's default? `Unknown` if it gives none.
 pub fn check_broker_setting(key: &str, value: &str) -> Result<(), ConfigError> {
-    let (row, factor) =
-        row_of_broker_setting(key).ok_or_else(|| ConfigError::Unknown { key: clip(key) })?;
+    let (row, factor) = row_of_broker_setting(key).ok_or_else(|| ConfigError::Unknown { key: clip(key) })?;
     match multiplied(value, factor) {
         Some(text) if value.len() <= VALUE_BYTES_MAX && allows(row, &text) => Ok(()),
-        _ => Err(ConfigError::Invalid {
-            key: key.to_owned(),
-            value: clip(value),
-            allowed: allowed_text(row),
-        }),
+        _ => Err(ConfigError::Invalid { key: key.to_owned(), value: clip(value), allowed: allowed_text(row) }),
     }
 }
 
 /// What one topic's overrides must satisfy together.
-pub fn check_together(
-    overrides: &BTreeMap<String, String>,
-    defaults: &BTreeMap<String, String>,
-) -> Result<(), ConfigError> {
+pub fn check_together(overrides: &BTreeMap<String, String>, defaults: &BTreeMap<String, String>) -> Result<(), ConfigError> {
     let config = TopicConfig::effective(overrides, defaults);
     if config.min_compaction_lag_ms > config.max_compaction_lag_ms {
         return Err(ConfigError::Invalid {
             key: "min.compaction.lag.ms".to_owned(),
             value: config.min_compaction_lag_ms.to_string(),
-            allowed: format!(
-                "at most max.compaction.lag.ms, which is {}",
-                config.max_compaction_lag_ms
-            ),
+            allowed: format!("at most max.compaction.lag.ms, which is {}", config.max_compaction_lag_ms),
         });
     }
     Ok(())
@@ -274,28 +238,18 @@ fn allows(row: &Row, value: &str) -> bool {
     let value = value.trim();
     match row.allowed {
         Allowed::Any => row.kind != Kind::Boolean || boolean(value).is_some(),
-        Allowed::Range(min, max) => value
-            .parse::<i64>()
-            .is_ok_and(|number| (min..=max).contains(&number)),
-        Allowed::Ratio(min, max) => value
-            .parse::<f64>()
-            .is_ok_and(|number| (min..=max).contains(&number)),
+        Allowed::Range(min, max) => value.parse::<i64>().is_ok_and(|number| (min..=max).contains(&number)),
+        Allowed::Ratio(min, max) => value.parse::<f64>().is_ok_and(|number| (min..=max).contains(&number)),
         Allowed::OneOf(names) => names.contains(&value),
         Allowed::Each(names) => list(value).all(|item| names.contains(&item)),
-        Allowed::Throttled => {
-            value.is_empty() || value == "*" || list(value).all(throttled_replica)
-        }
-        Allowed::OnlyDefault(_) if row.kind == Kind::Boolean => {
-            boolean(value) == boolean(row.default)
-        }
+        Allowed::Throttled => value.is_empty() || value == "*" || list(value).all(throttled_replica),
+        Allowed::OnlyDefault(_) if row.kind == Kind::Boolean => boolean(value) == boolean(row.default),
         Allowed::OnlyDefault(_) => value == row.default,
     }
 }
 
 fn throttled_replica(item: &str) -> bool {
-    item.split_once(':').is_some_and(|(partition, node)| {
-        partition.parse::<u32>().is_ok() && (node == "*" || node.parse::<u32>().is_ok())
-    })
+    item.split_once(':').is_some_and(|(partition, node)| partition.parse::<u32>().is_ok() && (node == "*" || node.parse::<u32>().is_ok()))
 }
 
 /// The items of a comma-separated list, trimmed.
@@ -319,14 +273,7 @@ fn multiplied(value: &str, factor: i64) -> Option<String> {
         return Some(value.to_owned());
     }
     let number = value.trim().parse::<i64>().ok()?;
-    Some(
-        if number < 0 {
-            -1
-        } else {
-            number.saturating_mul(factor)
-        }
-        .to_string(),
-    )
+    Some(if number < 0 { -1 } else { number.saturating_mul(factor) }.to_string())
 }
 
 /// Where a value in force comes from.
@@ -340,18 +287,12 @@ pub enum Source {
 
 /// The value in force of one row. `defaults`: the broker settings that were set, by name; one that does not pass is passed over, as the
 /// table of broker settings refuses it earlier.
-pub fn effective_value(
-    row: &Row,
-    overrides: &BTreeMap<String, String>,
-    defaults: &BTreeMap<String, String>,
-) -> (String, Source) {
+pub fn effective_value(row: &Row, overrides: &BTreeMap<String, String>, defaults: &BTreeMap<String, String>) -> (String, Source) {
     if let Some(value) = overrides.get(row.key).filter(|value| allows(row, value)) {
         return (value.clone(), Source::Topic);
     }
     for setting in row.broker {
-        let value = defaults
-            .get(setting.key)
-            .and_then(|value| multiplied(value, setting.factor));
+        let value = defaults.get(setting.key).and_then(|value| multiplied(value, setting.factor));
         if let Some(value) = value.filter(|value| allows(row, value)) {
             return (value, Source::Broker(setting.key));
         }
@@ -398,26 +339,14 @@ pub struct TopicConfig {
 
 impl TopicConfig {
     /// Of a topic's overrides and the broker settings that were set.
-    pub fn effective(
-        overrides: &BTreeMap<String, String>,
-        defaults: &BTreeMap<String, String>,
-    ) -> TopicConfig {
+    pub fn effective(overrides: &BTreeMap<String, String>, defaults: &BTreeMap<String, String>) -> TopicConfig {
         let text = |key: &str| {
             let row = row(key).expect("only names of the table are asked for");
-            effective_value(row, overrides, defaults)
-                .0
-                .trim()
-                .to_owned()
+            effective_value(row, overrides, defaults).0.trim().to_owned()
         };
-        let long = |key: &str| {
-            text(key)
-                .parse::<i64>()
-                .expect("effective_value gives only values that pass their row")
-        };
+        let long = |key: &str| text(key).parse::<i64>().expect("effective_value gives only values that pass their row");
         let int = |key: &str| i32::try_from(long(key)).expect("the row's range is that of an int");
-        let flag = |key: &str| {
-            boolean(&text(key)).expect("effective_value gives only values that pass their row")
-        };
+        let flag = |key: &str| boolean(&text(key)).expect("effective_value gives only values that pass their row");
         let policy = text("cleanup.policy");
         TopicConfig {
             cleanup_delete: list(&policy).any(|item| item == "delete"),
@@ -458,10 +387,7 @@ mod tests {
     use super::*;
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs
-            .iter()
-            .map(|(key, value)| (key.to_string(), value.to_string()))
-            .collect()
+        pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
     }
 
     #[test]
@@ -488,23 +414,11 @@ mod tests {
     fn topic_wins_over_broker_and_finer_units_over_coarser() {
         let defaults = map(&[("log.retention.hours", "2"), ("log.retention.minutes", "5")]);
         let row = row("retention.ms").unwrap();
-        assert_eq!(
-            effective_value(row, &map(&[]), &defaults),
-            ("300000".into(), Source::Broker("log.retention.minutes"))
-        );
-        assert_eq!(
-            effective_value(row, &map(&[("retention.ms", "7")]), &defaults),
-            ("7".into(), Source::Topic)
-        );
+        assert_eq!(effective_value(row, &map(&[]), &defaults), ("300000".into(), Source::Broker("log.retention.minutes")));
+        assert_eq!(effective_value(row, &map(&[("retention.ms", "7")]), &defaults), ("7".into(), Source::Topic));
         let forever = map(&[("log.retention.hours", "-1")]);
-        assert_eq!(
-            TopicConfig::effective(&map(&[]), &forever).retention_ms,
-            None
-        );
-        assert_eq!(
-            TopicConfig::effective(&map(&[]), &map(&[("log.roll.hours", "1")])).segment_ms,
-            3_600_000
-        );
+        assert_eq!(TopicConfig::effective(&map(&[]), &forever).retention_ms, None);
+        assert_eq!(TopicConfig::effective(&map(&[]), &map(&[("log.roll.hours", "1")])).segment_ms, 3_600_000);
     }
 
     #[test]
@@ -529,35 +443,13 @@ mod tests {
             ("min.insync.replicas", "0"),
             ("leader.replication.throttled.replicas", "nonsense"),
         ] {
-            let Err(ConfigError::Invalid { allowed, .. }) = check(key, value) else {
-                panic!("{key}={value} was accepted")
-            };
+            let Err(ConfigError::Invalid { allowed, .. }) = check(key, value) else { panic!("{key}={value} was accepted") };
             assert!(!allowed.is_empty());
         }
-        assert!(
-            check("segment.bytes", "1000")
-                .unwrap_err()
-                .to_string()
-                .contains("1048576")
-        );
-        assert!(
-            check("compression.type", "gzip")
-                .unwrap_err()
-                .to_string()
-                .contains("only producer")
-        );
-        assert!(
-            check("remote.storage.enable", "true")
-                .unwrap_err()
-                .to_string()
-                .contains("tiered storage")
-        );
-        assert_eq!(
-            check("no.such", "1"),
-            Err(ConfigError::Unknown {
-                key: "no.such".into()
-            })
-        );
+        assert!(check("segment.bytes", "1000").unwrap_err().to_string().contains("1048576"));
+        assert!(check("compression.type", "gzip").unwrap_err().to_string().contains("only producer"));
+        assert!(check("remote.storage.enable", "true").unwrap_err().to_string().contains("tiered storage"));
+        assert_eq!(check("no.such", "1"), Err(ConfigError::Unknown { key: "no.such".into() }));
     }
 
     #[test]
@@ -578,10 +470,7 @@ mod tests {
 
     #[test]
     fn compaction_lags_that_contradict_are_refused() {
-        let wrong = map(&[
-            ("min.compaction.lag.ms", "10"),
-            ("max.compaction.lag.ms", "5"),
-        ]);
+        let wrong = map(&[("min.compaction.lag.ms", "10"), ("max.compaction.lag.ms", "5")]);
         assert!(check_together(&wrong, &map(&[])).is_err());
     }
 
@@ -590,9 +479,6 @@ mod tests {
         assert_eq!(check_broker_setting("log.retention.hours", "168"), Ok(()));
         assert!(check_broker_setting("log.retention.hours", "x").is_err());
         assert!(check_broker_setting("log.segment.bytes", "10").is_err());
-        assert!(matches!(
-            check_broker_setting("num.io.threads", "8"),
-            Err(ConfigError::Unknown { .. })
-        ));
+        assert!(matches!(check_broker_setting("num.io.threads", "8"), Err(ConfigError::Unknown { .. })));
     }
 }

@@ -5,11 +5,7 @@
 use millrace_base::limits::TOPIC_NAME_BYTES_MAX;
 
 /// The topics that the broker keeps for itself.
-pub const INTERNAL: &[&str] = &[
-    "__consumer_offsets",
-    "__transaction_state",
-    "__share_group_state",
-];
+pub const INTERNAL: &[&str] = &["__consumer_offsets", "__transaction_state", "__share_group_state"];
 
 /// Is it one of the broker's own topics? Clients may not create, delete or write caching on them.
 pub fn is_internal(name: &str) -> bool {
@@ -27,10 +23,7 @@ pub(super) fn fault(name: &str) -> Option<&'static str> {
     if name.len() > TOPIC_NAME_BYTES_MAX {
         return Some("the name is longer than 249 characters");
     }
-    if !name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
-    {
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')) {
         return Some("the name has characters other than ASCII letters, digits, '.', '_' and '-'");
     }
     None
@@ -48,13 +41,7 @@ mod tests {
 
     #[test]
     fn names_are_judged_as_kafka_does() {
-        for good in [
-            "a",
-            "A.b_c-9",
-            "...",
-            &"x".repeat(249),
-            "__consumer_offsets",
-        ] {
+        for good in ["a", "A.b_c-9", "...", &"x".repeat(249), "__consumer_offsets"] {
             assert_eq!(fault(good), None, "{good}");
         }
         for bad in ["", ".", "..", &"x".repeat(250), "a b", "a/b", "ä", "a\0"] {
