@@ -11,3 +11,4 @@ pub mod lane;
 pub mod limits;
 pub mod offset;
 pub mod prng;
+pub mod settings;
