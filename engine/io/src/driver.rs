@@ -56,11 +56,12 @@ pub enum Op {
     Close {
         file: File,
     },
-    /// Reads up to `len` bytes into `into.unfrozen()[..len]`. Result: bytes read; 0 at the end of the file.
+    /// Reads up to `len` bytes into `into.unfrozen()[at..at + len]`. Result: bytes read; 0 at the end of the file.
     Read {
         file: File,
         place: u64,
         into: Space,
+        at: u32,
         len: u32,
     },
     /// Result: bytes written, which may be fewer. With `synced`, completion also means that these bytes are durable.
@@ -99,11 +100,12 @@ pub enum Op {
     Accept {
         listener: Listener,
     },
-    /// Receives 1 to `len` bytes into `into.unfrozen()[..len]`. Result: bytes; 0 when the peer has finished.
+    /// Receives 1 to `len` bytes into `into.unfrozen()[at..at + len]`. Result: bytes; 0 when the peer has finished.
     /// With `whole`, waits for all `len` unless the connection ends first.
     Receive {
         socket: Socket,
         into: Space,
+        at: u32,
         len: u32,
         whole: bool,
     },
@@ -157,6 +159,7 @@ impl IoError {
     pub const NOT_FOUND: IoError = IoError(libc::ENOENT);
     pub const EXISTS: IoError = IoError(libc::EEXIST);
     pub const DEVICE: IoError = IoError(libc::EIO);
+    pub const NOT_EMPTY: IoError = IoError(libc::ENOTEMPTY);
     pub const CANCELLED: IoError = IoError(libc::ECANCELED);
     pub const RESET: IoError = IoError(libc::ECONNRESET);
     pub const BAD_FILE: IoError = IoError(libc::EBADF);
