@@ -6,22 +6,18 @@
 //!
 //! Knows nothing of files or of what the state's bytes mean.
 
-use millrace_base::ids::{NodeId, PartitionId};
-use millrace_base::offset::{Epoch, Offset, Position};
+use millrace_base::ids::PartitionId;
+use millrace_base::offset::{Offset, Position};
 
 /// One record. `payload` ranges are bytes in the entry's payload, counted from the payload's begin.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Record {
     /// Whole batches, patched, back to back in the payload. They begin at `base` and end before `end`.
     Batches { partition: PartitionId, base: Offset, end: Offset, payload: PayloadRange },
-    /// Term and vote; no log change.
-    Vote { partition: PartitionId, term: Epoch, vote: Option<NodeId> },
-    /// A zero-width epoch start at the log end: `epoch` began at `offset`. Implies term >= epoch.
-    Start { partition: PartitionId, epoch: Epoch, offset: Offset },
-    /// Every position after `to` is gone, starts at `to.offset` of later epochs included.
-    Truncate { partition: PartitionId, to: Position },
-    /// Offsets below are gone. Only grows.
-    LogStart { partition: PartitionId, offset: Offset },
+    /// One step of the replica's consensus state (term, vote, epoch start with its configuration, marks), opaque here, in the payload.
+    /// What the log must know of it stands beside it: every position after `truncate` is gone, starts at its offset of later epochs
+    /// included; offsets below `log_start` are gone, and that only grows.
+    Raft { partition: PartitionId, truncate: Option<Position>, log_start: Option<Offset>, step: PayloadRange },
     /// The segment before is closed; a new active segment begins at `base`.
     Roll { partition: PartitionId, base: Offset },
     /// Batches below `end` are durable in segments; the active segment `segment` holds `segment_bytes` of them.
@@ -47,10 +43,7 @@ impl Record {
     pub fn partition(&self) -> PartitionId {
         match self {
             Record::Batches { partition, .. }
-            | Record::Vote { partition, .. }
-            | Record::Start { partition, .. }
-            | Record::Truncate { partition, .. }
-            | Record::LogStart { partition, .. }
+            | Record::Raft { partition, .. }
             | Record::Roll { partition, .. }
             | Record::Checkpoint { partition, .. }
             | Record::State { partition, .. }
