@@ -32,10 +32,7 @@ pub fn pair<Q, R>(capacity: usize) -> (End<Q, R>, End<Q, R>) {
     // Each direction carries one side's requests and the other's replies.
     let there = Arc::new(ArrayQueue::new(2 * capacity));
     let back = Arc::new(ArrayQueue::new(2 * capacity));
-    (
-        End { out: Arc::clone(&there), inward: Arc::clone(&back), credits: capacity },
-        End { out: back, inward: there, credits: capacity },
-    )
+    (End { out: Arc::clone(&there), inward: Arc::clone(&back), credits: capacity }, End { out: back, inward: there, credits: capacity })
 }
 
 impl<Q, R> End<Q, R> {

@@ -11,7 +11,7 @@ use millrace_base::batch::Header;
 use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::fault::Fault;
 use millrace_base::ids::{NodeId, PartitionId, ShardId, TopicId, Uuid};
-use millrace_base::offset::{Epoch, Offset, Position};
+use millrace_base::offset::{Epoch, Offset};
 use millrace_io::Slice;
 use millrace_state::{groups, meta};
 
@@ -21,7 +21,9 @@ pub enum Request {
     Produce(Produce),
     Read(Read),
     /// Ends a [`Read`] of the same submitter that still waits, by its token; the read is answered with what there is.
-    StopWaiting { token: u64 },
+    StopWaiting {
+        token: u64,
+    },
     ListOffsets(Vec<OffsetQuery>),
     EpochEnds(Vec<EpochQuery>),
     DeleteRecords(Vec<DeleteRecords>),
@@ -29,8 +31,11 @@ pub enum Request {
     DescribeProducers(Vec<PartitionId>),
     /// To the controller's shard.
     Meta(Vec<MetaChange>),
-    /// To the shard that owns the coordinator's partition.
-    Group { coordinator: PartitionId, request: groups::Request },
+    /// To the shard that owns the coordinator's partition of `__consumer_offsets`.
+    Group {
+        coordinator: PartitionId,
+        request: groups::Request,
+    },
     /// To every shard, from the controller's: a committed command, in order.
     Apply(std::sync::Arc<[u8]>),
     /// To the controller's shard, from the owner; and from there to every shard.
@@ -97,18 +102,41 @@ pub enum ProduceError {
     /// This shard has no such partition: not made yet, or deleted.
     UnknownPartition,
     /// Another node leads, or none.
-    NotLeader { leader: Option<NodeId>, epoch: Epoch },
-    BatchTooLarge { size: usize, max: usize },
+    NotLeader {
+        leader: Option<NodeId>,
+        epoch: Epoch,
+    },
+    BatchTooLarge {
+        size: usize,
+        max: usize,
+    },
     /// The record timestamps are outside what the topic allows.
-    Timestamp { found: i64, oldest: i64, newest: i64 },
-    OutOfOrderSequence { expected: i32, found: i32 },
-    ProducerFenced { current: i16, found: i16 },
+    Timestamp {
+        found: i64,
+        oldest: i64,
+        newest: i64,
+    },
+    OutOfOrderSequence {
+        expected: i32,
+        found: i32,
+    },
+    ProducerFenced {
+        current: i16,
+        found: i16,
+    },
     /// Fewer live replicas than `min.insync.replicas`.
-    TooFewReplicas { live: u32, needed: u32 },
+    TooFewReplicas {
+        live: u32,
+        needed: u32,
+    },
     /// The data directory has no room; may succeed later.
-    DiskFull { directory: String },
+    DiskFull {
+        directory: String,
+    },
     /// The data directory failed, or the partition is damaged.
-    Storage { reason: String },
+    Storage {
+        reason: String,
+    },
     /// In the log, but not known to be committed by the deadline.
     TimedOut,
     /// The node is stopping, or leadership was lost while the batch waited: it may or may not be in the log.
@@ -159,18 +187,30 @@ impl ReadData {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReadError {
     UnknownPartition,
-    NotLeader { leader: Option<NodeId>, epoch: Epoch },
+    NotLeader {
+        leader: Option<NodeId>,
+        epoch: Epoch,
+    },
     /// Below the log start, or above the end.
-    OutOfRange { log_start: Offset, commit: Offset },
+    OutOfRange {
+        log_start: Offset,
+        commit: Offset,
+    },
     /// The reader's epoch is older than the leader's.
-    EpochFenced { current: Epoch },
+    EpochFenced {
+        current: Epoch,
+    },
     /// The reader's epoch is newer than any this node knows.
-    EpochUnknown { current: Epoch },
+    EpochUnknown {
+        current: Epoch,
+    },
     /// A new leader does not know yet what is committed.
     NotAvailable,
     /// This needs a delete policy: the topic is compacted only.
     CompactedOnly,
-    Storage { reason: String },
+    Storage {
+        reason: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -237,42 +277,37 @@ pub struct ProducerRow {
     pub last_timestamp: WallMs,
 }
 
-/// What a front wants changed in replica set 0. Fresh identifiers and placement are the controller's.
+/// What a front wants changed in replica set 0. The controller fills in what is its own: a new topic's id, the defaults of partition
+/// count and replication factor, the live data directories; whatever stands in those fields is not read.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum MetaChange {
-    CreateTopic {
-        name: String,
-        /// None: `num.partitions`.
-        partitions: Option<u32>,
-        /// None: `default.replication.factor`.
-        replication: Option<u16>,
-        configs: Vec<(String, String)>,
-        /// Made by the engine for itself.
-        internal: bool,
-        validate_only: bool,
-    },
-    DeleteTopic { topic: TopicId },
-    CreatePartitions { topic: TopicId, total: u32, validate_only: bool },
-    AlterTopicConfigs { topic: TopicId, changes: meta::ConfigChanges, validate_only: bool },
-    AlterNodeConfigs { scope: meta::NodeScope, changes: meta::ConfigChanges, validate_only: bool },
-    /// A block of producer ids that nobody else gets.
-    AllocateProducerIds,
+pub struct MetaChange {
+    pub request: meta::Request,
+    /// Check only.
+    pub validate_only: bool,
 }
 
+/// What came of it, committed and applied on every shard of this node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MetaDone {
-    /// Also the answer of a valid `validate_only`, with a zero id.
-    TopicCreated { topic: TopicId, partitions: u32, replication: u16 },
-    ProducerIds { first: i64, count: u32 },
+    /// Its partitions have leaders now. Also the answer of a valid `validate_only`, with what would be made.
+    TopicCreated {
+        topic: TopicId,
+        partitions: u32,
+    },
+    ProducerIds {
+        first: i64,
+        count: u32,
+    },
     Changed,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MetaRefusal {
     Refused(meta::MetaError),
-    ReplicationFactor { wanted: u16, nodes: u16 },
-    /// This node does not lead replica set 0, or its disk refuses writes.
-    Unavailable { reason: String },
+    /// This node does not lead replica set 0, or cannot write to it now.
+    Unavailable {
+        reason: String,
+    },
 }
 
 /// Why a coordinator did not take a request.

@@ -9,7 +9,7 @@
 use crate::api::{self, Leadership, NodeFacts};
 use crate::net::{ConnectionId, Net};
 use crate::routes::Routes;
-use crate::timers::Timers;
+use crate::timers::{TimerFor, Timers};
 use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::settings::Settings;
@@ -74,7 +74,7 @@ pub struct Cx<'a> {
     pub(crate) driver: &'a mut dyn Driver,
     pub(crate) net: &'a mut Net,
     pub(crate) routes: &'a mut Routes,
-    pub(crate) timers: &'a mut Timers<crate::shard::TimerFor>,
+    pub(crate) timers: &'a mut Timers<TimerFor>,
     pub(crate) pool: &'a Pool,
     pub(crate) resumed: &'a mut Vec<ConnectionId>,
     pub(crate) moves: &'a mut Vec<(ConnectionId, ShardId)>,
@@ -141,7 +141,7 @@ impl Cx<'_> {
 
     /// Calls [`Front::timer`] with `token` at `at`, once.
     pub fn timer(&mut self, at: Nanos, token: u64) {
-        self.timers.add(at, crate::shard::TimerFor::Front { front: self.front, token });
+        self.timers.add(at, TimerFor::Front { front: self.front, token });
     }
 
     /// 64 fresh random bits.

@@ -61,15 +61,28 @@ struct Slot {
 /// What [`Net::completed`] asks its caller to tell the front.
 #[derive(Debug)]
 pub enum Event {
-    Accepted { connection: ConnectionId, listener: usize, peer: Option<SocketAddr> },
+    Accepted {
+        connection: ConnectionId,
+        listener: usize,
+        peer: Option<SocketAddr>,
+    },
     /// Bytes came; ask [`Net::next_frame`].
-    Bytes { connection: ConnectionId },
+    Bytes {
+        connection: ConnectionId,
+    },
     /// Queued bytes have left.
-    Sent { connection: ConnectionId },
+    Sent {
+        connection: ConnectionId,
+    },
     /// The connection is gone.
-    Closed { connection: ConnectionId, listener: usize },
+    Closed {
+        connection: ConnectionId,
+        listener: usize,
+    },
     /// A listener stopped accepting and must be asked again.
-    AcceptEnded { listener: usize },
+    AcceptEnded {
+        listener: usize,
+    },
 }
 
 /// What [`Net::next_frame`] found.
@@ -182,14 +195,7 @@ impl Net {
         }
     }
 
-    fn accepted(
-        &mut self,
-        driver: &mut dyn Driver,
-        completion: Completion,
-        listener: usize,
-        now: Nanos,
-        events: &mut Vec<Event>,
-    ) {
+    fn accepted(&mut self, driver: &mut dyn Driver, completion: Completion, listener: usize, now: Nanos, events: &mut Vec<Event>) {
         if let Ok(number) = completion.result {
             let connection = self.insert(driver, Socket(number), listener, now);
             let peer = self.peer(connection);
@@ -200,14 +206,7 @@ impl Net {
         }
     }
 
-    fn received(
-        &mut self,
-        driver: &mut dyn Driver,
-        id: ConnectionId,
-        completion: Completion,
-        now: Nanos,
-        events: &mut Vec<Event>,
-    ) {
+    fn received(&mut self, driver: &mut dyn Driver, id: ConnectionId, completion: Completion, now: Nanos, events: &mut Vec<Event>) {
         let (purpose, ..) = token::unpack(completion.token);
         let Some(connection) = self.get(id) else { return };
         connection.operations -= 1;
@@ -236,12 +235,7 @@ impl Net {
     }
 
     /// The next whole frame, if it is there. When none is, and the connection may read on, the next receive is under way.
-    pub fn next_frame(
-        &mut self,
-        driver: &mut dyn Driver,
-        id: ConnectionId,
-        frame: impl Fn(&[u8]) -> Frame,
-    ) -> Next {
+    pub fn next_frame(&mut self, driver: &mut dyn Driver, id: ConnectionId, frame: impl Fn(&[u8]) -> Frame) -> Next {
         let pool = self.pool.clone();
         let Some(connection) = self.get(id) else { return Next::Nothing };
         if connection.paused || connection.closing || connection.finishing || connection.receiving {
@@ -344,14 +338,7 @@ impl Net {
         driver.submit(Op::Send { socket: connection.socket, from }, token::pack(Purpose::Send, id.slot, id.generation));
     }
 
-    fn sent(
-        &mut self,
-        driver: &mut dyn Driver,
-        id: ConnectionId,
-        completion: Completion,
-        now: Nanos,
-        events: &mut Vec<Event>,
-    ) {
+    fn sent(&mut self, driver: &mut dyn Driver, id: ConnectionId, completion: Completion, now: Nanos, events: &mut Vec<Event>) {
         let Some(connection) = self.get(id) else { return };
         connection.operations -= 1;
         connection.sending = false;
@@ -425,9 +412,8 @@ impl Net {
 
     /// Open connections that nothing has come from or gone to since `before`, and those whose send has stood still since `stalled`.
     pub fn idle(&self, before: Nanos, stalled: Nanos) -> Vec<ConnectionId> {
-        let is_idle = |c: &Connection| {
-            !c.closing && ((c.last_active < before && c.out.is_empty()) || (c.sending && c.send_progress < stalled))
-        };
+        let is_idle =
+            |c: &Connection| !c.closing && ((c.last_active < before && c.out.is_empty()) || (c.sending && c.send_progress < stalled));
         let idle = |(slot, entry): (usize, &Slot)| {
             let connection = entry.connection.as_ref()?;
             is_idle(connection).then_some(ConnectionId { slot: slot as u32, generation: entry.generation })

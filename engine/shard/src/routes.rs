@@ -19,7 +19,10 @@ pub const LANE_CREDITS: usize = 4096;
 /// Who submitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Submitter {
-    Front { front: usize, token: u64 },
+    Front {
+        front: usize,
+        token: u64,
+    },
     /// The shard itself wants no reply.
     Nobody,
     /// The controller's count of shards that have applied a command.
@@ -30,8 +33,15 @@ pub enum Submitter {
 #[derive(Debug)]
 pub enum Inward {
     /// To be answered with [`Routes::reply`].
-    Request { from: ShardId, ticket: u64, request: Request },
-    Reply { to: Submitter, reply: Reply },
+    Request {
+        from: ShardId,
+        ticket: u64,
+        request: Request,
+    },
+    Reply {
+        to: Submitter,
+        reply: Reply,
+    },
 }
 
 struct Route {

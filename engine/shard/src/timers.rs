@@ -32,3 +32,32 @@ impl<T> Timers<T> {
         if first.key().0 <= now { Some(first.remove()) } else { None }
     }
 }
+
+/// Who is called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TimerFor {
+    Front {
+        front: usize,
+        token: u64,
+    },
+    /// A read that waits for bytes; the wait's slot and generation.
+    Read {
+        slot: u32,
+        generation: u32,
+    },
+    /// A produce that waits for its commit.
+    Produce {
+        slot: u32,
+        generation: u32,
+    },
+    /// The coordinator of a partition, by the partition's slot.
+    Coordinator {
+        slot: u32,
+    },
+    /// A quiet journal may owe a closing statement.
+    Journal {
+        directory: u16,
+    },
+    /// Retention, expiry, idle connections.
+    Housekeeping,
+}
