@@ -1,0 +1,204 @@
+//! One data directory as one shard sees it: its journal, the entry being built, the entries in flight, and who waits for them.
+//!
+//! 1. Work of a turn appends records, each with what is to be told when they are durable ([`After`]).
+//! 2. At the turn's end the entry is sealed and becomes one synced write; while as many as allowed are in flight, the next entry grows.
+//! 3. A completed write makes a prefix durable; what waits for it is told in the order of appending.
+//! 4. A failed write or sync fails the directory: nothing more is acknowledged by any log of it until the node has recovered it.
+//!
+//! Invariants: what was appended later is told later; nothing is told before everything appended before it is durable.
+//! Knows nothing of what the records mean.
+
+use crate::token::{self, GENERATION_MASK, Purpose};
+use millrace_base::clock::Nanos;
+use millrace_base::ids::{DirectoryIndex, PartitionId, Uuid};
+use millrace_base::offset::Position;
+use millrace_io::{Driver, File, IoError, Op};
+use millrace_log::journal::{Journal, NoRoom, PayloadRange, Record, Sealed, SealedBatches, Urgency};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+
+/// Entries that may be in flight: one is being written while the next is on its way to the device.
+const ENTRIES_IN_FLIGHT_MAX: usize = 2;
+
+/// What is told when an entry is durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum After {
+    /// Batches of the partition up to this position.
+    Persisted(PartitionId, Position),
+    /// The partition's consensus step with this number.
+    Saved(PartitionId, u64),
+    /// The statement that a checkpoint of the partition ended; the number tells which.
+    Checkpointed(PartitionId),
+    /// The statement that a new active segment began.
+    Rolled(PartitionId),
+    /// The partition's whole state stands in this entry.
+    Carried(PartitionId),
+    /// The partition is stated deleted: its files may go.
+    Deleted(PartitionId),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Health {
+    Healthy,
+    /// Nothing of it is written or acknowledged any more.
+    Failed { reason: String },
+}
+
+struct InFlight {
+    sequence: u64,
+    after: Vec<After>,
+}
+
+/// See the module's head.
+pub struct Directory {
+    pub index: DirectoryIndex,
+    pub id: Uuid,
+    pub path: PathBuf,
+    pub health: Health,
+    /// The file system had no room lately; produce is refused until a write succeeds again.
+    pub full: bool,
+    journal: Journal,
+    files: BTreeMap<u32, File>,
+    after: Vec<After>,
+    in_flight: VecDeque<InFlight>,
+}
+
+impl Directory {
+    /// `files`: the journal's files, open, by slot.
+    pub fn new(index: DirectoryIndex, id: Uuid, path: PathBuf, journal: Journal, files: BTreeMap<u32, File>) -> Directory {
+        Directory {
+            index,
+            id,
+            path,
+            health: Health::Healthy,
+            full: false,
+            journal,
+            files,
+            after: Vec::new(),
+            in_flight: VecDeque::new(),
+        }
+    }
+
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    pub fn journal_mut(&mut self) -> &mut Journal {
+        &mut self.journal
+    }
+
+    pub fn is_failed(&self) -> bool {
+        matches!(self.health, Health::Failed { .. })
+    }
+
+    /// Appends a record to the entry being built, sealing the one before if this one does not fit. Gives its entry's sequence.
+    ///
+    /// # Errors
+    /// [`NoRoom::Journal`], [`NoRoom::TooLarge`]: nothing has changed.
+    pub fn append(
+        &mut self,
+        urgency: Urgency,
+        record: Record,
+        payload: &[&[u8]],
+        after: Option<After>,
+        sealed: &mut Vec<Sealed>,
+        now: Nanos,
+    ) -> Result<(u64, PayloadRange), NoRoom> {
+        let mut appended = self.append_to_entry(urgency, &record, payload);
+        if appended == Err(NoRoom::Entry) {
+            sealed.extend(self.seal(now));
+            appended = self.append_to_entry(urgency, &record, payload);
+        }
+        let range = appended?;
+        match (after, self.after.last_mut()) {
+            // A later position of the same partition says all that the earlier one did.
+            (Some(After::Persisted(id, position)), Some(After::Persisted(last, end))) if *last == id => *end = position,
+            (Some(after), _) => self.after.push(after),
+            (None, _) => {}
+        }
+        Ok((self.journal.next_sequence(), range))
+    }
+
+    fn append_to_entry(&mut self, urgency: Urgency, record: &Record, payload: &[&[u8]]) -> Result<PayloadRange, NoRoom> {
+        match record {
+            Record::Batches { partition, base, end, .. } => self.journal.append_batches(urgency, *partition, *base, *end, payload),
+            other => self.journal.append(urgency, other.clone(), payload.first().copied().unwrap_or(&[])),
+        }
+    }
+
+    /// Whether the turn's entry should be sealed now: there is one, and the ring is not busy with as many as allowed.
+    pub fn should_seal(&self) -> bool {
+        self.journal.is_building() && self.in_flight.len() < ENTRIES_IN_FLIGHT_MAX && !self.is_failed()
+    }
+
+    /// Ends the entry being built.
+    pub fn seal(&mut self, now: Nanos) -> Option<Sealed> {
+        let sealed = self.journal.seal(now)?;
+        self.in_flight.push_back(InFlight { sequence: sealed.sequence, after: std::mem::take(&mut self.after) });
+        Some(sealed)
+    }
+
+    /// An empty entry that states what is synced, when a quiet time asks for it.
+    pub fn statement(&mut self, now: Nanos) -> Option<Sealed> {
+        if self.is_failed() || !self.journal.statement_due(now) {
+            return None;
+        }
+        let sealed = self.journal.seal_statement(now).ok()?;
+        self.in_flight.push_back(InFlight { sequence: sealed.sequence, after: Vec::new() });
+        Some(sealed)
+    }
+
+    /// Submits a sealed entry's write; gives the batches that were in it, whose bytes can be read from now on once committed.
+    pub fn write(&mut self, driver: &mut dyn Driver, sealed: Sealed) -> Vec<SealedBatches> {
+        let file = *self.files.get(&sealed.slot).expect("every journal file is open");
+        let generation = sealed.sequence as u32 & GENERATION_MASK;
+        let op = Op::Write { file, place: sealed.place, from: sealed.slice, synced: true };
+        driver.submit(op, token::pack(Purpose::Entry, u32::from(self.index), generation));
+        sealed.batches
+    }
+
+    /// Takes an entry's completion; gives what is durable now.
+    ///
+    /// # Errors
+    /// The directory has failed.
+    pub fn completed(&mut self, generation: u32, result: Result<u32, IoError>, bytes: usize, now: Nanos) -> Result<Vec<After>, IoError> {
+        if self.is_failed() {
+            return Ok(Vec::new());
+        }
+        match result {
+            Ok(written) if written as usize == bytes => {}
+            Ok(_) => return Err(IoError::DEVICE),
+            Err(error) => return Err(error),
+        }
+        let found = self.in_flight.iter().find(|entry| entry.sequence as u32 & GENERATION_MASK == generation);
+        let sequence = found.expect("a completion is of an entry in flight").sequence;
+        let durable = self.journal.completed(sequence, now);
+        let mut told = Vec::new();
+        while self.in_flight.front().is_some_and(|entry| entry.sequence <= durable) {
+            told.extend(self.in_flight.pop_front().into_iter().flat_map(|entry| entry.after));
+        }
+        Ok(told)
+    }
+
+    /// Entries written and not yet durable.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub fn fail(&mut self, reason: String) {
+        log::error!("data directory {} failed: {reason}; its partitions are offline until the node is restarted", self.path.display());
+        self.health = Health::Failed { reason };
+        self.after.clear();
+        self.in_flight.clear();
+    }
+
+    /// A journal file that was made in the background.
+    pub fn add_file(&mut self, slot: u32, file: File) {
+        self.files.insert(slot, file);
+        self.journal.file_added(slot);
+    }
+
+    pub fn files(&self) -> impl Iterator<Item = File> + '_ {
+        self.files.values().copied()
+    }
+}
