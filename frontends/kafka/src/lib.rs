@@ -1,1 +1,3 @@
 //! The Kafka front.
+
+pub mod wire;
