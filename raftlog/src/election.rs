@@ -210,5 +210,8 @@ impl Core {
         });
         self.advance();
         self.trim();
+        if self.configuration().is_sole(&self.me) {
+            self.state.history.fold();
+        }
     }
 }

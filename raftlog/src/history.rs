@@ -8,8 +8,10 @@
 //!    configuration is that of its last start.
 //! 3. Truncating to (e, o) drops every later position: offsets behind o, and starts of later epochs, those at o included. Their
 //!    configurations go with them.
-//! 4. Epochs that ended at or before the log start say nothing any more and are trimmed; the oldest beyond [`EPOCHS_MAX`] too (a
-//!    replica that ends in a trimmed epoch finds no common position here).
+//! 4. Epochs that ended before the log start say nothing any more and are trimmed; the oldest beyond [`EPOCHS_MAX`] too (a replica
+//!    that ends in a trimmed epoch finds no common position here). One that ended at the log start stays: a log that ends there can
+//!    go on from it.
+//! 5. An only voter folds epochs in which nothing was appended, one a restart: nobody else ever held them.
 //!
 //! Invariants: epochs strictly increase; starts never decrease; the last start <= log end; there is always one epoch.
 //! Knows nothing of files, peers or time.
@@ -179,12 +181,42 @@ impl History {
         self.end = to.offset;
     }
 
-    /// Drops the epochs that ended at or before `log_start`, never the last.
+    /// Drops the epochs that ended before `log_start`, never the last.
     pub fn trim(&mut self, log_start: Offset) {
         let ended = (0..self.starts.len() - 1)
-            .take_while(|at| self.end_at(*at) <= log_start)
+            .take_while(|at| self.end_at(*at) < log_start)
             .count();
         self.drop_oldest(ended);
+    }
+
+    /// Drops the epochs that ended where they began, but neither the first nor the last. For an only voter whose log is committed:
+    /// elsewhere another replica may end in one of them.
+    pub(crate) fn fold(&mut self) {
+        let empty = |at: usize| {
+            at > 0 && at + 1 < self.starts.len() && self.end_at(at) == self.starts[at].offset
+        };
+        if !(0..self.starts.len()).any(empty) {
+            return;
+        }
+        let kept: Vec<Start> = (0..self.starts.len())
+            .filter(|at| !empty(*at))
+            .map(|at| {
+                let (position, configuration) = self.start_at(at);
+                Start {
+                    epoch: position.epoch,
+                    offset: position.offset,
+                    configuration: configuration.clone(),
+                }
+            })
+            .collect();
+        let mut kept = kept.into_iter();
+        let mut folded = History::from_first(kept.next().expect("the first is kept"));
+        for start in kept {
+            folded.extend(start.offset);
+            folded.begin(start);
+        }
+        folded.extend(self.end);
+        *self = folded;
     }
 
     /// One start, for encoders.

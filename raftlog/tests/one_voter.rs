@@ -106,25 +106,32 @@ fn each_restart_begins_a_new_epoch_at_the_log_end_and_commits_what_was_found() {
         ]
     );
     // Epochs 0 and 1: where each ended, as OffsetForLeaderEpoch answers.
-    assert_eq!(
-        core.history().end_of(0),
-        None,
-        "trimmed: it ended at the log start"
-    );
+    assert_eq!(core.history().end_of(0), Some(Position::new(0, 0)));
     assert_eq!(core.history().end_of(1), Some(Position::new(1, 10)));
     assert_eq!(core.history().end_of(2), Some(Position::new(2, 10)));
 }
 
 #[test]
-fn restarts_of_an_empty_log_keep_one_epoch() {
+fn restarts_without_appends_leave_no_epochs_behind() {
     let mut disk = fresh();
+    disk.term = 1;
+    disk.history.begin(Start {
+        epoch: 1,
+        offset: 0,
+        configuration: Configuration::sole(me()),
+    });
+    disk.history.extend(5);
     for _ in 0..100 {
         let (core, _) = leading(disk);
         disk = core.state().clone();
     }
     assert_eq!(
         disk.history.starts().collect::<Vec<_>>(),
-        [Position::new(100, 0)]
+        [
+            Position::new(0, 0),
+            Position::new(1, 0),
+            Position::new(101, 5)
+        ]
     );
 }
 
