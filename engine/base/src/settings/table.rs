@@ -97,7 +97,7 @@ settings! {
 
     // Listeners and connections.
     listeners: Vec<String> = "listeners", Kind::List, Some("PLAINTEXT://127.0.0.1:9092"), AtStart, None,
-        "Where to listen: NAME://host:port, separated by commas; an IPv6 host stands in brackets, an empty host is every address.";
+        "Where to listen: NAME://host:port, separated by commas; an IPv6 host stands in brackets, an empty host is every IPv4 address.";
     advertised_listeners: Option<Vec<String>> = "advertised.listeners", Kind::List, None, AtStart, None,
         "What clients are told to connect to, by listener name; what is absent is as in listeners.";
     listener_security_protocol_map: Vec<String> = "listener.security.protocol.map", Kind::List, Some("PLAINTEXT:PLAINTEXT"), AtStart, None,

@@ -1,0 +1,203 @@
+//! The command line, parsed into what is asked for.
+//!
+//! Flags that are short for settings become `Given`s and are checked by the settings table like all others. Of `--set` and a flag for
+//! the same setting the flag wins.
+//!
+//! Knows nothing of what the commands do.
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use millrace_base::settings::{Given, Source, help};
+
+use crate::failure::Failure;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Invocation {
+    Start {
+        config: Option<String>,
+        given: Vec<Given>,
+    },
+    Inspect {
+        verb: Verb,
+        dir: String,
+    },
+    Settings {
+        sample: bool,
+    },
+    /// Help or version.
+    Print(String),
+}
+
+/// What the inspector does with a data directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verb {
+    Ls,
+    Show,
+    Verify,
+}
+
+/// What the arguments, the program's name first, ask for.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, Failure> {
+    match command().try_get_matches_from(arguments) {
+        Ok(matches) => invocation(&matches),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Invocation::Print(error.to_string())),
+            _ => Err(Failure::Usage(one_line(&error.to_string()))),
+        },
+    }
+}
+
+fn command() -> Command {
+    let dir = Arg::new("dir").value_name("DIR").required(true).help("A data directory, or a copy of one");
+    let verb = |name: &'static str, about: &'static str| Command::new(name).about(about).arg(dir.clone());
+    Command::new("millrace")
+        .about("A streaming storage engine that speaks the Kafka protocol")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .disable_help_subcommand(true)
+        .subcommand(start())
+        .subcommand(
+            Command::new("inspect")
+                .about("Look into a data directory without changing it")
+                .subcommand_required(true)
+                .subcommand(verb("ls", "List journals, partitions and segments"))
+                .subcommand(verb("show", "Print what they hold"))
+                .subcommand(verb("verify", "Recover in memory and report damage")),
+        )
+        .subcommand(
+            Command::new("settings")
+                .about("List every setting")
+                .arg(Arg::new("sample").long("sample").action(ArgAction::SetTrue).help("Print a settings file with all defaults instead")),
+        )
+}
+
+fn start() -> Command {
+    let flag = |name: &'static str, value: &'static str, about: &'static str| Arg::new(name).long(name).value_name(value).help(about);
+    Command::new("start")
+        .about("Run a node")
+        .arg(flag("config", "FILE", "A YAML file of settings, one `key: value` a line"))
+        .arg(flag("data-dir", "DIR", "A data directory (log.dirs); may be repeated").action(ArgAction::Append))
+        .arg(flag("kafka-addr", "HOST:PORT", "Where to listen for Kafka clients (listeners)"))
+        .arg(flag("advertised-addr", "HOST:PORT", "What Kafka clients are told to connect to (advertised.listeners)"))
+        .arg(flag("shards", "N", "Shards, 0 for one per core (shards)"))
+        .arg(flag("set", "KEY=VALUE", "Any setting; may be repeated").action(ArgAction::Append))
+        .after_help("Settings come from the file, the environment (MILLRACE_NUM_PARTITIONS=3) and flags; the last of these wins.")
+        .after_long_help(format!(
+            "Settings come from the file, the environment (MILLRACE_NUM_PARTITIONS=3) and flags; the last of these wins.\n\n{}",
+            help()
+        ))
+}
+
+fn invocation(matches: &ArgMatches) -> Result<Invocation, Failure> {
+    match matches.subcommand() {
+        Some(("start", matches)) => Ok(Invocation::Start { config: matches.get_one::<String>("config").cloned(), given: given(matches)? }),
+        Some(("inspect", matches)) => {
+            let (name, matches) = matches.subcommand().expect("inspect requires a subcommand");
+            let verb = match name {
+                "ls" => Verb::Ls,
+                "show" => Verb::Show,
+                "verify" => Verb::Verify,
+                other => unreachable!("inspect has no subcommand {other}"),
+            };
+            Ok(Invocation::Inspect { verb, dir: matches.get_one::<String>("dir").expect("DIR is required").clone() })
+        }
+        Some(("settings", matches)) => Ok(Invocation::Settings { sample: matches.get_flag("sample") }),
+        other => unreachable!("a subcommand is required and {other:?} is none"),
+    }
+}
+
+fn given(matches: &ArgMatches) -> Result<Vec<Given>, Failure> {
+    let all = |name: &str| matches.get_many::<String>(name).into_iter().flatten().cloned().collect::<Vec<String>>();
+    let mut given = Vec::new();
+    for pair in all("set") {
+        given.push(Given::from_pair(&pair, "--set")?);
+    }
+    let dirs = all("data-dir");
+    if let Some(dir) = dirs.iter().find(|dir| dir.contains(',')) {
+        return Err(Failure::Usage(format!("--data-dir {dir:?} has a comma in it; repeat --data-dir for several data directories")));
+    }
+    if !dirs.is_empty() {
+        given.push(from_flag("log.dirs", dirs.join(","), "--data-dir"));
+    }
+    for (flag, key) in [("kafka-addr", "listeners"), ("advertised-addr", "advertised.listeners")] {
+        if let Some(address) = matches.get_one::<String>(flag) {
+            given.push(from_flag(key, format!("PLAINTEXT://{address}"), &format!("--{flag}")));
+        }
+    }
+    if let Some(shards) = matches.get_one::<String>("shards") {
+        given.push(from_flag("shards", shards.clone(), "--shards"));
+    }
+    Ok(given)
+}
+
+fn from_flag(key: &str, value: String, flag: &str) -> Given {
+    Given::new(key, value, Source::CommandLine(flag.to_owned()))
+}
+
+/// clap's message without its decoration, and with the usage's place named.
+fn one_line(message: &str) -> String {
+    let lines = message.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let words: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    let joined = words.join(" ").replace(" tip: ", "; ");
+    format!("{}; `millrace --help` shows what there is", joined.strip_prefix("error: ").unwrap_or(&joined))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Invocation, Failure> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    fn refused(line: &str) -> String {
+        let failure = parsed(line).expect_err("arguments that must be refused");
+        assert!(matches!(failure, Failure::Usage(_)), "{failure:?}");
+        assert!(!failure.to_string().contains('\n'), "{failure:?} is not one line");
+        failure.to_string()
+    }
+
+    #[test]
+    fn flags_become_settings_and_win_over_set() {
+        let line =
+            "millrace start --data-dir a --data-dir b --kafka-addr [::1]:1 --advertised-addr h:2 --shards 3 --set shards=1 --set k=a=b";
+        let Ok(Invocation::Start { config: None, given }) = parsed(line) else { panic!("{line} is a start") };
+        let pairs: Vec<String> = given.iter().map(|given| format!("{}={} {}", given.key, given.value, given.source)).collect();
+        let expected = [
+            "shards=1 --set",
+            "k=a=b --set",
+            "log.dirs=a,b --data-dir",
+            "listeners=PLAINTEXT://[::1]:1 --kafka-addr",
+            "advertised.listeners=PLAINTEXT://h:2 --advertised-addr",
+            "shards=3 --shards",
+        ];
+        assert_eq!(pairs, expected);
+    }
+
+    #[test]
+    fn every_command_is_understood() {
+        clap::Command::debug_assert(command());
+        assert_eq!(parsed("millrace settings --sample"), Ok(Invocation::Settings { sample: true }));
+        assert_eq!(parsed("millrace inspect verify d"), Ok(Invocation::Inspect { verb: Verb::Verify, dir: "d".to_owned() }));
+        assert_eq!(parsed("millrace inspect ls d"), Ok(Invocation::Inspect { verb: Verb::Ls, dir: "d".to_owned() }));
+        assert_eq!(parsed("millrace inspect show d"), Ok(Invocation::Inspect { verb: Verb::Show, dir: "d".to_owned() }));
+        let config = Some("f".to_owned());
+        assert_eq!(parsed("millrace start --config f"), Ok(Invocation::Start { config, given: Vec::new() }));
+        assert_eq!(parsed("millrace --version"), Ok(Invocation::Print(format!("millrace {}\n", env!("CARGO_PKG_VERSION")))));
+        let Ok(Invocation::Print(help)) = parsed("millrace start --help") else { panic!("help is printed") };
+        assert!(help.contains("num.partitions (int, default 1)"), "{help}");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_in_one_line_with_a_hint() {
+        assert!(refused("millrace start --data-dri x").contains("--data-dir"));
+        assert!(refused("millrace begin").contains("begin"));
+        assert!(refused("millrace").contains("subcommand"));
+        assert!(refused("millrace inspect ls").contains("<DIR>"));
+        assert!(refused("millrace start --set shards").contains("--set shards=VALUE"));
+        assert!(refused("millrace start --data-dir a,b").contains("repeat --data-dir"));
+        assert!(refused("millrace start --shards").contains("--shards"));
+    }
+}
