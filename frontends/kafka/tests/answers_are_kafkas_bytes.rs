@@ -1,5 +1,7 @@
 //! Answers are what kafka-protocol's client side reads: fetches byte for byte, refusals with the error where a client looks for it.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages as kafka;
 use kafka_protocol::messages::fetch_response as theirs;
@@ -259,6 +261,28 @@ fn describe_log_dirs_5_is_version_4_with_the_cordon_flag() {
     let size = i32::try_from(expected.len() - 4).unwrap();
     expected[..4].copy_from_slice(&size.to_be_bytes());
     assert_eq!(five, expected);
+}
+
+/// The body that kafka-clients 4.4.0 writes for the same answer.
+#[test]
+fn describe_log_dirs_5_is_the_java_classes_bytes() {
+    use kafka::describe_log_dirs_response::{DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic};
+    let partition =
+        DescribeLogDirsPartition::default().with_partition_index(1).with_partition_size(9).with_offset_lag(2).with_is_future_key(true);
+    let topic =
+        DescribeLogDirsTopic::default().with_name(kafka::TopicName(StrBytes::from_static_str("orders"))).with_partitions(vec![partition]);
+    let result = DescribeLogDirsResult::default()
+        .with_log_dir(StrBytes::from_static_str("/data"))
+        .with_total_bytes(7)
+        .with_usable_bytes(3)
+        .with_topics(vec![topic]);
+    let body = kafka::DescribeLogDirsResponse::default().with_throttle_time_ms(5).with_results(vec![result]);
+    let frame = encode_describe_log_dirs(5, CORRELATION_ID, &body).unwrap();
+    let hex: String = frame[9..].iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(
+        hex,
+        "000000050000020000062f6461746102076f726465727302000000010000000000000009000000000000000201000000000000000000070000000000000003000000"
+    );
 }
 
 #[test]

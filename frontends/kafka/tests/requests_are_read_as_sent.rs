@@ -2,6 +2,8 @@
 //!
 //! Both structs carry the field names of Kafka's schemas, so their `Debug` texts are parsed into trees and compared: no field can be forgotten.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 mod frames;
 
 use std::collections::BTreeMap;
@@ -222,4 +224,33 @@ fn unknown_keys_and_versions_are_told_apart_with_the_correlation_id_at_hand() {
     frame[1] = 99;
     assert_eq!(RequestHeader::decode(&frame), Err(DecodeError::UnknownKey { key: 99 }));
     assert_eq!(Prelude::decode(&frame[..7]), Err(DecodeError::Truncated { at: 4, needed: 4, left: 3 }));
+}
+
+/// Bodies that the Java client's own classes (kafka-clients 4.4.0) wrote: golden bytes from outside for the versions that kafka-protocol lacks.
+#[test]
+fn bodies_made_by_hand_are_the_java_clients_bytes() {
+    let hex = |frame: &Frame| {
+        let header = RequestHeader::decode(&frame.bytes).unwrap();
+        frame.bytes[header.body_at..].iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    assert_eq!(
+        hex(&frames::groups::offset_commit_by_id()),
+        "0667726f757000000007076d656d62657209696e7374616e636502070605040302010009080706050403020300000000000000000000006300000005056e6f74650000000001000000000000006300000005056e6f7465000000"
+    );
+    assert_eq!(
+        hex(&frames::groups::offset_fetch_by_id()),
+        "020667726f7570076d656d62657200000003020706050403020100090807060504030203000000000000000100000100"
+    );
+    assert_eq!(hex(&frames::admin::api_versions_with_cluster()), "09612d636c69656e7406312e322e3308636c75737465720000000300");
+}
+
+#[test]
+fn list_offsets_11_of_the_java_client_is_read() {
+    let hex = "ffffffff0102076f726465727302000000030000000bfffffffffffffffa0000000004d200";
+    let body: Vec<u8> = hex.as_bytes().chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect();
+    let frame = frames::by_hand(Api::ListOffsets, 11, |out| out.extend_from_slice(&body));
+    let Request::ListOffsets(list) = decode(&frame) else { panic!() };
+    assert_eq!((list.replica_id, list.isolation_level, list.timeout_ms, list.topics[0].name), (-1, 1, 1234, "orders"));
+    let partition = &list.topics[0].partitions[0];
+    assert_eq!((partition.partition_index, partition.current_leader_epoch, partition.timestamp), (3, 11, -6));
 }

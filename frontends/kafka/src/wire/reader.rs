@@ -125,7 +125,7 @@ impl ByteRange {
 
     /// One past the last byte.
     pub fn end(&self) -> usize {
-        self.offset + self.len
+        self.offset.saturating_add(self.len)
     }
 
     /// The bytes, out of the frame that this was decoded from; empty if it is another and shorter one.
@@ -348,6 +348,7 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "a test may fail")]
 mod tests {
     use super::*;
 

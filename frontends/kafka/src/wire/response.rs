@@ -14,11 +14,12 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::DescribeLogDirsResponse;
+use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::protocol::Encodable;
 use millrace_base::fault::Fault;
 
 use super::header::response_header_version;
-use super::table::Api;
+use super::table::{APIS, Api};
 
 /// Why an answer could not be encoded.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,6 +51,14 @@ impl fmt::Display for EncodeError {
 }
 
 impl std::error::Error for EncodeError {}
+
+/// What an ApiVersions answer lists: every row of the table.
+pub fn advertised() -> Vec<ApiVersion> {
+    let entry = |row: &super::table::Row| {
+        ApiVersion::default().with_api_key(row.key).with_min_version(row.advertised_min).with_max_version(row.max)
+    };
+    APIS.iter().map(entry).collect()
+}
 
 /// The version at which kafka-protocol encodes the body of an answer.
 pub fn body_version(api: Api, version: i16) -> i16 {

@@ -140,6 +140,17 @@ impl Api {
     }
 }
 
+/// The table as the documentation shows it, in Markdown.
+pub fn markdown() -> String {
+    let mut text = String::from("| key | API | served | advertised | flexible from |\n|--:|---|---|---|---|\n");
+    for row in APIS {
+        let Row { key, name, min, max, advertised_min, .. } = row;
+        let flexible = if row.flexible_from == NEVER { "-".to_string() } else { row.flexible_from.to_string() };
+        text.push_str(&format!("| {key} | {name} | {min}-{max} | {advertised_min}-{max} | {flexible} |\n"));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +165,14 @@ mod tests {
             assert_eq!(row.api as i16, row.key);
             assert_eq!(APIS[row.api.index()], *row);
         }
+    }
+
+    #[test]
+    fn the_documentation_names_every_api() {
+        let text = markdown();
+        assert_eq!(text.lines().count(), APIS.len() + 2);
+        assert!(text.contains("| 0 | Produce | 3-13 | 0-13 | 9 |\n"));
+        assert!(text.contains("| 47 | OffsetDelete | 0-0 | 0-0 | - |\n"));
     }
 
     #[test]
