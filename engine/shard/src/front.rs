@@ -77,7 +77,7 @@ pub struct Cx<'a> {
     pub(crate) timers: &'a mut Timers<TimerFor>,
     pub(crate) pool: &'a Pool,
     pub(crate) resumed: &'a mut Vec<ConnectionId>,
-    pub(crate) moves: &'a mut Vec<(ConnectionId, ShardId)>,
+    pub(crate) moves: &'a mut BTreeMap<ConnectionId, ShardId>,
 }
 
 impl Cx<'_> {
@@ -149,8 +149,8 @@ impl Cx<'_> {
         self.driver.entropy()
     }
 
-    /// Asks for the connection to move to the shard that it mostly talks to, when it is next quiet.
+    /// Asks for the connection to move to the shard that it mostly talks to, when next a request comes and nothing is under way.
     pub fn move_to(&mut self, connection: ConnectionId, to: ShardId) {
-        self.moves.push((connection, to));
+        self.moves.insert(connection, to);
     }
 }
