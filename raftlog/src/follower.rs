@@ -114,6 +114,9 @@ impl Core {
         if self.state.history.last_position() == keep {
             return Ok(None);
         }
+        if self.checked.is_some_and(|checked| keep < checked) {
+            return Err(Refusal::Malformed); // this very leader said that it holds it
+        }
         if keep < self.commit {
             return Err(Refusal::DropsCommitted {
                 to: keep,
