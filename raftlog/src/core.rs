@@ -133,18 +133,15 @@ pub struct Core {
     /// Every position up to it is synced here.
     pub(crate) durable: Position,
     pub(crate) commit: Position,
-    commit_told: Position,
+    commit_told: Offset,
     /// Sequence of the last record; `saved` <= it.
     issued: u64,
     pub(crate) saved: u64,
-    /// The records that carry the present term, vote, last truncation, last start and marks.
-    pub(crate) term_sequence: u64,
+    /// The records that carry the present term and vote, the last truncation, the last start and the marks.
     pub(crate) vote_sequence: u64,
     truncate_sequence: u64,
     start_sequence: u64,
     marks_sequence: u64,
-    /// Of `start_sequence`.
-    start: Position,
     marks_saved: Marks,
     marks_settled: Marks,
     /// A vote given that waits for its record.
@@ -188,15 +185,13 @@ impl Core {
             leader: None,
             durable,
             commit,
-            commit_told: commit,
+            commit_told: commit.offset,
             issued: 0,
             saved: 0,
-            term_sequence: 0,
             vote_sequence: 0,
             truncate_sequence: 0,
             start_sequence: 0,
             marks_sequence: 0,
-            start: durable,
             marks_saved: marks,
             marks_settled: Marks::default(),
             vote_owed: false,
@@ -298,6 +293,13 @@ impl Core {
         self.deadline
     }
 
+    /// What this replica occupies, for whoever accounts for it: itself and what it holds on the heap.
+    pub fn memory_bytes(&self) -> usize {
+        let peers = self.peers.capacity() * size_of::<Peer>();
+        let effects = self.effects.capacity() * size_of::<Effect>();
+        size_of::<Core>() + self.state.history.heap_bytes() + peers + effects
+    }
+
     /// The owner appended batches under [`Core::epoch`] at the log end, which is `end` now. Only while it leads. Does not allocate
     /// unless there are other voters.
     pub fn appended(&mut self, end: Offset) {
@@ -343,8 +345,8 @@ impl Core {
             self.marks_saved = self.state.marks;
             self.trim();
         }
-        if sequence >= self.start_sequence && self.state.history.holds(self.start) {
-            self.durable = self.durable.max(self.start);
+        if sequence >= self.start_sequence {
+            self.durable = self.durable.max(self.state.history.last_start());
         }
         match self.role {
             Role::Leader => self.advance(),
@@ -448,12 +450,11 @@ impl Core {
         if self.peers.is_empty() && self.effects.capacity() > 0 {
             self.effects = VecDeque::new(); // an idle only voter keeps no queue
         }
-        if self.commit_told == self.commit {
+        if self.commit_told == self.commit.offset {
             return None;
         }
-        let moved = self.commit.offset > self.commit_told.offset;
-        self.commit_told = self.commit;
-        moved.then_some(Effect::Committed {
+        self.commit_told = self.commit.offset;
+        Some(Effect::Committed {
             commit: self.commit.offset,
         })
     }
@@ -482,9 +483,8 @@ impl Core {
         if truncate.is_some() {
             self.truncate_sequence = sequence;
         }
-        if let Some(start) = &start {
+        if start.is_some() {
             self.start_sequence = sequence;
-            self.start = start.position();
         }
         let State {
             term, vote, marks, ..
@@ -518,7 +518,7 @@ impl Core {
     pub(crate) fn adopt(&mut self, term: Epoch, now: Nanos) {
         assert!(term > self.state.term);
         self.enter(term, None);
-        self.term_sequence = self.persist(None, None);
+        self.vote_sequence = self.persist(None, None);
         self.stand_back(now);
     }
 

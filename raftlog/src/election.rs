@@ -26,8 +26,7 @@ impl Core {
         self.enter(term, Some(self.me));
         self.role = Role::Candidate;
         let start = self.own_start();
-        self.term_sequence = self.persist(None, Some(start));
-        self.vote_sequence = self.term_sequence;
+        self.vote_sequence = self.persist(None, Some(start));
     }
 
     /// Asks whether a majority would vote for this replica in the next term.
@@ -85,8 +84,7 @@ impl Core {
         self.role = Role::Candidate;
         self.meet_peers(now);
         self.wait_for_leader(now);
-        self.term_sequence = self.persist(None, None);
-        self.vote_sequence = self.term_sequence;
+        self.vote_sequence = self.persist(None, None);
     }
 
     /// The candidate's own vote is durable.
@@ -197,12 +195,7 @@ impl Core {
 
     fn announce(&mut self) {
         self.leader = Some(self.me);
-        let start = self
-            .state
-            .history
-            .starts()
-            .next_back()
-            .expect("a winner has written its start");
+        let start = self.state.history.last_start();
         assert_eq!(start.epoch, self.state.term);
         self.push(Effect::BecameLeader {
             epoch: start.epoch,

@@ -64,7 +64,7 @@ impl Core {
             return;
         };
         let synced = checked.min(self.durable);
-        if self.saved < self.term_sequence || !(self.held_owed || synced > self.synced_told) {
+        if self.saved < self.vote_sequence || !(self.held_owed || synced > self.synced_told) {
             return;
         }
         self.held_owed = false;

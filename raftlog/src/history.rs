@@ -16,7 +16,7 @@
 //! Invariants: epochs strictly increase; starts never decrease; the last start <= log end; there is always one epoch.
 //! Knows nothing of files, peers or time.
 
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, Member};
 use millrace_base::offset::{Epoch, Offset, Position};
 
 /// Epochs that a history keeps; 16 bytes each.
@@ -91,6 +91,10 @@ impl History {
 
     pub fn last_epoch(&self) -> Epoch {
         self.last().epoch
+    }
+
+    pub fn last_start(&self) -> Position {
+        Position::new(self.last().epoch, self.last().offset)
     }
 
     /// What votes compare: the last epoch of the history, not of the last batch, and the log end.
@@ -196,6 +200,7 @@ impl History {
             at > 0 && at + 1 < self.starts.len() && self.end_at(at) == self.starts[at].offset
         };
         if !(0..self.starts.len()).any(empty) {
+            self.starts.shrink_to_fit();
             return;
         }
         let kept: Vec<Start> = (0..self.starts.len())
@@ -216,7 +221,19 @@ impl History {
             folded.begin(start);
         }
         folded.extend(self.end);
+        folded.starts.shrink_to_fit();
         *self = folded;
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let members: usize = self
+            .configurations
+            .iter()
+            .map(|each| each.voters().len() + each.outgoing().len())
+            .sum();
+        self.starts.capacity() * size_of::<Mark>()
+            + self.configurations.capacity() * size_of::<Configuration>()
+            + members * size_of::<Member>()
     }
 
     /// One start, for encoders.
@@ -278,3 +295,182 @@ impl PartialEq for History {
 }
 
 impl Eq for History {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_base::ids::Uuid;
+
+    fn configuration(voters: &[i32]) -> Configuration {
+        let voters: Vec<Member> = voters
+            .iter()
+            .map(|node| Member {
+                node: *node,
+                disk: Uuid([1; 16]),
+            })
+            .collect();
+        Configuration::new(&voters, &[]).unwrap()
+    }
+
+    fn start(epoch: Epoch, offset: Offset, voters: &[i32]) -> Start {
+        Start {
+            epoch,
+            offset,
+            configuration: configuration(voters),
+        }
+    }
+
+    /// 1@0, 2@5 without width, 4@5 with another configuration, 6@9, end 12.
+    fn history() -> History {
+        let mut history = History::new(configuration(&[1]));
+        for (epoch, offset, voters) in [
+            (1, 0, &[1][..]),
+            (2, 5, &[1]),
+            (4, 5, &[1, 2]),
+            (6, 9, &[1, 2]),
+        ] {
+            history.extend(offset);
+            history.begin(start(epoch, offset, voters));
+        }
+        history.extend(12);
+        history
+    }
+
+    fn starts(history: &History) -> Vec<(Epoch, Offset)> {
+        history.starts().map(|at| (at.epoch, at.offset)).collect()
+    }
+
+    #[test]
+    fn a_log_holds_the_offsets_between_an_epochs_start_and_its_end() {
+        let history = history();
+        let held = [
+            (0, 0),
+            (1, 0),
+            (1, 5),
+            (2, 5),
+            (4, 5),
+            (4, 9),
+            (6, 9),
+            (6, 12),
+        ];
+        let not_held = [
+            (0, 1),
+            (1, 6),
+            (2, 4),
+            (2, 6),
+            (3, 5),
+            (4, 4),
+            (4, 10),
+            (6, 8),
+            (6, 13),
+            (7, 12),
+            (-1, 0),
+        ];
+        for (epoch, offset) in held {
+            assert!(
+                history.holds(Position::new(epoch, offset)),
+                "{epoch}/{offset}"
+            );
+        }
+        for (epoch, offset) in not_held {
+            assert!(
+                !history.holds(Position::new(epoch, offset)),
+                "{epoch}/{offset}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_end_of_an_unknown_epoch_is_that_of_the_largest_below_it() {
+        let ends: Vec<_> = (0..8)
+            .map(|epoch| history().end_of(epoch).map(|at| (at.epoch, at.offset)))
+            .collect();
+        let expected = [
+            (0, 0),
+            (1, 5),
+            (2, 5),
+            (2, 5),
+            (4, 9),
+            (4, 9),
+            (6, 12),
+            (6, 12),
+        ];
+        assert_eq!(ends, expected.map(Some));
+        let mut trimmed = history();
+        trimmed.trim(6);
+        assert_eq!(trimmed.end_of(3), None);
+    }
+
+    #[test]
+    fn truncation_drops_every_later_position_and_takes_the_configuration_back() {
+        let check = |to: (Epoch, Offset), kept: &[(Epoch, Offset)], voters: &[i32]| {
+            let mut history = history();
+            history.truncate(Position::new(to.0, to.1));
+            assert_eq!(starts(&history), kept, "{to:?}");
+            assert_eq!(history.last_position(), Position::new(to.0, to.1));
+            assert_eq!(*history.configuration(), configuration(voters), "{to:?}");
+        };
+        check((6, 10), &[(0, 0), (1, 0), (2, 5), (4, 5), (6, 9)], &[1, 2]);
+        check((4, 9), &[(0, 0), (1, 0), (2, 5), (4, 5)], &[1, 2]);
+        check((4, 5), &[(0, 0), (1, 0), (2, 5), (4, 5)], &[1, 2]);
+        check((2, 5), &[(0, 0), (1, 0), (2, 5)], &[1]); // the start 4@5 goes, though no offset does
+        check((1, 5), &[(0, 0), (1, 0)], &[1]);
+        check((1, 3), &[(0, 0), (1, 0)], &[1]);
+        check((0, 0), &[(0, 0)], &[1]);
+    }
+
+    #[test]
+    fn trimming_keeps_the_epoch_that_ended_at_the_log_start_and_always_the_last() {
+        let check = |log_start: Offset, kept: &[(Epoch, Offset)]| {
+            let mut history = history();
+            let configuration = history.configuration().clone();
+            history.trim(log_start);
+            assert_eq!(starts(&history), kept, "{log_start}");
+            assert_eq!(
+                (history.end(), history.configuration()),
+                (12, &configuration)
+            );
+        };
+        check(0, &[(0, 0), (1, 0), (2, 5), (4, 5), (6, 9)]);
+        check(5, &[(1, 0), (2, 5), (4, 5), (6, 9)]);
+        check(6, &[(4, 5), (6, 9)]);
+        check(9, &[(4, 5), (6, 9)]);
+        check(100, &[(6, 9)]);
+    }
+
+    #[test]
+    fn folding_drops_the_empty_epochs_between_the_first_and_the_last() {
+        let mut folded = history();
+        folded.begin(start(8, 12, &[1, 2]));
+        folded.begin(start(9, 12, &[1, 2]));
+        folded.fold();
+        assert_eq!(starts(&folded), [(0, 0), (1, 0), (4, 5), (6, 9), (9, 12)]);
+        assert_eq!(*folded.configuration(), configuration(&[1, 2]));
+    }
+
+    #[test]
+    fn what_follows_a_position_is_a_start_only_where_its_epoch_ended() {
+        let history = history();
+        assert_eq!(
+            history.start_after(Position::new(1, 5)),
+            Some(start(2, 5, &[1]))
+        );
+        assert_eq!(
+            history.start_after(Position::new(2, 5)),
+            Some(start(4, 5, &[1, 2]))
+        );
+        assert_eq!(history.start_after(Position::new(4, 8)), None);
+        assert_eq!(history.start_after(Position::new(6, 12)), None);
+    }
+
+    #[test]
+    fn a_history_forgets_its_oldest_epochs_beyond_the_limit() {
+        let mut history = History::new(configuration(&[1]));
+        for epoch in 1..=EPOCHS_MAX as Epoch + 9 {
+            history.begin(start(epoch, history.end(), &[1]));
+            history.extend(history.end() + 1);
+        }
+        assert_eq!(history.starts().len(), EPOCHS_MAX);
+        assert_eq!(history.first_position(), Position::new(10, 9));
+    }
+}

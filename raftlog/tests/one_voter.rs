@@ -171,3 +171,64 @@ fn marks_grow_and_are_settled_when_saved() {
         "a mark never goes back"
     );
 }
+
+#[test]
+fn an_idle_replica_is_small_and_appends_do_not_make_it_grow() {
+    let (mut core, _) = leading(fresh());
+    effects(&mut core);
+    let idle = core.memory_bytes();
+    assert!(idle < 512, "{idle} bytes");
+    for end in 1..=1000 {
+        core.appended(end);
+        core.persisted(Position::new(1, end));
+        assert_eq!(core.poll_effect(), Some(Effect::Committed { commit: end }));
+        assert_eq!(core.poll_effect(), None);
+        assert_eq!(core.memory_bytes(), idle, "no queue was made");
+    }
+    println!("{idle} bytes");
+}
+
+#[test]
+fn an_only_voter_that_is_told_of_a_later_term_leads_again_above_it() {
+    let (mut core, _) = leading(fresh());
+    effects(&mut core);
+    let stranger = Member {
+        node: 9,
+        disk: Uuid([9; 16]),
+    };
+    let body = Body::VoteResponse {
+        pre: false,
+        granted: false,
+    };
+    core.handle_message(
+        stranger,
+        Message {
+            term: 7,
+            marks: Marks::default(),
+            body,
+        },
+        Nanos(0),
+    )
+    .unwrap();
+    let said = effects(&mut core);
+    let [
+        Effect::Persist { .. },
+        Effect::SteppedDown { term: 7 },
+        Effect::Persist { sequence, .. },
+    ] = &said[..]
+    else {
+        panic!("{said:?}")
+    };
+    assert!(!core.is_leader());
+    core.saved(*sequence);
+    assert!(core.is_leader() && core.epoch() == 8);
+}
+
+#[test]
+fn the_last_term_is_not_passed() {
+    let mut disk = fresh();
+    disk.term = i32::MAX;
+    let mut core = restored(disk);
+    assert_eq!(effects(&mut core), []);
+    assert!(!core.is_leader());
+}
