@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 
 const TIMING: Timing = Timing {
-    heartbeat_ms: 20,
-    election_ms: 100,
+    heartbeat_ms: 10,
+    election_ms: 50,
 };
 const FAULTY_MS: u64 = 3000;
 const HEALED_MS: u64 = 3000;
@@ -57,6 +57,9 @@ struct Faults {
     sync_one_in: u64,
     crash_one_in: u64,
     cut_one_in: u64,
+    /// A new leader falls this often in the next moments.
+    leader_falls_one_in: u64,
+    produce_one_in: u64,
 }
 
 struct Network {
@@ -133,8 +136,10 @@ impl Network {
             double_percent: [0, 10][prng.below(2) as usize],
             delay_ms: [1, 5, 40][prng.below(3) as usize],
             sync_one_in: [1, 3, 15][prng.below(3) as usize],
-            crash_one_in: [0, 200, 600][prng.below(3) as usize],
-            cut_one_in: [0, 100, 300][prng.below(3) as usize],
+            crash_one_in: [0, 100, 600][prng.below(3) as usize],
+            cut_one_in: [0, 30, 300][prng.below(3) as usize],
+            leader_falls_one_in: [0, 20, 40][prng.below(3) as usize],
+            produce_one_in: [2, 6, 80][prng.below(3) as usize],
         };
         let members: Vec<Member> = (0..voters).map(member).collect();
         let state = State::new(Configuration::new(&members, &[]).unwrap());
@@ -313,7 +318,7 @@ impl Network {
 
     fn produce(&mut self, at: usize) {
         let core = self.nodes[at].core.as_mut().expect("it is up");
-        if !core.is_leader() || !self.prng.one_in(6) {
+        if !core.is_leader() || !self.prng.one_in(self.faults.produce_one_in) {
             return;
         }
         let (epoch, from) = (core.epoch(), core.log_end());
@@ -345,6 +350,8 @@ impl Network {
                     sync_one_in: 1,
                     crash_one_in: 0,
                     cut_one_in: 0,
+                    leader_falls_one_in: 0,
+                    produce_one_in: 6,
                 };
                 (0..self.nodes.len())
                     .filter(|at| self.nodes[*at].core.is_none())
@@ -373,15 +380,20 @@ impl Network {
                     .collect();
             }
         }
-        if self.faults.crash_one_in == 0 {
-            return;
-        }
         for at in 0..self.nodes.len() {
             if self.nodes[at].core.is_none() {
                 if self.prng.one_in(60) {
                     self.start(at);
                 }
-            } else if self.prng.one_in(self.faults.crash_one_in) {
+                continue;
+            }
+            let leads = self.nodes[at].core.as_ref().is_some_and(Core::is_leader);
+            let one_in = if leads {
+                self.faults.leader_falls_one_in
+            } else {
+                self.faults.crash_one_in
+            };
+            if one_in > 0 && self.prng.one_in(one_in) {
                 let all = self.prng.one_in(5);
                 for at in if all { 0..self.nodes.len() } else { at..at + 1 } {
                     self.crash(at);
