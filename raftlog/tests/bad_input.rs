@@ -1,5 +1,7 @@
 //! Whatever peers and disks say, a replica neither panics nor breaks its own rules.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop")]
+
 use millrace_base::clock::Nanos;
 use millrace_base::ids::Uuid;
 use millrace_base::offset::{Offset, Position};

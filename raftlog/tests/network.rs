@@ -8,6 +8,8 @@
 //!
 //! Seen to fail, each rule weakened alone in the sources, as a check of this check: see the list in raftlog/README.md.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop")]
+
 use millrace_base::clock::Nanos;
 use millrace_base::ids::Uuid;
 use millrace_base::offset::{Epoch, Offset, Position};

@@ -1,5 +1,7 @@
 //! A replica set of one voter, as every partition of a single node is.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop")]
+
 use millrace_base::clock::Nanos;
 use millrace_base::ids::Uuid;
 use millrace_base::offset::Position;

@@ -6,6 +6,8 @@
 //!
 //! Knows nothing of what the rules are: the files say it.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop")]
+
 use millrace_base::clock::Nanos;
 use millrace_base::ids::Uuid;
 use millrace_base::offset::{Epoch, Position};
