@@ -55,11 +55,7 @@ pub enum Effect {
     Persist { sequence: u64, record: Record },
     /// Append the bytes of the append just handled, from `from` (a batch begins there) to `end`; all are of `epoch`. Say
     /// `persisted` when they are durable.
-    Append {
-        epoch: Epoch,
-        from: Offset,
-        end: Offset,
-    },
+    Append { epoch: Epoch, from: Offset, end: Offset },
     /// An append with offsets takes along the batches from `before.offset` to `end`; whoever attaches them may lower `end` to the end
     /// of an earlier batch.
     Send { to: Member, message: Message },
@@ -163,17 +159,8 @@ pub struct Core {
 impl Core {
     /// A replica as recovery found it: everything in `state`, and every batch up to its log end, is synced. `seed` differs between
     /// replicas, so that their elections do not collide for ever.
-    pub fn restore(
-        me: Member,
-        state: State,
-        timing: Timing,
-        seed: u64,
-        now: Nanos,
-    ) -> Result<Core, RestoreError> {
-        assert!(
-            timing.heartbeat_ms > 0 && timing.heartbeat_ms < timing.election_ms,
-            "{timing:?}"
-        );
+    pub fn restore(me: Member, state: State, timing: Timing, seed: u64, now: Nanos) -> Result<Core, RestoreError> {
+        assert!(timing.heartbeat_ms > 0 && timing.heartbeat_ms < timing.election_ms, "{timing:?}");
         state.validate()?;
         let commit = state.history.first_position(); // marks came from others: they say nothing of what this log holds
         let durable = state.history.last_position();
@@ -283,7 +270,8 @@ impl Core {
         self.state.history.configuration()
     }
 
-    /// What a state file holds: everything that was told by records and appends so far, saved or not.
+    /// Everything that effects and appends have told so far, saved or not: what a checkpoint carries. It stands for all that the journal
+    /// has before it, so recovery puts it in place of what it had and applies only what was journaled behind it.
     pub fn state(&self) -> &State {
         &self.state
     }
@@ -304,11 +292,7 @@ impl Core {
     /// unless there are other voters.
     pub fn appended(&mut self, end: Offset) {
         assert!(self.is_leader(), "only a leader's owner appends");
-        assert!(
-            end > self.log_end(),
-            "appended to {end}, but the log ends at {}",
-            self.log_end()
-        );
+        assert!(end > self.log_end(), "appended to {end}, but the log ends at {}", self.log_end());
         self.state.history.extend(end);
         self.replicate();
     }
@@ -319,12 +303,7 @@ impl Core {
             return Err(RaiseError::NotLeader);
         }
         let commit = self.commit();
-        if marks
-            .log_start
-            .max(marks.archived_through)
-            .max(marks.compacted_through)
-            > commit
-        {
+        if marks.log_start.max(marks.archived_through).max(marks.compacted_through) > commit {
             return Err(RaiseError::BeyondCommit { commit });
         }
         self.merge_marks(marks);
@@ -333,10 +312,7 @@ impl Core {
 
     /// Every record up to `sequence` is durable, and every batch journaled before it.
     pub fn saved(&mut self, sequence: u64) {
-        assert!(
-            sequence <= self.issued,
-            "record {sequence} was never issued"
-        );
+        assert!(sequence <= self.issued, "record {sequence} was never issued");
         if sequence <= self.saved {
             return;
         }
@@ -374,12 +350,7 @@ impl Core {
 
     /// A message from another replica. The owner has checked that the bytes beside an append fill its range and that there is room to
     /// journal them. On a refusal the log is as before.
-    pub fn handle_message(
-        &mut self,
-        from: Member,
-        message: Message,
-        now: Nanos,
-    ) -> Result<(), Refusal> {
+    pub fn handle_message(&mut self, from: Member, message: Message, now: Nanos) -> Result<(), Refusal> {
         if from == self.me || message.term < 0 || !message.marks.are_valid() {
             return Err(Refusal::Malformed);
         }
@@ -395,17 +366,12 @@ impl Core {
                 self.answer_pre_vote(from, term, last, now);
                 return Ok(());
             }
-            Body::VoteResponse {
-                pre: true,
-                granted: true,
-            } => {
+            Body::VoteResponse { pre: true, granted: true } => {
                 self.pre_vote_granted(from, term, now);
                 return Ok(());
             }
             // A replica that hears its leader is not made to follow another.
-            Body::VoteRequest { pre: false, .. }
-                if term > self.state.term && self.hears_leader(now) =>
-            {
+            Body::VoteRequest { pre: false, .. } if term > self.state.term && self.hears_leader(now) => {
                 return Ok(());
             }
             _ => {}
@@ -454,9 +420,7 @@ impl Core {
             return None;
         }
         self.commit_told = self.commit.offset;
-        Some(Effect::Committed {
-            commit: self.commit.offset,
-        })
+        Some(Effect::Committed { commit: self.commit.offset })
     }
 
     pub(crate) fn push(&mut self, effect: Effect) {
@@ -468,11 +432,7 @@ impl Core {
     }
 
     pub(crate) fn send_in(&mut self, term: Epoch, to: Member, body: Body) {
-        let message = Message {
-            term,
-            marks: self.marks_saved,
-            body,
-        };
+        let message = Message { term, marks: self.marks_saved, body };
         self.push(Effect::Send { to, message });
     }
 
@@ -486,30 +446,15 @@ impl Core {
         if start.is_some() {
             self.start_sequence = sequence;
         }
-        let State {
-            term, vote, marks, ..
-        } = self.state;
-        self.push(Effect::Persist {
-            sequence,
-            record: Record {
-                term,
-                vote,
-                marks,
-                truncate,
-                start,
-            },
-        });
+        let State { term, vote, marks, .. } = self.state;
+        self.push(Effect::Persist { sequence, record: Record { term, vote, marks, truncate, start } });
         sequence
     }
 
     /// A start of this replica's own at the log end, under the present term and configuration.
     pub(crate) fn own_start(&mut self) -> Start {
         let configuration = self.configuration().clone();
-        let start = Start {
-            epoch: self.state.term,
-            offset: self.log_end(),
-            configuration,
-        };
+        let start = Start { epoch: self.state.term, offset: self.log_end(), configuration };
         self.state.history.begin(start.clone());
         start
     }
@@ -538,9 +483,7 @@ impl Core {
         self.role = Role::Follower;
         if led {
             self.leader = None;
-            self.push(Effect::SteppedDown {
-                term: self.state.term,
-            });
+            self.push(Effect::SteppedDown { term: self.state.term });
         }
         if self.configuration().is_sole(&self.me) {
             self.campaign_alone();
@@ -551,9 +494,7 @@ impl Core {
 
     /// The leader's commit: the largest position that a majority has synced, if it is the leader's own.
     pub(crate) fn advance(&mut self) {
-        let reached = self
-            .configuration()
-            .reached(|member| self.synced_by(member));
+        let reached = self.configuration().reached(|member| self.synced_by(member));
         if reached.epoch == self.state.term && reached > self.commit {
             self.commit = reached;
         }
@@ -563,27 +504,20 @@ impl Core {
 
     /// Epochs before the log start are of no use to anyone, once this log is known to be the committed one there.
     pub(crate) fn trim(&mut self) {
-        self.state
-            .history
-            .trim(self.marks_saved.log_start.min(self.commit.offset));
+        self.state.history.trim(self.marks_saved.log_start.min(self.commit.offset));
     }
 
     fn synced_by(&self, member: &Member) -> Position {
         if *member == self.me {
             return self.durable;
         }
-        self.peer(member)
-            .map_or(Position::default(), |peer| peer.matched)
+        self.peer(member).map_or(Position::default(), |peer| peer.matched)
     }
 
     fn settle_marks(&mut self) {
         let of = |core: &Core, mark: fn(&Marks) -> Offset| {
             core.configuration().reached(|member| {
-                if *member == core.me {
-                    mark(&core.marks_saved)
-                } else {
-                    core.peer(member).map_or(0, |peer| mark(&peer.marks))
-                }
+                if *member == core.me { mark(&core.marks_saved) } else { core.peer(member).map_or(0, |peer| mark(&peer.marks)) }
             })
         };
         let settled = Marks {
@@ -617,12 +551,7 @@ impl Core {
     /// Forgets what it knew of the other voters.
     pub(crate) fn meet_peers(&mut self, now: Nanos) {
         let next = self.state.history.last_position();
-        let others = self
-            .state
-            .history
-            .configuration()
-            .members()
-            .filter(|member| **member != self.me);
+        let others = self.state.history.configuration().members().filter(|member| **member != self.me);
         self.peers = others
             .map(|member| Peer {
                 member: *member,
@@ -638,11 +567,7 @@ impl Core {
     }
 
     pub(crate) fn truncate(&mut self, to: Position) {
-        assert!(
-            to >= self.commit,
-            "{to:?} is behind the committed {:?}",
-            self.commit
-        );
+        assert!(to >= self.commit, "{to:?} is behind the committed {:?}", self.commit);
         self.state.history.truncate(to);
         self.durable = self.durable.min(to);
         self.push(Effect::Truncate { to });

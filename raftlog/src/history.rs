@@ -57,31 +57,15 @@ pub struct History {
 impl History {
     /// An empty log of a replica set made with `configuration`.
     pub fn new(configuration: Configuration) -> History {
-        let origin = Mark {
-            epoch: 0,
-            configuration: 0,
-            offset: 0,
-        };
-        History {
-            starts: vec![origin],
-            configurations: vec![configuration],
-            end: 0,
-        }
+        let origin = Mark { epoch: 0, configuration: 0, offset: 0 };
+        History { starts: vec![origin], configurations: vec![configuration], end: 0 }
     }
 
     /// A log that ends where its only epoch starts.
     pub fn from_first(start: Start) -> History {
         assert!(start.epoch >= 0 && start.offset >= 0, "{start:?}");
-        let mark = Mark {
-            epoch: start.epoch,
-            configuration: 0,
-            offset: start.offset,
-        };
-        History {
-            starts: vec![mark],
-            configurations: vec![start.configuration],
-            end: start.offset,
-        }
+        let mark = Mark { epoch: start.epoch, configuration: 0, offset: start.offset };
+        History { starts: vec![mark], configurations: vec![start.configuration], end: start.offset }
     }
 
     /// The log end: the offset of the next record.
@@ -114,15 +98,11 @@ impl History {
 
     /// Oldest first.
     pub fn starts(&self) -> impl ExactSizeIterator<Item = Position> + DoubleEndedIterator {
-        self.starts
-            .iter()
-            .map(|mark| Position::new(mark.epoch, mark.offset))
+        self.starts.iter().map(|mark| Position::new(mark.epoch, mark.offset))
     }
 
     pub fn holds(&self, position: Position) -> bool {
-        self.index(position.epoch).is_ok_and(|at| {
-            self.starts[at].offset <= position.offset && position.offset <= self.end_at(at)
-        })
+        self.index(position.epoch).is_ok_and(|at| self.starts[at].offset <= position.offset && position.offset <= self.end_at(at))
     }
 
     /// None when the epoch is not in the history.
@@ -161,11 +141,7 @@ impl History {
 
     /// Adds a start at the log end.
     pub fn begin(&mut self, start: Start) {
-        assert!(
-            start.epoch > self.last_epoch() && start.offset == self.end,
-            "{start:?} follows {:?}",
-            self.last_position()
-        );
+        assert!(start.epoch > self.last_epoch() && start.offset == self.end, "{start:?} follows {:?}", self.last_position());
         self.push(start);
         if self.starts.len() > EPOCHS_MAX {
             self.drop_oldest(self.starts.len() - EPOCHS_MAX);
@@ -174,31 +150,23 @@ impl History {
 
     /// Drops every position later than `to`, which the log must hold.
     pub fn truncate(&mut self, to: Position) {
-        assert!(
-            self.holds(to),
-            "truncated to {to:?}, which it does not hold"
-        );
+        assert!(self.holds(to), "truncated to {to:?}, which it does not hold");
         let keep = self.starts.partition_point(|mark| mark.epoch <= to.epoch);
         self.starts.truncate(keep);
-        self.configurations
-            .truncate(self.last().configuration as usize + 1);
+        self.configurations.truncate(self.last().configuration as usize + 1);
         self.end = to.offset;
     }
 
     /// Drops the epochs that ended before `log_start`, never the last.
     pub fn trim(&mut self, log_start: Offset) {
-        let ended = (0..self.starts.len() - 1)
-            .take_while(|at| self.end_at(*at) < log_start)
-            .count();
+        let ended = (0..self.starts.len() - 1).take_while(|at| self.end_at(*at) < log_start).count();
         self.drop_oldest(ended);
     }
 
     /// Drops the epochs that ended where they began, but neither the first nor the last. For an only voter whose log is committed:
     /// elsewhere another replica may end in one of them.
     pub(crate) fn fold(&mut self) {
-        let empty = |at: usize| {
-            at > 0 && at + 1 < self.starts.len() && self.end_at(at) == self.starts[at].offset
-        };
+        let empty = |at: usize| at > 0 && at + 1 < self.starts.len() && self.end_at(at) == self.starts[at].offset;
         if !(0..self.starts.len()).any(empty) {
             self.starts.shrink_to_fit();
             return;
@@ -207,11 +175,7 @@ impl History {
             .filter(|at| !empty(*at))
             .map(|at| {
                 let (position, configuration) = self.start_at(at);
-                Start {
-                    epoch: position.epoch,
-                    offset: position.offset,
-                    configuration: configuration.clone(),
-                }
+                Start { epoch: position.epoch, offset: position.offset, configuration: configuration.clone() }
             })
             .collect();
         let mut kept = kept.into_iter();
@@ -226,11 +190,7 @@ impl History {
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        let members: usize = self
-            .configurations
-            .iter()
-            .map(|each| each.voters().len() + each.outgoing().len())
-            .sum();
+        let members: usize = self.configurations.iter().map(|each| each.voters().len() + each.outgoing().len()).sum();
         self.starts.capacity() * size_of::<Mark>()
             + self.configurations.capacity() * size_of::<Configuration>()
             + members * size_of::<Member>()
@@ -239,10 +199,7 @@ impl History {
     /// One start, for encoders.
     pub(crate) fn start_at(&self, at: usize) -> (Position, &Configuration) {
         let mark = &self.starts[at];
-        (
-            Position::new(mark.epoch, mark.offset),
-            &self.configurations[mark.configuration as usize],
-        )
+        (Position::new(mark.epoch, mark.offset), &self.configurations[mark.configuration as usize])
     }
 
     fn last(&self) -> &Mark {
@@ -265,11 +222,7 @@ impl History {
             self.configurations.push(start.configuration);
         }
         let configuration = self.configurations.len() as u32 - 1;
-        self.starts.push(Mark {
-            epoch: start.epoch,
-            configuration,
-            offset: start.offset,
-        });
+        self.starts.push(Mark { epoch: start.epoch, configuration, offset: start.offset });
     }
 
     fn drop_oldest(&mut self, count: usize) {
@@ -302,33 +255,18 @@ mod tests {
     use millrace_base::ids::Uuid;
 
     fn configuration(voters: &[i32]) -> Configuration {
-        let voters: Vec<Member> = voters
-            .iter()
-            .map(|node| Member {
-                node: *node,
-                disk: Uuid([1; 16]),
-            })
-            .collect();
+        let voters: Vec<Member> = voters.iter().map(|node| Member { node: *node, disk: Uuid([1; 16]) }).collect();
         Configuration::new(&voters, &[]).unwrap()
     }
 
     fn start(epoch: Epoch, offset: Offset, voters: &[i32]) -> Start {
-        Start {
-            epoch,
-            offset,
-            configuration: configuration(voters),
-        }
+        Start { epoch, offset, configuration: configuration(voters) }
     }
 
     /// 1@0, 2@5 without width, 4@5 with another configuration, 6@9, end 12.
     fn history() -> History {
         let mut history = History::new(configuration(&[1]));
-        for (epoch, offset, voters) in [
-            (1, 0, &[1][..]),
-            (2, 5, &[1]),
-            (4, 5, &[1, 2]),
-            (6, 9, &[1, 2]),
-        ] {
+        for (epoch, offset, voters) in [(1, 0, &[1][..]), (2, 5, &[1]), (4, 5, &[1, 2]), (6, 9, &[1, 2])] {
             history.extend(offset);
             history.begin(start(epoch, offset, voters));
         }
@@ -343,58 +281,20 @@ mod tests {
     #[test]
     fn a_log_holds_the_offsets_between_an_epochs_start_and_its_end() {
         let history = history();
-        let held = [
-            (0, 0),
-            (1, 0),
-            (1, 5),
-            (2, 5),
-            (4, 5),
-            (4, 9),
-            (6, 9),
-            (6, 12),
-        ];
-        let not_held = [
-            (0, 1),
-            (1, 6),
-            (2, 4),
-            (2, 6),
-            (3, 5),
-            (4, 4),
-            (4, 10),
-            (6, 8),
-            (6, 13),
-            (7, 12),
-            (-1, 0),
-        ];
+        let held = [(0, 0), (1, 0), (1, 5), (2, 5), (4, 5), (4, 9), (6, 9), (6, 12)];
+        let not_held = [(0, 1), (1, 6), (2, 4), (2, 6), (3, 5), (4, 4), (4, 10), (6, 8), (6, 13), (7, 12), (-1, 0)];
         for (epoch, offset) in held {
-            assert!(
-                history.holds(Position::new(epoch, offset)),
-                "{epoch}/{offset}"
-            );
+            assert!(history.holds(Position::new(epoch, offset)), "{epoch}/{offset}");
         }
         for (epoch, offset) in not_held {
-            assert!(
-                !history.holds(Position::new(epoch, offset)),
-                "{epoch}/{offset}"
-            );
+            assert!(!history.holds(Position::new(epoch, offset)), "{epoch}/{offset}");
         }
     }
 
     #[test]
     fn the_end_of_an_unknown_epoch_is_that_of_the_largest_below_it() {
-        let ends: Vec<_> = (0..8)
-            .map(|epoch| history().end_of(epoch).map(|at| (at.epoch, at.offset)))
-            .collect();
-        let expected = [
-            (0, 0),
-            (1, 5),
-            (2, 5),
-            (2, 5),
-            (4, 9),
-            (4, 9),
-            (6, 12),
-            (6, 12),
-        ];
+        let ends: Vec<_> = (0..8).map(|epoch| history().end_of(epoch).map(|at| (at.epoch, at.offset))).collect();
+        let expected = [(0, 0), (1, 5), (2, 5), (2, 5), (4, 9), (4, 9), (6, 12), (6, 12)];
         assert_eq!(ends, expected.map(Some));
         let mut trimmed = history();
         trimmed.trim(6);
@@ -426,10 +326,7 @@ mod tests {
             let configuration = history.configuration().clone();
             history.trim(log_start);
             assert_eq!(starts(&history), kept, "{log_start}");
-            assert_eq!(
-                (history.end(), history.configuration()),
-                (12, &configuration)
-            );
+            assert_eq!((history.end(), history.configuration()), (12, &configuration));
         };
         check(0, &[(0, 0), (1, 0), (2, 5), (4, 5), (6, 9)]);
         check(5, &[(1, 0), (2, 5), (4, 5), (6, 9)]);
@@ -451,14 +348,8 @@ mod tests {
     #[test]
     fn what_follows_a_position_is_a_start_only_where_its_epoch_ended() {
         let history = history();
-        assert_eq!(
-            history.start_after(Position::new(1, 5)),
-            Some(start(2, 5, &[1]))
-        );
-        assert_eq!(
-            history.start_after(Position::new(2, 5)),
-            Some(start(4, 5, &[1, 2]))
-        );
+        assert_eq!(history.start_after(Position::new(1, 5)), Some(start(2, 5, &[1])));
+        assert_eq!(history.start_after(Position::new(2, 5)), Some(start(4, 5, &[1, 2])));
         assert_eq!(history.start_after(Position::new(4, 8)), None);
         assert_eq!(history.start_after(Position::new(6, 12)), None);
     }

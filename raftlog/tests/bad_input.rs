@@ -8,16 +8,10 @@ use millrace_base::offset::{Offset, Position};
 use millrace_base::prng::Prng;
 use millrace_raftlog::*;
 
-const TIMING: Timing = Timing {
-    heartbeat_ms: 20,
-    election_ms: 100,
-};
+const TIMING: Timing = Timing { heartbeat_ms: 20, election_ms: 100 };
 
 fn member(node: u64) -> Member {
-    Member {
-        node: node as i32,
-        disk: Uuid([node as u8; 16]),
-    }
+    Member { node: node as i32, disk: Uuid([node as u8; 16]) }
 }
 
 fn small(prng: &mut Prng) -> i64 {
@@ -44,61 +38,21 @@ fn position(prng: &mut Prng) -> Position {
 
 fn message(prng: &mut Prng, voters: &Configuration) -> Message {
     let body = match prng.below(9) {
-        0 => Body::VoteRequest {
-            pre: prng.one_in(2),
-            last: position(prng),
-        },
-        1 | 2 => Body::VoteResponse {
-            pre: prng.one_in(2),
-            granted: !prng.one_in(4),
-        },
-        3 => Body::Held {
-            checked: position(prng),
-            synced: position(prng),
-        },
-        4 => Body::Diverged {
-            hint: position(prng),
-        },
+        0 => Body::VoteRequest { pre: prng.one_in(2), last: position(prng) },
+        1 | 2 => Body::VoteResponse { pre: prng.one_in(2), granted: !prng.one_in(4) },
+        3 => Body::Held { checked: position(prng), synced: position(prng) },
+        4 => Body::Diverged { hint: position(prng) },
         _ => {
             let before = position(prng);
-            let configuration = if prng.one_in(30) {
-                Configuration::sole(member(1))
-            } else {
-                voters.clone()
-            };
-            let offset = if prng.one_in(20) {
-                small(prng)
-            } else {
-                before.offset
-            };
-            let start = prng.one_in(2).then(|| Start {
-                epoch: epoch(prng),
-                offset,
-                configuration,
-            });
-            let end = if prng.one_in(10) {
-                small(prng)
-            } else {
-                before.offset.saturating_add(prng.below(5) as i64)
-            };
-            Body::Append(Append {
-                before,
-                start,
-                end,
-                commit: position(prng),
-            })
+            let configuration = if prng.one_in(30) { Configuration::sole(member(1)) } else { voters.clone() };
+            let offset = if prng.one_in(20) { small(prng) } else { before.offset };
+            let start = prng.one_in(2).then(|| Start { epoch: epoch(prng), offset, configuration });
+            let end = if prng.one_in(10) { small(prng) } else { before.offset.saturating_add(prng.below(5) as i64) };
+            Body::Append(Append { before, start, end, commit: position(prng) })
         }
     };
-    let marks = Marks {
-        archived_through: small(prng).min(50),
-        log_start: if prng.one_in(50) { 5 } else { 0 },
-        ..Marks::default()
-    };
-    Message {
-        term: epoch(prng),
-        marks,
-        body,
-    }
+    let marks = Marks { archived_through: small(prng).min(50), log_start: if prng.one_in(50) { 5 } else { 0 }, ..Marks::default() };
+    Message { term: epoch(prng), marks, body }
 }
 
 #[test]
@@ -126,10 +80,7 @@ fn no_order_of_messages_breaks_a_replica() {
                 2 => core.persisted(position(&mut prng).min(core.history().last_position())),
                 _ => {
                     let from = member(1 + prng.below(4));
-                    taken += usize::from(
-                        core.handle_message(from, message(&mut prng, &voters), now)
-                            .is_ok(),
-                    );
+                    taken += usize::from(core.handle_message(from, message(&mut prng, &voters), now).is_ok());
                 }
             }
             drain(&mut core, &mut disk, &mut prng);
@@ -140,11 +91,7 @@ fn no_order_of_messages_breaks_a_replica() {
             (term, commit, vote) = (core.epoch(), core.commit_position(), core.state().vote);
             assert!(commit <= core.history().last_position());
             assert!(core.durable() <= core.history().last_position());
-            assert_eq!(
-                core.history().end(),
-                disk.history.end(),
-                "what was journaled is what is held"
-            );
+            assert_eq!(core.history().end(), disk.history.end(), "what was journaled is what is held");
         }
     }
     assert!(taken > 100_000, "{taken} messages made sense");
@@ -159,10 +106,7 @@ fn drain(core: &mut Core, disk: &mut State, prng: &mut Prng) {
                 saved = sequence;
             }
             Effect::Append { epoch, from, end } => {
-                assert_eq!(
-                    (disk.history.last_epoch(), disk.history.end()),
-                    (epoch, from)
-                );
+                assert_eq!((disk.history.last_epoch(), disk.history.end()), (epoch, from));
                 disk.history.extend(end);
             }
             Effect::Truncate { .. }
@@ -185,14 +129,8 @@ fn some_state(prng: &mut Prng) -> State {
         let epoch = state.history.last_epoch() + 1 + prng.below(3) as i32;
         let voters: Vec<Member> = (1..=1 + prng.below(3)).map(member).collect();
         let configuration = Configuration::new(&voters, &[]).unwrap();
-        state.history.begin(Start {
-            epoch,
-            offset: state.history.end(),
-            configuration,
-        });
-        state
-            .history
-            .extend(state.history.end() + prng.below(4) as Offset);
+        state.history.begin(Start { epoch, offset: state.history.end(), configuration });
+        state.history.extend(state.history.end() + prng.below(4) as Offset);
     }
     state.term = state.history.last_epoch() + prng.below(2) as i32;
     state.vote = prng.one_in(2).then(|| member(2));
@@ -238,9 +176,7 @@ fn a_count_that_lies_allocates_nothing() {
 fn random_bytes_are_no_record_or_a_valid_one() {
     let mut prng = Prng::new(1);
     for _ in 0..100_000 {
-        let bytes: Vec<u8> = (0..prng.below(90))
-            .map(|at| if at == 0 { 1 } else { prng.below(4) as u8 })
-            .collect();
+        let bytes: Vec<u8> = (0..prng.below(90)).map(|at| if at == 0 { 1 } else { prng.below(4) as u8 }).collect();
         if let Ok(record) = Record::decode(&bytes) {
             let mut again = Vec::new();
             record.encode(&mut again);
@@ -254,25 +190,16 @@ fn the_bytes_of_a_record_stay_as_they_are() {
     let record = Record {
         term: 3,
         vote: Some(member(1)),
-        marks: Marks {
-            log_start: 5,
-            ..Marks::default()
-        },
+        marks: Marks { log_start: 5, ..Marks::default() },
         truncate: Some(Position::new(1, 5)),
-        start: Some(Start {
-            epoch: 3,
-            offset: 5,
-            configuration: Configuration::sole(member(1)),
-        }),
+        start: Some(Start { epoch: 3, offset: 5, configuration: Configuration::sole(member(1)) }),
     };
     let mut bytes = Vec::new();
     record.encode(&mut bytes);
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let one = format!("01000000{}", "01".repeat(16));
     let marks = format!("05{}", "00".repeat(23));
-    let expected = format!(
-        "0103 03000000 01{one} {marks} 010000000500000000000000 03000000 0500000000000000 01 01 00 {one}"
-    );
+    let expected = format!("0103 03000000 01{one} {marks} 010000000500000000000000 03000000 0500000000000000 01 01 00 {one}");
     assert_eq!(text, expected.replace(' ', ""));
     assert_eq!(Record::decode(&bytes), Ok(record));
 }

@@ -18,10 +18,7 @@ use millrace_raftlog::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 
-const TIMING: Timing = Timing {
-    heartbeat_ms: 10,
-    election_ms: 50,
-};
+const TIMING: Timing = Timing { heartbeat_ms: 10, election_ms: 50 };
 const FAULTY_MS: u64 = 3000;
 const HEALED_MS: u64 = 3000;
 
@@ -81,10 +78,7 @@ struct Network {
 }
 
 fn member(node: usize) -> Member {
-    Member {
-        node: node as i32,
-        disk: Uuid([node as u8; 16]),
-    }
+    Member { node: node as i32, disk: Uuid([node as u8; 16]) }
 }
 
 impl Node {
@@ -95,9 +89,7 @@ impl Node {
         };
         match item {
             Journaled::Record { sequence, record } => {
-                self.synced
-                    .apply(&record)
-                    .expect("a record fits the state before it");
+                self.synced.apply(&record).expect("a record fits the state before it");
                 self.synced_log.truncate(self.synced.history.end() as usize);
                 assert!(self.synced.validate().is_ok());
                 if let Some(core) = &mut self.core {
@@ -105,11 +97,7 @@ impl Node {
                 }
             }
             Journaled::Batch { epoch, entries } => {
-                assert_eq!(
-                    self.synced.history.last_epoch(),
-                    epoch,
-                    "a batch is journaled behind its epoch's start"
-                );
+                assert_eq!(self.synced.history.last_epoch(), epoch, "a batch is journaled behind its epoch's start");
                 self.synced_log.extend(entries);
                 let end = self.synced_log.len() as Offset;
                 self.synced.history.extend(end);
@@ -215,9 +203,7 @@ impl Network {
                     let mut bytes = Vec::new();
                     record.encode(&mut bytes);
                     assert_eq!(Record::decode(&bytes).as_ref(), Ok(&record));
-                    self.nodes[at]
-                        .journal
-                        .push_back(Journaled::Record { sequence, record });
+                    self.nodes[at].journal.push_back(Journaled::Record { sequence, record });
                 }
                 Effect::Append { epoch, from, end } => {
                     let taken = entries[(from - first) as usize..(end - first) as usize].to_vec();
@@ -248,8 +234,7 @@ impl Network {
             if count > 1 && self.prng.one_in(3) {
                 append.end -= self.prng.below(count) as Offset; // not all of it fitted
             }
-            entries =
-                self.nodes[from].log[append.before.offset as usize..append.end as usize].to_vec();
+            entries = self.nodes[from].log[append.before.offset as usize..append.end as usize].to_vec();
         }
         let copies = 1 + u64::from(self.prng.below(100) < self.faults.double_percent);
         for _ in 0..copies {
@@ -257,26 +242,16 @@ impl Network {
                 continue;
             }
             let at_ms = self.now_ms + 1 + self.prng.below(self.faults.delay_ms);
-            self.letters.push(Letter {
-                at_ms,
-                from,
-                to,
-                message: message.clone(),
-                entries: entries.clone(),
-            });
+            self.letters.push(Letter { at_ms, from, to, message: message.clone(), entries: entries.clone() });
         }
     }
 
     fn step(&mut self) {
         self.now_ms += 1;
         self.fault();
-        let due: Vec<Letter> = self
-            .letters
-            .extract_if(.., |letter| letter.at_ms <= self.now_ms)
-            .collect();
+        let due: Vec<Letter> = self.letters.extract_if(.., |letter| letter.at_ms <= self.now_ms).collect();
         for letter in due {
-            let lost = self.cut.contains(&(letter.from, letter.to))
-                || self.nodes[letter.to].core.is_none();
+            let lost = self.cut.contains(&(letter.from, letter.to)) || self.nodes[letter.to].core.is_none();
             if !lost {
                 self.deliver(letter);
             }
@@ -302,16 +277,9 @@ impl Network {
 
     fn deliver(&mut self, letter: Letter) {
         let (at, now) = (letter.to, self.now());
-        let core = self.nodes[at]
-            .core
-            .as_mut()
-            .expect("delivered to a node that is up");
+        let core = self.nodes[at].core.as_mut().expect("delivered to a node that is up");
         let term = core.epoch();
-        let first = if let Body::Append(append) = &letter.message.body {
-            append.before.offset
-        } else {
-            0
-        };
+        let first = if let Body::Append(append) = &letter.message.body { append.before.offset } else { 0 };
         let taken = core.handle_message(member(letter.from), letter.message.clone(), now);
         assert_eq!(taken, Ok(()), "{:?}", letter.message);
         assert!(core.epoch() >= term);
@@ -325,17 +293,12 @@ impl Network {
         }
         let (epoch, from) = (core.epoch(), core.log_end());
         if self.prng.one_in(10) {
-            let marks = Marks {
-                archived_through: core.commit(),
-                ..Marks::default()
-            };
+            let marks = Marks { archived_through: core.commit(), ..Marks::default() };
             core.raise_marks(marks).unwrap();
         }
         let count = 1 + self.prng.below(3);
         core.appended(from + count as Offset);
-        let entries = (self.next_value..self.next_value + count)
-            .map(|value| (epoch, value))
-            .collect();
+        let entries = (self.next_value..self.next_value + count).map(|value| (epoch, value)).collect();
         self.next_value += count;
         self.append(at, epoch, from, entries);
         self.drain(at, &[], 0);
@@ -369,17 +332,8 @@ impl Network {
             if self.prng.one_in(2) {
                 let side: Vec<bool> = (0..nodes).map(|_| self.prng.one_in(2)).collect();
                 let one_way = self.prng.one_in(4);
-                let pairs =
-                    (0..nodes as usize).flat_map(|a| (0..nodes as usize).map(move |b| (a, b)));
-                self.cut = pairs
-                    .filter(|(a, b)| {
-                        if one_way {
-                            side[*a] && !side[*b]
-                        } else {
-                            side[*a] != side[*b]
-                        }
-                    })
-                    .collect();
+                let pairs = (0..nodes as usize).flat_map(|a| (0..nodes as usize).map(move |b| (a, b)));
+                self.cut = pairs.filter(|(a, b)| if one_way { side[*a] && !side[*b] } else { side[*a] != side[*b] }).collect();
             }
         }
         for at in 0..self.nodes.len() {
@@ -390,11 +344,7 @@ impl Network {
                 continue;
             }
             let leads = self.nodes[at].core.as_ref().is_some_and(Core::is_leader);
-            let one_in = if leads {
-                self.faults.leader_falls_one_in
-            } else {
-                self.faults.crash_one_in
-            };
+            let one_in = if leads { self.faults.leader_falls_one_in } else { self.faults.crash_one_in };
             if one_in > 0 && self.prng.one_in(one_in) {
                 let all = self.prng.one_in(5);
                 for at in if all { 0..self.nodes.len() } else { at..at + 1 } {
@@ -406,22 +356,12 @@ impl Network {
 
     fn check_leader(&mut self, at: usize, epoch: Epoch, start: Offset) {
         self.elections += 1;
-        assert!(
-            self.leaders.insert(epoch, at).is_none(),
-            "two leaders in epoch {epoch}"
-        );
+        assert!(self.leaders.insert(epoch, at).is_none(), "two leaders in epoch {epoch}");
         let node = &self.nodes[at];
         assert_eq!(node.log.len() as Offset, start);
-        assert!(
-            node.log.starts_with(&self.committed),
-            "the leader of epoch {epoch} lacks committed records"
-        );
+        assert!(node.log.starts_with(&self.committed), "the leader of epoch {epoch} lacks committed records");
         let marks = node.core.as_ref().expect("it is up").marks();
-        assert_eq!(
-            marks.max(self.settled),
-            marks,
-            "the leader of epoch {epoch} lacks settled marks"
-        );
+        assert_eq!(marks.max(self.settled), marks, "the leader of epoch {epoch} lacks settled marks");
     }
 
     fn check_commit(&mut self, at: usize, commit: Offset) {
@@ -432,22 +372,11 @@ impl Network {
         let common = said.len().min(self.committed.len());
         // What lies before was compared when it was committed; matching logs are checked below.
         let compared = common.saturating_sub(100);
-        assert_eq!(
-            said[compared..common],
-            self.committed[compared..common],
-            "node {at} commits something else"
-        );
+        assert_eq!(said[compared..common], self.committed[compared..common], "node {at} commits something else");
         if said.len() > common {
             let held = |log: &[Entry]| log.get(compared..said.len()) == Some(&said[compared..]);
-            let holders = self
-                .nodes
-                .iter()
-                .filter(|node| held(&node.synced_log))
-                .count();
-            assert!(
-                holders > self.nodes.len() / 2,
-                "committed {commit} on {holders} disks"
-            );
+            let holders = self.nodes.iter().filter(|node| held(&node.synced_log)).count();
+            assert!(holders > self.nodes.len() / 2, "committed {commit} on {holders} disks");
             self.committed.extend_from_slice(&said[common..]);
         }
     }
@@ -457,11 +386,7 @@ impl Network {
             for b in &self.nodes {
                 let same = a.log.iter().zip(&b.log).rposition(|(x, y)| x.0 == y.0);
                 if let Some(last) = same {
-                    assert_eq!(
-                        a.log[..=last],
-                        b.log[..=last],
-                        "logs agree in an epoch and differ before"
-                    );
+                    assert_eq!(a.log[..=last], b.log[..=last], "logs agree in an epoch and differ before");
                 }
             }
         }
@@ -475,26 +400,11 @@ impl Network {
         while self.now_ms < FAULTY_MS + HEALED_MS {
             self.step();
         }
-        let tail = || {
-            self.trace
-                .lines()
-                .rev()
-                .take(40)
-                .collect::<Vec<_>>()
-                .join("\n")
-        };
-        assert!(
-            self.committed.len() > before,
-            "no progress after the network healed; last first:\n{}",
-            tail()
-        );
+        let tail = || self.trace.lines().rev().take(40).collect::<Vec<_>>().join("\n");
+        assert!(self.committed.len() > before, "no progress after the network healed; last first:\n{}", tail());
         for node in &self.nodes {
             let core = node.core.as_ref().expect("all are up");
-            assert!(
-                core.commit() >= before as Offset,
-                "node {} stays behind",
-                node.me.node
-            );
+            assert!(core.commit() >= before as Offset, "node {} stays behind", node.me.node);
         }
     }
 }
@@ -506,15 +416,9 @@ fn nothing_committed_is_lost_and_a_healed_set_goes_on() {
         let result = std::panic::catch_unwind(|| {
             let mut network = Network::new(seed);
             network.run();
-            (
-                network.elections,
-                network.truncations,
-                network.committed.len(),
-            )
+            (network.elections, network.truncations, network.committed.len())
         });
-        let Ok(seen) = result else {
-            panic!("seed {seed}")
-        };
+        let Ok(seen) = result else { panic!("seed {seed}") };
         elections += seen.0;
         truncations += seen.1;
         committed += seen.2;

@@ -14,10 +14,7 @@ use millrace_base::offset::{Epoch, Position};
 use millrace_raftlog::*;
 use std::fmt::Write;
 
-const TIMING: Timing = Timing {
-    heartbeat_ms: 100,
-    election_ms: 1000,
-};
+const TIMING: Timing = Timing { heartbeat_ms: 100, election_ms: 1000 };
 
 #[derive(Default)]
 struct Scene {
@@ -49,25 +46,18 @@ impl<'a> Words<'a> {
     }
 
     fn must(&mut self, name: &str) -> &'a str {
-        self.named(name)
-            .unwrap_or_else(|| panic!("{name} is missing"))
+        self.named(name).unwrap_or_else(|| panic!("{name} is missing"))
     }
 }
 
 fn member(node: &str) -> Member {
     let node: i32 = node.parse().expect("a node id");
-    Member {
-        node,
-        disk: Uuid([node as u8; 16]),
-    }
+    Member { node, disk: Uuid([node as u8; 16]) }
 }
 
 fn position(text: &str) -> Position {
     let (epoch, offset) = text.split_once('/').expect("epoch/offset");
-    Position::new(
-        epoch.parse().expect("an epoch"),
-        offset.parse().expect("an offset"),
-    )
+    Position::new(epoch.parse().expect("an epoch"), offset.parse().expect("an offset"))
 }
 
 fn show(position: Position) -> String {
@@ -124,20 +114,11 @@ impl Scene {
         state.term = words.must("term").parse().expect("a term");
         for start in words.must("log").split(',') {
             let (epoch, offset) = start.split_once('@').expect("epoch@offset");
-            let (epoch, offset) = (
-                epoch.parse().expect("an epoch"),
-                offset.parse().expect("an offset"),
-            );
+            let (epoch, offset) = (epoch.parse().expect("an epoch"), offset.parse().expect("an offset"));
             state.history.extend(offset);
-            state.history.begin(Start {
-                epoch,
-                offset,
-                configuration: configuration.clone(),
-            });
+            state.history.begin(Start { epoch, offset, configuration: configuration.clone() });
         }
-        state
-            .history
-            .extend(words.must("end").parse().expect("an offset"));
+        state.history.extend(words.must("end").parse().expect("an offset"));
         state.vote = words.named("vote").map(member);
         self.now = Nanos(0);
         match Core::restore(me, state, TIMING, 1, self.now) {
@@ -151,22 +132,10 @@ impl Scene {
 fn message(words: &mut Words, configuration: &Configuration) -> Message {
     let term: Epoch = words.must("term").parse().expect("a term");
     let body = match words.next() {
-        "ask" => Body::VoteRequest {
-            pre: true,
-            last: position(words.must("last")),
-        },
-        "vote-request" => Body::VoteRequest {
-            pre: false,
-            last: position(words.must("last")),
-        },
-        "would-vote" => Body::VoteResponse {
-            pre: true,
-            granted: true,
-        },
-        "vote" => Body::VoteResponse {
-            pre: false,
-            granted: true,
-        },
+        "ask" => Body::VoteRequest { pre: true, last: position(words.must("last")) },
+        "vote-request" => Body::VoteRequest { pre: false, last: position(words.must("last")) },
+        "would-vote" => Body::VoteResponse { pre: true, granted: true },
+        "vote" => Body::VoteResponse { pre: false, granted: true },
         "append" => {
             let before = position(words.must("before"));
             let start = words.named("start").map(|epoch| Start {
@@ -175,42 +144,20 @@ fn message(words: &mut Words, configuration: &Configuration) -> Message {
                 configuration: configuration.clone(),
             });
             let end = words.must("end").parse().expect("an offset");
-            Body::Append(Append {
-                before,
-                start,
-                end,
-                commit: position(words.must("commit")),
-            })
+            Body::Append(Append { before, start, end, commit: position(words.must("commit")) })
         }
-        "held" => Body::Held {
-            checked: position(words.next()),
-            synced: position(words.must("synced")),
-        },
-        "diverged" => Body::Diverged {
-            hint: position(words.next()),
-        },
+        "held" => Body::Held { checked: position(words.next()), synced: position(words.must("synced")) },
+        "diverged" => Body::Diverged { hint: position(words.next()) },
         other => panic!("unknown message {other}"),
     };
-    Message {
-        term,
-        marks: Marks::default(),
-        body,
-    }
+    Message { term, marks: Marks::default(), body }
 }
 
 fn state(core: &Core) -> String {
-    let starts: Vec<String> = core
-        .history()
-        .starts()
-        .map(|at| format!("{}@{}", at.epoch, at.offset))
-        .collect();
+    let starts: Vec<String> = core.history().starts().map(|at| format!("{}@{}", at.epoch, at.offset)).collect();
     let (commit, durable) = (show(core.commit_position()), show(core.durable()));
     let log = format!("log {} end {}", starts[1..].join(","), core.log_end());
-    format!(
-        "{:?} term {} {log} commit {commit} durable {durable}",
-        core.role(),
-        core.epoch()
-    )
+    format!("{:?} term {} {log} commit {commit} durable {durable}", core.role(), core.epoch())
 }
 
 fn effect_text(effect: &Effect) -> String {
@@ -230,12 +177,7 @@ fn effect_text(effect: &Effect) -> String {
             out
         }
         Effect::Append { epoch, from, end } => format!("take {from} to {end} of epoch {epoch}"),
-        Effect::Send { to, message } => format!(
-            "to {} term {} {}",
-            to.node,
-            message.term,
-            body_text(&message.body)
-        ),
+        Effect::Send { to, message } => format!("to {} term {} {}", to.node, message.term, body_text(&message.body)),
         Effect::BecameLeader { epoch, start } => format!("leads epoch {epoch} from {start}"),
         Effect::SteppedDown { term } => format!("stepped down in term {term}"),
         Effect::Committed { commit } => format!("committed {commit}"),
@@ -248,23 +190,11 @@ fn body_text(body: &Body) -> String {
         Body::VoteRequest { pre: true, last } => format!("ask last {}", show(*last)),
         Body::VoteRequest { pre: false, last } => format!("vote-request last {}", show(*last)),
         Body::VoteResponse { pre, granted } => {
-            format!(
-                "{}{}",
-                if *granted { "" } else { "no-" },
-                if *pre { "would-vote" } else { "vote" }
-            )
+            format!("{}{}", if *granted { "" } else { "no-" }, if *pre { "would-vote" } else { "vote" })
         }
         Body::Append(append) => {
-            let start = append
-                .start
-                .as_ref()
-                .map_or(String::new(), |start| format!(" start {}", start.epoch));
-            format!(
-                "append before {}{start} end {} commit {}",
-                show(append.before),
-                append.end,
-                show(append.commit)
-            )
+            let start = append.start.as_ref().map_or(String::new(), |start| format!(" start {}", start.epoch));
+            format!("append before {}{start} end {} commit {}", show(append.before), append.end, show(append.commit))
         }
         Body::Held { checked, synced } => {
             format!("held {} synced {}", show(*checked), show(*synced))
