@@ -72,7 +72,8 @@ struct Network {
     committed: Vec<Entry>,
     settled: Marks,
     next_value: u64,
-    trace: String,
+    /// Everything that was done, if anyone wants to read it.
+    trace: Option<String>,
     elections: u64,
     truncations: u64,
 }
@@ -118,7 +119,7 @@ impl Node {
 }
 
 impl Network {
-    fn new(seed: u64) -> Network {
+    fn new(seed: u64, traced: bool) -> Network {
         let mut prng = Prng::new(seed);
         let voters = [3, 3, 3, 5, 5, 4, 2][prng.below(7) as usize];
         let faults = Faults {
@@ -154,7 +155,7 @@ impl Network {
             committed: Vec::new(),
             settled: Marks::default(),
             next_value: 1,
-            trace: String::new(),
+            trace: traced.then(String::new),
             elections: 0,
             truncations: 0,
         };
@@ -193,7 +194,9 @@ impl Network {
     /// Does what a core wants. `entries`, from offset `first` on, came with the message just handled.
     fn drain(&mut self, at: usize, entries: &[Entry], first: Offset) {
         while let Some(effect) = self.nodes[at].core.as_mut().and_then(Core::poll_effect) {
-            writeln!(self.trace, "{} {at} {effect:?}", self.now_ms).unwrap();
+            if let Some(trace) = &mut self.trace {
+                writeln!(trace, "{} {at} {effect:?}", self.now_ms).unwrap();
+            }
             match effect {
                 Effect::Truncate { to } => {
                     self.truncations += 1;
@@ -400,7 +403,7 @@ impl Network {
         while self.now_ms < FAULTY_MS + HEALED_MS {
             self.step();
         }
-        let tail = || self.trace.lines().rev().take(40).collect::<Vec<_>>().join("\n");
+        let tail = || self.trace.as_deref().unwrap_or("").lines().rev().take(40).collect::<Vec<_>>().join("\n");
         assert!(self.committed.len() > before, "no progress after the network healed; last first:\n{}", tail());
         for node in &self.nodes {
             let core = node.core.as_ref().expect("all are up");
@@ -414,11 +417,15 @@ fn nothing_committed_is_lost_and_a_healed_set_goes_on() {
     let (mut elections, mut truncations, mut committed) = (0, 0, 0);
     for seed in 1..=500 {
         let result = std::panic::catch_unwind(|| {
-            let mut network = Network::new(seed);
+            let mut network = Network::new(seed, false);
             network.run();
             (network.elections, network.truncations, network.committed.len())
         });
-        let Ok(seen) = result else { panic!("seed {seed}") };
+        let Ok(seen) = result else {
+            println!("seed {seed}");
+            Network::new(seed, true).run();
+            panic!("seed {seed} fails only sometimes");
+        };
         elections += seen.0;
         truncations += seen.1;
         committed += seen.2;
@@ -432,9 +439,9 @@ fn nothing_committed_is_lost_and_a_healed_set_goes_on() {
 fn the_same_seed_gives_the_same_trace() {
     for seed in 1..=10 {
         let trace = || {
-            let mut network = Network::new(seed);
+            let mut network = Network::new(seed, true);
             network.run();
-            network.trace
+            network.trace.unwrap()
         };
         assert!(trace() == trace(), "seed {seed}");
     }
