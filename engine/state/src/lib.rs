@@ -5,4 +5,5 @@
 //!
 //! Knows nothing of files, sockets, threads, clocks or entropy: time and fresh identifiers arrive as arguments.
 
+pub mod groups;
 pub mod meta;
