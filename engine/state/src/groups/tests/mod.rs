@@ -55,6 +55,12 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Reply { request, answer } => {
+                    if let Answer::Committed(partitions) = &answer {
+                        let good = partitions.iter().filter(|partition| partition.result.is_ok());
+                        good.for_each(|partition| {
+                            assert!(self.log_holds(&partition.topic, partition.partition), "acknowledged, not durable")
+                        });
+                    }
                     assert!(self.answers.insert(request, answer).is_none(), "request {request} is answered twice");
                 }
                 Effect::Write { token, records } => self.writes.push((token, records)),
@@ -66,6 +72,11 @@ impl World {
                 self.commit_write(Ok(()));
             }
         }
+    }
+
+    fn log_holds(&self, topic: &str, partition: i32) -> bool {
+        let wanted = records::Change::Offset { group: "g".into(), topic: topic.into(), partition, value: None }.encode().key;
+        self.log.iter().any(|record| record.key == wanted && record.value.is_some())
     }
 
     /// Reports the oldest write.

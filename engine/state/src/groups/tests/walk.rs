@@ -60,7 +60,7 @@ fn durable(groups: &Groups) -> Vec<Record> {
     groups.live_records().collect()
 }
 
-fn absorb(world: &mut World, client: &mut Client, answer: Answer) {
+fn absorb(client: &mut Client, answer: Answer) {
     match answer {
         Answer::Joined(Ok(joined)) => {
             client.generation = joined.generation;
@@ -73,12 +73,6 @@ fn absorb(world: &mut World, client: &mut Client, answer: Answer) {
         Answer::Joined(Err(_)) => client.member_id = String::new(),
         Answer::Heartbeat(Err(GroupError::UnknownMemberId)) | Answer::Synced(Err(GroupError::UnknownMemberId)) => {
             client.member_id = String::new();
-        }
-        Answer::Committed(answers) => {
-            for answer in answers.iter().filter(|answer| answer.result.is_ok()) {
-                let held = &world.groups.all().get("g").map(|group| group.offsets.get(&answer.topic).is_some());
-                assert!(held.is_some(), "an acknowledged offset has its group");
-            }
         }
         _ => {}
     }
@@ -145,7 +139,7 @@ fn walk(seed: u64) -> usize {
         if let Some(token) = client.waits {
             if let Some(answer) = world.answers.remove(&token) {
                 client.waits = None;
-                absorb(&mut world, client, answer);
+                absorb(client, answer);
             } else if prng.one_in(20) {
                 client.waits = None; // its connection broke
             }
@@ -192,8 +186,7 @@ fn walk(seed: u64) -> usize {
     }
     world.pass(700_000);
     assert!(world.groups.all().values().all(|group| group.members.is_empty()), "seed {seed}: sessions end");
-    let asked = world.next;
-    assert!(world.groups.writes_in_flight() == 0 && asked > 0);
+    assert_eq!(world.groups.writes_in_flight(), 0);
     stable
 }
 
