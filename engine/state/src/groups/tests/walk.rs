@@ -80,7 +80,7 @@ fn absorb(client: &mut Client, answer: Answer) {
 
 fn step(world: &mut World, prng: &mut Prng, client: &mut Client) {
     let id = client.member_id.clone();
-    let protocols = vec![("range".into(), subscription(&["t"])), ("sticky".into(), subscription(&["t"]))];
+    let protocols = [("range".into(), subscription(&["t"])), ("sticky".into(), subscription(&["t"]))];
     let request = match prng.below(12) {
         0..=3 => Request::Join(Join {
             member_id: id,
