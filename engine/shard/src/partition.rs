@@ -4,26 +4,25 @@
 //! 2. An append takes offsets at the core's log end; what is durable is reported back to the core, which moves the commit.
 //! 3. The commit settles producers, answers those who wait for it, and wakes readers.
 //!
-//! Invariants: log start <= commit <= log end; tail end = log end of what is sealed; a waiter is answered once.
+//! Invariants: log start <= commit <= log end; tail end <= log end; a waiter is answered once; at most one script works on its files.
 //! Knows nothing of the ring: scripts and journal appends are the engine's.
 
+use crate::store::Store;
+use crate::tail::{Piece, Tail};
 use crate::waits::WaitId;
-use millrace_base::clock::Nanos;
+use millrace_base::batch::Header;
+use millrace_base::clock::WallMs;
 use millrace_base::ids::{DirectoryIndex, PartitionId};
-use millrace_base::offset::{Epoch, Offset};
-use millrace_io::File;
+use millrace_base::offset::Offset;
+use millrace_log::partition_state::PartitionState;
 use millrace_log::producers::Producers;
-use millrace_log::segments::Segments;
-use millrace_log::segment_writer::SegmentWriter;
 use millrace_raftlog::Core;
 use millrace_state::meta::topic_configs::TopicConfig;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::tail::Tail;
-
-/// A produced batch that waits for the commit to pass it.
+/// Something that waits for the commit to pass an offset.
 #[derive(Clone, Copy, Debug)]
 pub struct CommitWaiter {
     /// Answered when the commit is at or above.
@@ -39,15 +38,23 @@ pub enum Waiting {
     Coordinator { token: u64 },
 }
 
+/// Who waits for a log start to be settled.
+#[derive(Clone, Copy, Debug)]
+pub struct StartWaiter {
+    pub start: Offset,
+    pub wait: WaitId,
+    pub part: usize,
+}
+
 /// What a partition does with requests.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Standing {
     Serving,
     /// Bytes were lost or altered: read as far as it is intact, not written.
     Damaged { reason: String },
-    /// Its data directory failed or is absent.
+    /// Its data directory failed.
     Offline { reason: String },
-    /// Stated deleted; files are going.
+    /// To be deleted; files are going.
     Deleting,
 }
 
@@ -56,33 +63,60 @@ pub struct Partition {
     pub directory: DirectoryIndex,
     /// `<data dir>/<topic id>/<partition>`
     pub folder: PathBuf,
-    /// Whether the folder is known to be there.
-    pub has_folder: bool,
     pub standing: Standing,
     pub core: Core,
     pub config: Arc<TopicConfig>,
     pub tail: Tail,
     pub producers: Producers,
-    pub segments: Segments,
-    pub writer: SegmentWriter,
-    /// The active segment's file, when open.
-    pub active: Option<File>,
+    /// Its segments.
+    pub store: Store,
     /// In order of `end`.
     pub waiters: VecDeque<CommitWaiter>,
+    pub start_waiters: Vec<StartWaiter>,
     /// Reads that wait for bytes of this partition.
     pub readers: Vec<WaitId>,
     /// The journal entry in which the whole state stands last.
     pub state_sequence: u64,
-    /// File work of this partition under way: one at a time.
+    /// A script works on its files.
     pub busy: bool,
-    pub last_epoch_told: Epoch,
-    pub rolled_at: Nanos,
+    /// Its deletion is stated; its files go when the script ends.
+    pub remove_when_idle: bool,
 }
 
 impl Partition {
-    /// What a reader may read up to: nothing before a new leader's own start is committed, except what was known.
+    /// A partition that holds nothing yet; its birth is in journal entry `sequence`.
+    pub fn new(
+        id: PartitionId,
+        directory: DirectoryIndex,
+        folder: PathBuf,
+        core: Core,
+        config: Arc<TopicConfig>,
+        state: &PartitionState,
+        sequence: u64,
+    ) -> Partition {
+        let store = Store::new(folder.clone(), state.segment, config.index_interval_bytes as u32);
+        Partition {
+            id,
+            directory,
+            folder,
+            standing: Standing::Serving,
+            core,
+            config,
+            tail: Tail::new(state.durable_end),
+            producers: Producers::default(),
+            store,
+            waiters: VecDeque::new(),
+            start_waiters: Vec::new(),
+            readers: Vec::new(),
+            state_sequence: sequence,
+            busy: false,
+            remove_when_idle: false,
+        }
+    }
+
+    /// What a reader may read up to.
     pub fn read_bound(&self) -> Offset {
-        self.core.commit()
+        self.core.commit().min(self.tail.end())
     }
 
     pub fn log_start(&self) -> Offset {
@@ -93,10 +127,20 @@ impl Partition {
         self.standing == Standing::Serving
     }
 
+    /// A batch was appended to the journal entry being built.
+    pub fn appended(&mut self, header: &Header, now: WallMs) {
+        self.store.appended(header, now);
+    }
+
+    /// The entry with batches of this partition is sealed: their bytes can be lent.
+    pub fn sealed(&mut self, piece: Piece) {
+        self.tail.push(piece);
+    }
+
     /// Takes the waiters that a commit answers.
-    pub fn answered(&mut self, commit: Offset) -> impl Iterator<Item = CommitWaiter> + use<> {
+    pub fn answered(&mut self, commit: Offset) -> Vec<CommitWaiter> {
         let count = self.waiters.iter().take_while(|waiter| waiter.end <= commit).count();
-        self.waiters.drain(..count).collect::<Vec<_>>().into_iter()
+        self.waiters.drain(..count).collect()
     }
 
     /// Adds a waiter; a duplicate may wait for an earlier end than the last.
@@ -108,5 +152,10 @@ impl Partition {
     /// The first journal entry that this partition still needs.
     pub fn oldest_sequence(&self) -> u64 {
         self.tail.oldest_sequence().map_or(self.state_sequence, |sequence| sequence.min(self.state_sequence))
+    }
+
+    /// Bytes that its segments and its part of the journal hold above the log start's segment.
+    pub fn bytes(&self) -> u64 {
+        self.store.bytes() + self.tail.pending_bytes() as u64
     }
 }
