@@ -8,7 +8,7 @@
 //!
 //! File, little-endian, in blocks of 4 KiB, each ending in a CRC-32C over base offset, block number and the bytes before it:
 //!
-//! block 0:  "MLIX" | version 2 | 0 2 | base 8 | end 8 | bytes 8 | interval 4 | entries 4 | latest timestamp 8 | its batch 8 | zeros | crc 4
+//! block 0:  "MLIX" | version 2 | 0 2 | base 8 | end 8 | bytes 8 | max timestamp 8 | interval 4 | entries 4 | zeros | crc 4
 //! others:   entry (204 of them, or zeros) | zeros | crc 4
 //! entry:    relative offset 4 | place 4 | timestamp before 8 | outer crc 4
 //!
@@ -18,7 +18,7 @@
 use crate::bytes::{Malformed, Put, Reader};
 use crate::walk::{self, WALK_BYTES, WalkError};
 use millrace_base::batch::{Header, outer_crc, place};
-use millrace_base::crc::{crc32c, crc32c_of};
+use millrace_base::crc::crc32c_of;
 use millrace_base::fault::Corrupt;
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
@@ -26,7 +26,7 @@ use millrace_base::offset::Offset;
 /// Entries of one segment: 1.5 MiB of memory.
 pub const ENTRIES_MAX: usize = 65_536;
 
-/// "No timestamp": below every timestamp that a batch can carry and mean.
+/// "No timestamp", Kafka's -1: below every timestamp that a batch can carry and mean.
 pub const NO_TIMESTAMP: i64 = -1;
 
 const MAGIC: &[u8; 4] = b"MLIX";
@@ -48,13 +48,6 @@ pub struct Entry {
     pub outer_crc: u32,
 }
 
-/// The largest timestamp of a segment, and the base offset of the first batch that has it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Latest {
-    pub timestamp: i64,
-    pub batch: Offset,
-}
-
 /// What is known of a segment without its entries: all that retention and lookups over segments need.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Summary {
@@ -63,8 +56,8 @@ pub struct Summary {
     pub end: Offset,
     /// Bytes of batches.
     pub bytes: u64,
-    /// None: no batch, or none with a timestamp.
-    pub latest: Option<Latest>,
+    /// The largest timestamp of all batches; [`NO_TIMESTAMP`] when there is none. Which batch has it, a lookup by this time finds.
+    pub max_timestamp: i64,
 }
 
 /// The index of one segment, open or closed.
@@ -77,12 +70,7 @@ pub struct Index {
 
 impl Summary {
     pub fn empty(base: Offset) -> Summary {
-        Summary { base, end: base, bytes: 0, latest: None }
-    }
-
-    /// The largest timestamp, or [`NO_TIMESTAMP`].
-    pub fn max_timestamp(&self) -> i64 {
-        self.latest.map_or(NO_TIMESTAMP, |latest| latest.timestamp)
+        Summary { base, end: base, bytes: 0, max_timestamp: NO_TIMESTAMP }
     }
 
     /// Whether a batch that ends at `end` can stand in a segment that begins at `base`: relative offsets are 31 bits, as in Kafka.
@@ -91,9 +79,7 @@ impl Summary {
     }
 
     fn take_in(&mut self, header: &Header) {
-        if header.max_timestamp > self.max_timestamp() {
-            self.latest = Some(Latest { timestamp: header.max_timestamp, batch: header.base_offset });
-        }
+        self.max_timestamp = self.max_timestamp.max(header.max_timestamp);
         self.end = header.next_offset();
         self.bytes += header.size as u64;
     }
@@ -102,18 +88,15 @@ impl Summary {
         out.put_i64(self.base);
         out.put_i64(self.end);
         out.put_u64(self.bytes);
-        out.put_i64(self.max_timestamp());
-        out.put_i64(self.latest.map_or(-1, |latest| latest.batch));
+        out.put_i64(self.max_timestamp);
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Summary, Malformed> {
         let (base, end) = (reader.offset("base offset of a segment")?, reader.offset("end of a segment")?);
         let bytes = reader.u64("bytes of a segment")?;
-        let (timestamp, batch) = (reader.i64("latest timestamp")?, reader.i64("batch of the latest timestamp")?);
-        let latest = (timestamp != NO_TIMESTAMP).then_some(Latest { timestamp, batch });
-        let sound =
-            base <= end && bytes <= u64::from(u32::MAX) && latest.is_none_or(|l| l.timestamp >= 0 && (base..end).contains(&l.batch));
-        if sound { Ok(Summary { base, end, bytes, latest }) } else { Err(reader.malformed("facts of a segment")) }
+        let max_timestamp = reader.i64("largest timestamp")?;
+        let sound = base <= end && bytes <= u64::from(u32::MAX) && (bytes == 0) == (base == end) && max_timestamp >= NO_TIMESTAMP;
+        if sound { Ok(Summary { base, end, bytes, max_timestamp }) } else { Err(reader.malformed("facts of a segment")) }
     }
 }
 
@@ -153,6 +136,11 @@ impl Index {
         &self.summary
     }
 
+    /// Bytes between entries: what was asked for, doubled at each thinning.
+    pub fn interval(&self) -> u32 {
+        self.interval
+    }
+
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -178,7 +166,7 @@ impl Index {
             self.entries.push(Entry {
                 relative: (header.base_offset - self.summary.base) as u32,
                 place: at,
-                timestamp_before: self.summary.max_timestamp(),
+                timestamp_before: self.summary.max_timestamp,
                 outer_crc: outer_crc(batch),
             });
         }
@@ -203,7 +191,7 @@ impl Index {
 
     /// The entry from which to walk for the first batch whose max timestamp is at least `timestamp`. None: this segment has no such batch.
     pub fn for_time(&self, timestamp: i64) -> Option<&Entry> {
-        if self.summary.latest.is_none() || self.summary.max_timestamp() < timestamp {
+        if self.summary.bytes == 0 || self.summary.max_timestamp < timestamp {
             return None;
         }
         let after = self.entries.partition_point(|entry| entry.timestamp_before < timestamp);
@@ -235,38 +223,42 @@ impl Index {
         Ok(header)
     }
 
-    /// The segment ends at `end`, byte `bytes`, now. The latest timestamp may have gone with what was cut, so the caller states it anew
-    /// from a walk over the batches behind the last entry left: see [`Index::cut_from`].
-    ///
-    /// # Panics
-    /// When the segment is shorter.
-    pub fn truncate(&mut self, end: Offset, bytes: u64) {
-        assert!(self.summary.base <= end && end <= self.summary.end && bytes <= self.summary.bytes);
-        let from = self.cut_from(end);
+    /// The segment is to end at `end`: goes back to the batch of the last entry before it. The caller then adds the batches from byte
+    /// `summary().bytes` up to `end` again, so that bytes, largest timestamp and entries are right without having been guessed.
+    pub fn cut_back(&mut self, end: Offset) {
+        if end >= self.summary.end {
+            return;
+        }
+        self.forget_behind(end);
+        self.back_to_last_entry();
+    }
+
+    /// Takes the last entry out: the facts are exact again, and end before its batch.
+    pub(crate) fn back_to_last_entry(&mut self) {
+        let back = self.entries.pop();
+        let base = self.summary.base;
+        self.summary = back.map_or(Summary::empty(base), |entry| Summary {
+            base,
+            end: base + i64::from(entry.relative),
+            bytes: u64::from(entry.place),
+            max_timestamp: entry.timestamp_before,
+        });
+    }
+
+    /// Forgets entries at or behind `end`; what the facts say is then a lower bound, until a checkpoint states them.
+    pub(crate) fn forget_behind(&mut self, end: Offset) {
+        if end >= self.summary.end {
+            return;
+        }
         let kept = self.entries.partition_point(|entry| self.summary.base + i64::from(entry.relative) < end);
         self.entries.truncate(kept);
-        let before = self.entries.last().map_or(NO_TIMESTAMP, |entry| entry.timestamp_before);
-        if end == self.summary.base {
-            self.summary.latest = None;
-        } else if self.summary.latest.is_some_and(|latest| latest.batch >= end) {
-            // Exact knowledge went with the batches. `raise` brings back what the walk from the last entry finds; until then this is a
-            // lower bound whose batch is that entry's.
-            self.summary.latest = (before >= 0).then_some(Latest { timestamp: before, batch: from });
-        }
-        (self.summary.end, self.summary.bytes) = (end, bytes);
-    }
-
-    /// The base offset from which a walk must start after a truncation to `end`, to restate the latest timestamp.
-    pub fn cut_from(&self, end: Offset) -> Offset {
-        let kept = self.entries.partition_point(|entry| self.summary.base + i64::from(entry.relative) < end);
-        kept.checked_sub(1).map_or(self.summary.base, |last| self.summary.base + i64::from(self.entries[last].relative))
-    }
-
-    /// A batch that is in the segment has this timestamp.
-    pub fn raise(&mut self, header: &Header) {
-        if header.max_timestamp > self.summary.max_timestamp() {
-            self.summary.latest = Some(Latest { timestamp: header.max_timestamp, batch: header.base_offset });
-        }
+        let base = self.summary.base;
+        self.summary = self.entries.last().map_or(Summary::empty(base), |last| Summary {
+            base,
+            end,
+            bytes: u64::from(last.place) + 1,
+            max_timestamp: last.timestamp_before,
+        });
     }
 
     /// Entries at or behind byte `place`: what a checkpoint adds to the one before that ended there.
@@ -523,11 +515,6 @@ impl Index {
         let walked = walk::batches(between).filter_map(Result::ok).map(|found| found.header.max_timestamp);
         walked.fold(from.timestamp_before, i64::max)
     }
-}
-
-/// The CRC by which an index file is known in reports.
-pub fn file_crc(bytes: &[u8]) -> u32 {
-    crc32c(bytes)
 }
 
 #[cfg(test)]

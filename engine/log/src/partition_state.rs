@@ -8,13 +8,13 @@
 //!
 //! Layout, little-endian; checksums are the journal's or the state file's:
 //!
-//! state:      version 1 | layout 1 | log start 8 | durable end 8 | segment 8 | segment bytes 8 | rolls: count 4, base 8 ...
+//! state:      version 1 | layout 1 | log start 8 | durable end 8 | log end 8 | segment 8 | segment bytes 8 | rolls: count 4, base 8 ...
 //!             | consensus: length 4, bytes | 0 and the large parts, or 1 and a reference
 //! reference:  end 8 | number 4 | bytes 4 | crc 4
-//! large:      version 1 | facts 40 | interval 4 | count 4, entry 20 ... | producers (full)
-//! checkpoint: version 1 | facts 40 | interval 4 | count 4, entry 20 ... | producers (delta)
+//! large:      version 1 | facts 32 | interval 4 | count 4, entry 20 ... | producers (full)
+//! checkpoint: version 1 | facts 32 | interval 4 | count 4, entry 20 ... | producers (delta)
 //!
-//! Invariants: log start <= durable end unless everything was deleted; segment <= durable end; rolls grow and lie above the segment.
+//! Invariants: log start <= durable end unless everything was deleted; segment <= durable end <= log end; rolls grow and lie above the segment.
 //! Knows nothing of files or of what the consensus bytes mean.
 
 use crate::bytes::{Malformed, Put, Reader};
@@ -40,6 +40,8 @@ pub struct PartitionState {
     pub log_start: Offset,
     /// Batches below it are durable in segments.
     pub durable_end: Offset,
+    /// Where the log ended when this was written: batches from `durable_end` up to it are in the journal.
+    pub log_end: Offset,
     /// Base offset of the active segment, and its bytes below `durable_end`.
     pub segment: Offset,
     pub segment_bytes: u64,
@@ -72,6 +74,7 @@ impl PartitionState {
         PartitionState {
             log_start: start,
             durable_end: start,
+            log_end: start,
             segment: start,
             segment_bytes: 0,
             rolls: Vec::new(),
@@ -86,6 +89,7 @@ impl PartitionState {
         out.put_u8(LAYOUT);
         out.put_i64(self.log_start);
         out.put_i64(self.durable_end);
+        out.put_i64(self.log_end);
         out.put_i64(self.segment);
         out.put_u64(self.segment_bytes);
         out.put_u32(self.rolls.len() as u32);
@@ -113,6 +117,7 @@ impl PartitionState {
             return Err(Malformed { what: "version 1 of a partition's state", place: 0 });
         }
         let (log_start, durable_end) = (reader.offset("log start")?, reader.offset("durable end")?);
+        let log_end = reader.offset("log end")?;
         let (segment, segment_bytes) = (reader.offset("active segment")?, reader.u64("bytes of the active segment")?);
         let count = reader.count(ROLLS_MAX, 8, "number of rolls")?;
         let rolls = (0..count).map(|_| reader.offset("base of a rolled segment")).collect::<Result<Vec<_>, _>>()?;
@@ -120,7 +125,7 @@ impl PartitionState {
         let in_file = reader.flag("whether the state stands in a file")?;
         let large = if in_file { LargeAt::File(Reference::read(reader)?) } else { LargeAt::Here(Large::read(reader)?) };
         reader.end("end of a partition's state")?;
-        let state = PartitionState { log_start, durable_end, segment, segment_bytes, rolls, consensus, large };
+        let state = PartitionState { log_start, durable_end, log_end, segment, segment_bytes, rolls, consensus, large };
         if state.is_sound() { Ok(state) } else { Err(Malformed { what: "a partition's state that fits together", place: 0 }) }
     }
 
@@ -131,7 +136,7 @@ impl PartitionState {
             LargeAt::Here(large) => large.fits(self.segment, self.durable_end, self.segment_bytes),
             LargeAt::File(reference) => reference.name.end == self.durable_end,
         };
-        rolls && bytes && index && self.segment <= self.durable_end
+        rolls && bytes && index && self.segment <= self.durable_end && self.durable_end <= self.log_end
     }
 
     /// What goes to the journal, and the state file to be written and made durable before, if the state is too large for the journal.

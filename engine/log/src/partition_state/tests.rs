@@ -29,6 +29,7 @@ fn state_of(large: Large) -> PartitionState {
     PartitionState {
         log_start: 3,
         durable_end: facts.end,
+        log_end: facts.end + 5,
         segment: facts.base,
         segment_bytes: facts.bytes,
         rolls: vec![facts.end + 10, facts.end + 20],
