@@ -86,7 +86,8 @@ impl Files {
         let free: u64 = self.free.iter().map(|file| file.bytes).sum();
         let fits_here = here.min((here + free).saturating_sub(reserve));
         let fits_next = self.free.front().map_or(0, |file| file.bytes.min(free.saturating_sub(reserve)));
-        usize::try_from(fits_here.max(fits_next)).unwrap_or(usize::MAX).min(options.entry_bytes_max)
+        let limit = usize::try_from(fits_here.max(fits_next)).unwrap_or(usize::MAX).min(options.entry_bytes_max);
+        limit / BLOCK * BLOCK
     }
 
     /// Takes the place of the next entry.

@@ -86,7 +86,7 @@ pub mod trailer_place {
     pub const INCARNATION: usize = ENTRY_BYTES + 4;
     pub const SEQUENCE: usize = INCARNATION + 8;
     pub const PAYLOAD_BYTES: usize = SEQUENCE + 8;
-    /// Over the encoded records and the trailer in front of it.
+    /// Over the encoded records and the trailer in front of it, rotated right by 15 bits.
     pub const CRC: usize = PAYLOAD_BYTES + 4;
     pub const END: usize = CRC + 4;
 }
@@ -275,7 +275,7 @@ impl Trailer {
         put(end, trailer_place::INCARNATION, &self.incarnation.to_le_bytes());
         put(end, trailer_place::SEQUENCE, &self.sequence.to_le_bytes());
         put(end, trailer_place::PAYLOAD_BYTES, &self.payload_bytes.to_le_bytes());
-        let crc = crc32c_of(&[front, &end[..trailer_place::CRC]]);
+        let crc = inner_crc(front, &end[..trailer_place::CRC]);
         put(end, trailer_place::CRC, &crc.to_le_bytes());
     }
 
@@ -301,9 +301,15 @@ impl Trailer {
         let begin = bytes.len().checked_sub(TRAILER_BYTES)?;
         let end = bytes.get(begin..)?;
         let records = bytes.get(begin.checked_sub(trailer.records_bytes as usize)?..begin)?;
-        let crc = crc32c_of(&[records, end.get(..trailer_place::CRC)?]);
+        let crc = inner_crc(records, end.get(..trailer_place::CRC)?);
         (u32_at(end, trailer_place::CRC)? == crc).then_some((trailer, records))
     }
+}
+
+/// The CRC of a contents copy, rotated. Bytes followed by their own plain CRC add the same to an outer CRC whatever they are, so the
+/// body's CRC would not see one copy replaced by an older entry's, which is what a torn write over recycled blocks leaves.
+fn inner_crc(records: &[u8], trailer: &[u8]) -> u32 {
+    crc32c_of(&[records, trailer]).rotate_right(15)
 }
 
 /// One opening of a journal: `incarnation` wrote the entries from `first` up to the next opening's first.

@@ -199,7 +199,9 @@ impl Scan {
 
 fn body(header: &Header, entry: &[u8]) -> Body {
     let crc = entry.get(HEADER_BYTES..).map_or(0, crc32c);
-    if crc == header.body_crc || is_planted(Bug::IgnoreCrc) { Body::Whole } else { Body::Broken(crc, records_of(header, entry)) }
+    let records = records_of(header, entry);
+    let is_whole = (crc == header.body_crc && records.is_some()) || is_planted(Bug::IgnoreCrc);
+    if is_whole { Body::Whole } else { Body::Broken(crc, records) }
 }
 
 /// The records of an entry, from whichever copy of its contents is readable.
