@@ -52,14 +52,12 @@ impl Engine {
         // Two files are in use at the least; from then on the oldest is worked on so that it is free before it is needed.
         let pressed = used > 2 && (free == 0 || used > free + 1) || used > 4;
         let Some((_, last)) = pressure.oldest_file.filter(|_| pressed) else { return };
-        let floor = self.directories[index].journal().oldest_live();
         let holds = |p: &Partition| usize::from(p.directory) == index && p.oldest_sequence() <= last;
         let holders: Vec<PartitionId> = self.partitions.values().filter(|p| holds(p)).map(|p| p.id).collect();
         if holders.is_empty() {
             self.release(index);
             return;
         }
-        let _ = floor;
         for id in holders {
             self.relieve_partition(t, id);
         }
@@ -353,6 +351,7 @@ impl Engine {
             durable_end: summary.end,
             segment: summary.base,
             segment_bytes: summary.bytes,
+            log_end: partition.core.log_end(),
             rolls: partition.store.rolls.iter().copied().collect(),
             consensus,
             large: LargeAt::Here(Large { index, producers: partition.producers.clone() }),
@@ -404,7 +403,7 @@ impl Engine {
         let Some(slot) = self.directories[index].journal_mut().wants_file() else { return };
         let folder = paths::journal(&self.directories[index].path, self.here);
         let bytes = self.directories[index].journal().options().file_bytes;
-        let unfinished = folder.join(millrace_log::journal::unfinished_name(slot));
+        let unfinished = folder.join(millrace_log::journal::layout::unfinished_name(slot));
         let how = OpenHow { write: true, create: true, exclusive: false, direct: true };
         let mut steps = vec![Step::Open { path: unfinished.clone(), how }];
         let mut space = self.pool.take(1 << 20);
@@ -416,7 +415,7 @@ impl Engine {
         }
         steps.extend([
             Step::Sync(Handle::Nth(0)),
-            Step::Rename { from: unfinished, to: folder.join(millrace_log::journal::file_name(slot)) },
+            Step::Rename { from: unfinished, to: folder.join(millrace_log::journal::layout::file_name(slot)) },
             Step::SyncDirectory(folder),
         ]);
         self.scripts.start(t.driver, steps, Finish::JournalFile { directory: index, slot });

@@ -11,7 +11,7 @@
 use crate::token::{self, GENERATION_MASK, Purpose};
 use millrace_base::clock::Nanos;
 use millrace_base::ids::{DirectoryIndex, PartitionId, Uuid};
-use millrace_base::offset::Position;
+use millrace_base::offset::{Offset, Position};
 use millrace_io::{Driver, File, IoError, Op};
 use millrace_log::journal::{Journal, NoRoom, PayloadRange, Record, Sealed, SealedBatches, Urgency};
 use std::collections::{BTreeMap, VecDeque};
@@ -27,10 +27,8 @@ pub enum After {
     Persisted(PartitionId, Position),
     /// The partition's consensus step with this number.
     Saved(PartitionId, u64),
-    /// The statement that a checkpoint of the partition ended; the number tells which.
-    Checkpointed(PartitionId),
-    /// The statement that a new active segment began.
-    Rolled(PartitionId),
+    /// The statement that batches below this offset are in segments.
+    Checkpointed(PartitionId, Offset),
     /// The partition's whole state stands in this entry.
     Carried(PartitionId),
     /// The partition is stated deleted: its files may go.

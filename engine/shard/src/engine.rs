@@ -13,6 +13,7 @@ use crate::directory::{After, Directory};
 use crate::lifecycle::Finish;
 use crate::partition::{Partition, Standing, Waiting};
 use crate::produce::{ProduceWait, Stalled};
+use crate::queries::QueryWait;
 use crate::read::ReadWait;
 use crate::routes::{Routes, Submitter};
 use crate::script::Scripts;
@@ -21,12 +22,12 @@ use crate::timers::{TimerFor, Timers};
 use crate::waits::Waits;
 use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::ids::{META_PARTITION, PartitionId, ShardId};
-use millrace_base::offset::Position;
+use millrace_base::offset::Offset;
 use millrace_base::settings::Settings;
 use millrace_io::{Driver, Pool};
 use millrace_log::journal::{NoRoom, PayloadRange, Record, Sealed, Urgency};
 use millrace_raftlog::{Effect, Member};
-use millrace_state::meta::Meta;
+use millrace_state::meta::{Meta, Node};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What a turn lends to whoever works in it.
@@ -66,6 +67,15 @@ pub struct Engine {
     pub leadership_news: Vec<Leadership>,
     /// At start: shards of which it is known that their partitions have leaders (on the controller's shard).
     pub shards_ready: usize,
+    pub ready_told: bool,
+    /// Checkpoint scripts under way.
+    pub checkpoints: usize,
+    /// Replica set 0 is applied up to here, on the shard that leads it.
+    pub meta_applied: Offset,
+    pub queries: Waits<QueryWait>,
+    /// How this node wants to be known.
+    pub register: Option<Node>,
+    pub retention_at: Nanos,
     /// Whether connections are accepted.
     pub is_open: bool,
     pub stopping: bool,
@@ -134,10 +144,10 @@ impl Engine {
         self.leadership_news.push(news);
     }
 
-    fn committed(&mut self, t: &mut Turn<'_>, id: PartitionId, commit: i64) {
+    fn committed(&mut self, t: &mut Turn<'_>, id: PartitionId, commit: Offset) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.producers.commit(commit);
-        let answered: Vec<_> = partition.answered(commit).collect();
+        let answered = partition.answered(commit);
         self.woken.append(&mut partition.readers);
         for waiter in answered {
             match waiter.what {
@@ -166,8 +176,8 @@ impl Engine {
                     }
                     self.run_core(t, id);
                 }
-                After::Checkpointed(id) => self.checkpoint_stated(t, id),
-                After::Rolled(_) | After::Carried(_) => {}
+                After::Checkpointed(id, end) => self.checkpoint_stated(t, id, end),
+                After::Carried(id) => self.unlink_below(t, id),
                 After::Deleted(id) => self.deletion_stated(t, id),
             }
         }
@@ -244,10 +254,5 @@ impl Engine {
                 controller.led(one.partition);
             }
         }
-    }
-
-    /// The position up to which the partition's batches in the entry being built reach.
-    pub fn log_end_position(partition: &Partition) -> Position {
-        Position::new(partition.core.epoch(), partition.core.log_end())
     }
 }

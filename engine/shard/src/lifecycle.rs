@@ -41,12 +41,24 @@ pub enum Finish {
     Closed(PartitionId),
     /// Bytes of a segment for a read.
     ColdRead { read: crate::waits::WaitId, part: usize },
+    /// The large parts of a partition's state.
+    StateFile { partition: PartitionId, name: millrace_log::state_file::Name, inline: Vec<u8> },
+    /// The index of a closed segment; those who wait look again.
+    IndexRead { partition: PartitionId, segment: Offset, then: Then },
     /// Bytes of a segment for a coordinator that loads its log.
     CoordinatorRead { partition: PartitionId, window: crate::read::Window },
     /// A new journal file.
     JournalFile { directory: usize, slot: u32 },
     /// Files that were stated gone.
     Removed,
+}
+
+/// Who waits for an index.
+#[derive(Clone, Copy, Debug)]
+pub enum Then {
+    Read(crate::waits::WaitId),
+    Query(crate::waits::WaitId),
+    Coordinator,
 }
 
 impl Engine {
@@ -110,7 +122,7 @@ impl Engine {
         for id in ids {
             let config = self.config_of(id);
             if let Some(partition) = self.partitions.get_mut(&id) {
-                partition.set_config(config);
+                partition.config = config;
             }
         }
     }
@@ -132,7 +144,7 @@ impl Engine {
 
     /// Where a partition's files are.
     pub fn folder_of(&self, id: PartitionId, directory: usize) -> PathBuf {
-        millrace_log::paths::partition_folder(&self.directories[directory].path, id)
+        millrace_log::paths::partition(&self.directories[directory].path, id)
     }
 
     /// A partition that a committed command made, if it is ours. One that is there already (the command is applied again) stays as it is.
@@ -157,7 +169,7 @@ impl Engine {
         };
         let core = Core::restore(self.member(index), consensus, TIMING, t.driver.entropy(), t.now).expect("a newborn state is sound");
         let folder = self.folder_of(id, index);
-        let partition = Partition::new(id, index as u16, folder, core, config, state, sequence);
+        let partition = Partition::new(id, index as u16, folder, core, config, &state, sequence);
         self.partitions.insert(id, Box::new(partition));
         self.run_core(t, id);
     }
@@ -213,10 +225,10 @@ impl Engine {
         }
         let Some(partition) = self.partitions.remove(&id) else { return };
         let mut steps = Vec::new();
-        if let Some(file) = partition.active {
+        if let Some(file) = partition.store.file {
             steps.push(Step::Close(crate::script::Handle::Open(file)));
         }
-        steps.extend(partition.all_files().into_iter().map(Step::Unlink));
+        steps.extend(partition.store.all_files().into_iter().map(Step::Unlink));
         steps.push(Step::RemoveDirectory(partition.folder.clone()));
         if let Some(topic) = partition.folder.parent() {
             steps.push(Step::RemoveDirectory(topic.to_owned()));
@@ -247,10 +259,12 @@ impl Engine {
                 continue;
             }
             partition.producers.expire(t.wall, expiration);
-            if let Some(to) = partition.retention_start(t.wall) {
+            let (start, commit) = (partition.log_start(), partition.core.commit());
+            let due = partition.store.retention(&partition.config, start, commit, t.wall);
+            if let Some(to) = due.log_start {
                 self.raise_log_start(t, id, to);
             }
-            self.roll_if_old(t, id);
+            self.roll_if_old(t, id, due.roll);
         }
     }
 
@@ -260,6 +274,8 @@ impl Engine {
             Finish::Checkpoint(id) => self.checkpoint_written(t, id, result),
             Finish::Closed(id) => self.segment_closed(t, id, result),
             Finish::ColdRead { read, part } => self.cold_read(t, read, part, result),
+            Finish::StateFile { partition, name, inline } => self.state_file_written(t, partition, name, &inline, result),
+            Finish::IndexRead { partition, segment, then } => self.index_read(t, partition, segment, then, result),
             Finish::CoordinatorRead { partition, window } => {
                 let read: Option<(Space, usize)> = result.ok().and_then(|mut outcome| outcome.read.pop());
                 let bytes = read.map(|(mut space, len)| space.freeze(len));

@@ -79,6 +79,8 @@ pub struct Partition {
     pub state_sequence: u64,
     /// A script works on its files.
     pub busy: bool,
+    /// The state file that was named before the present one: it can go when the present one is stated.
+    pub old_state_file: Option<millrace_log::state_file::Name>,
     /// Its deletion is stated; its files go when the script ends.
     pub remove_when_idle: bool,
 }
@@ -110,6 +112,7 @@ impl Partition {
             readers: Vec::new(),
             state_sequence: sequence,
             busy: false,
+            old_state_file: None,
             remove_when_idle: false,
         }
     }

@@ -171,7 +171,7 @@ impl Engine {
         let partition = self.partitions.get(&id).expect("the caller has found it");
         let (base, epoch) = (partition.core.log_end(), partition.core.epoch());
         let directory = usize::from(partition.directory);
-        self.roll_if_due(t, id, batch.len(), header.max_timestamp)?;
+        self.roll_if_due(t, id, batch.len(), header.last_offset_delta + 1)?;
         let end = base + i64::from(header.last_offset_delta) + 1;
         let record = Record::Batches { partition: id, base, end, payload: PayloadRange { start: 0, len: 0 } };
         let after = After::Persisted(id, millrace_base::offset::Position::new(epoch, end));

@@ -127,6 +127,10 @@ impl Store {
         self.newest.bytes > 0 && now.saturating_sub(self.newest_since) >= config.segment_ms.saturating_sub(jitter)
     }
 
+    pub fn newest_holds_something(&self) -> bool {
+        self.newest.bytes > 0
+    }
+
     /// A new segment is stated to begin at `base`, the end of all that was appended.
     pub fn rolled(&mut self, base: Offset) {
         self.rolls.push_back(base);

@@ -17,5 +17,6 @@ pub mod planted;
 
 pub use error::JournalError;
 pub use opening::prepare;
+pub use record::{PayloadRange, Record};
 pub use recovery::{Damage, Recovered, RecoveredEntry, Torn, TornReason, Touched, Verdict, recover};
 pub use writer::{Journal, NoRoom, Options, Pressure, Sealed, SealedBatches, Urgency};
