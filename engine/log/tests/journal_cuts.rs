@@ -6,7 +6,8 @@
 
 mod journal_support;
 
-use journal_support::world::{Habits, ROUGH, World};
+use journal_support::world::{Habits, ROUGH, World, file_path, folder};
+use millrace_log::journal::{Verdict, layout, recover};
 
 fn seeds(short: u64) -> u64 {
     std::env::var("MILLRACE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(short)
@@ -68,4 +69,27 @@ fn the_chain_alone_keeps_a_cut_tail_away_when_entropy_repeats() {
     for seed in 3_000..3_000 + seeds(40) {
         must(seed, run(seed, Habits { same_incarnation: true, keep_all: true, ..ROUGH }, 200, 6, 0));
     }
+}
+
+#[test]
+fn a_journal_opens_however_often_it_was_opened_before() {
+    let mut world = World::new(4_000, Habits { keep_all: true, ..ROUGH });
+    for _ in 0..300 {
+        world.grow();
+        world.write();
+        world.complete_all();
+        world.write();
+        world.crash(false).unwrap();
+    }
+    let mut image = world.disk.durable(0);
+    let recovered = world.check(&mut image).unwrap();
+    assert_eq!(recovered.openings.list.len(), layout::OPENINGS_MAX);
+    assert!(recovered.openings.assigned_from() > 10 && recovered.oldest_live == 1);
+    // Damage among those that only the chain counts: nothing wrong is served, all that is not served is reported.
+    let written = world.written[&5].clone();
+    image.bytes(&file_path(written.slot))[written.place as usize + 30] ^= 1;
+    let recovered = recover(&mut image, folder(), &world.pool, 0).unwrap();
+    let Verdict::Damaged { each, .. } = &recovered.verdict else { panic!("{:?}", recovered.verdict) };
+    assert_eq!((each[0].first, each.last().map(|damage| damage.last)), (1, Some(5)));
+    assert_eq!(recovered.entries.first().map(|entry| entry.sequence), Some(6));
 }

@@ -17,8 +17,6 @@ pub enum JournalError {
     Openings(Corrupt),
     /// A journal file is not what a journal file can be.
     File(Corrupt),
-    /// As many openings as fit are still needed: start with the partitions checkpointed by the version that wrote them.
-    OpeningsFull { path: PathBuf },
 }
 
 impl JournalError {
@@ -30,7 +28,7 @@ impl JournalError {
     pub fn fault(&self) -> Fault {
         match self {
             JournalError::Io { error, .. } if error.is_full() => Fault::Retry,
-            JournalError::Io { .. } | JournalError::OpeningsFull { .. } => Fault::Broken,
+            JournalError::Io { .. } => Fault::Broken,
             JournalError::Newer { .. } => Fault::Refuse,
             JournalError::Openings(_) | JournalError::File(_) => Fault::Corrupt,
         }
@@ -49,13 +47,6 @@ impl fmt::Display for JournalError {
             }
             JournalError::Openings(corrupt) => write!(f, "the journal's openings are lost, so its entries cannot be told apart: {corrupt}"),
             JournalError::File(corrupt) => write!(f, "not a journal file: {corrupt}"),
-            JournalError::OpeningsFull { path } => {
-                write!(
-                    f,
-                    "{}: too many openings are still needed; the journal has to be checkpointed before it can be opened",
-                    path.display()
-                )
-            }
         }
     }
 }

@@ -43,7 +43,8 @@ pub struct Pressure {
     pub oldest_file: Option<(u64, u64)>,
     /// Files that hold entries, and free ones.
     pub files: (usize, usize),
-    /// Openings whose entries are needed. At [`super::layout::OPENINGS_MAX`] the journal cannot be opened again: checkpoint before.
+    /// Openings whose entries are needed. Beyond [`super::layout::OPENINGS_MAX`] the oldest entries count by their chain alone, so that
+    /// damage loses more of them: relieve before.
     pub openings: usize,
 }
 

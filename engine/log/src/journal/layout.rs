@@ -341,11 +341,18 @@ impl Openings {
         self.list.last().map_or(0, |opening| opening.first.saturating_sub(1))
     }
 
+    /// Entries below this are assigned to no incarnation: they are not needed, or count through the chain of those above alone.
+    pub fn assigned_from(&self) -> u64 {
+        self.list.first().map_or(0, |opening| opening.first)
+    }
+
     /// The list with a new opening, without those whose entries are all below `oldest_live`, and without those that wrote nothing live.
+    /// When that is more than fits, the oldest go: a journal must open however often it was opened before.
     pub fn with(&self, opening: Opening, oldest_live: u64) -> Openings {
         let mut list: Vec<Opening> = self.list.iter().copied().filter(|old| old.first < opening.first).collect();
         list.push(opening);
         let needed = list.partition_point(|other| other.first <= oldest_live).saturating_sub(1);
+        let needed = needed.max(list.len().saturating_sub(OPENINGS_MAX));
         Openings { version: self.version + 1, list: list.split_off(needed) }
     }
 

@@ -12,7 +12,7 @@
 
 use super::error::JournalError;
 use super::files::{FileRoom, Files, Used};
-use super::layout::{self, OPENINGS_MAX, Opening, Openings};
+use super::layout::{self, Opening, Openings};
 use super::planted::{Bug, is_planted};
 use super::recovery::Recovered;
 use super::writer::{Begin, Journal, Options};
@@ -38,9 +38,6 @@ pub fn prepare(
     options.check();
     let opening = Opening { incarnation, first: recovered.next };
     let openings = recovered.openings.with(opening, recovered.oldest_live);
-    if openings.list.len() > OPENINGS_MAX {
-        return Err(JournalError::OpeningsFull { path: folder.join(layout::OPENINGS_NAME) });
-    }
     make_folder(disk, folder)?;
     let writes = OpenHow { write: true, direct: true, ..OpenHow::default() };
     for file in &recovered.files {

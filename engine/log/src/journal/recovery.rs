@@ -188,7 +188,8 @@ impl<'a> Chain<'a> {
         }
         let mut picked: BTreeMap<u64, &Found> = BTreeMap::new();
         let mut end = stated;
-        for (sequence, candidates) in &by_sequence {
+        let assigned_from = scan.openings.assigned_from();
+        for (sequence, candidates) in by_sequence.range(assigned_from..) {
             let before = sequence.checked_sub(1).and_then(|before| picked.get(&before).copied());
             let fits = |found: &Found| follows(*sequence, before, found);
             let best = candidates.iter().copied().max_by_key(|found| (fits(found), found.is_whole(), found.place == 0));
@@ -203,8 +204,17 @@ impl<'a> Chain<'a> {
         let newest = picked.values().next_back().map(|found| found.header);
         let oldest_live = match newest {
             Some(header) => header.oldest_live,
-            None => scan.openings.list.first().map_or(1, |opening| opening.first),
+            None => scan.openings.assigned_from(),
         };
+        // Below the openings that fit into their slot, the chain of the entry above is what an entry counts by.
+        for sequence in (oldest_live..assigned_from).rev() {
+            let above = picked.get(&(sequence + 1)).map(|found| found.header.chain);
+            let candidates = by_sequence.get(&sequence).into_iter().flatten().copied();
+            let Some(found) = candidates.filter(|found| Some(found.header.header_crc) == above).max_by_key(|found| found.is_whole()) else {
+                break;
+            };
+            picked.insert(sequence, found);
+        }
         let extents_before = newest.map_or(0, |header| header.extents_before);
         Chain { picked, oldest_live: oldest_live.clamp(1, end + 1), end, extents_before }
     }

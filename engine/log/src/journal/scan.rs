@@ -3,7 +3,8 @@
 //! 1. Both slots of the openings are read; the newest readable one counts.
 //! 2. Each file is walked from its first block. A whole entry is stepped over, so that no payload in it is taken for an entry; behind
 //!    anything else the walk goes on block by block.
-//! 3. Only what bears the incarnation that the openings assign to its sequence is noted. The rest is older and done with.
+//! 3. Only what bears the incarnation that the openings assign to its sequence is noted, and what is below all of them. The rest is
+//!    done with.
 //!
 //! Invariants: memory is one file, and what is noted: at most one header and one copy a block.
 //! Knows nothing of which entries are live.
@@ -160,7 +161,7 @@ impl Scan {
         while let Some(rest) = bytes.get(place..).filter(|rest| !rest.is_empty()) {
             let mut step = BLOCK;
             match Header::decode(rest) {
-                Ok(header) if self.openings.incarnation_of(header.sequence) == Some(header.incarnation) => {
+                Ok(header) if self.may_count(&header) => {
                     if let Some(entry) = rest.get(..header.entry_bytes as usize) {
                         let found = Found { header, slot, place: place as u64, body: body(&header, entry) };
                         if found.is_whole() {
@@ -181,6 +182,12 @@ impl Scan {
             place += step;
         }
         Ok(orphan)
+    }
+
+    /// Whether the openings assign the entry to its incarnation, or to none because they are too many.
+    fn may_count(&self, header: &Header) -> bool {
+        let own = self.openings.incarnation_of(header.sequence);
+        !self.openings.list.is_empty() && own.is_none_or(|own| own == header.incarnation)
     }
 
     /// The contents copy that ends at `end`.
