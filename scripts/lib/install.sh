@@ -75,3 +75,6 @@ need_java() {
     need_debian mvn maven
     cached "java-$1" "$LIB_DIR/peer/$1.xml" fill_java
 }
+
+# For `cached`: compiles one Java program against the tools' jars.
+compile_java() { javac -cp "$(need_java tools)/*" -d "$1" "$2"; }

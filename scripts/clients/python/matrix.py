@@ -1,6 +1,7 @@
 """The checks every client must pass, written once against a small driver.
 
 A driver wraps one client library (or one program) and offers:
+    extra (optional)                          [(name, function)]: checks of this client alone
     name, version, codecs, idempotent, kinds (records.Kinds), none_is_end (offsets for a time after the last record: end, not none)
     create(topic, partitions)                 with the client's admin API where it has one
     partitions(topic)                         how many the client's own metadata shows
@@ -242,7 +243,7 @@ def run(driver):
         ("from a stored offset", matrix.check_stored_offset),
         ("group of three, one leaves", matrix.check_group_of_three),
     ]
-    checks += [(name, lambda one=one: one(matrix)) for name, one in getattr(driver, "extra", [])]
+    checks += getattr(driver, "extra", [])
     began, passed, failed = time.monotonic(), 0, 0
     for name, check in checks:
         start = time.monotonic()
