@@ -148,7 +148,7 @@ public final class ClientDriver {
         for (JsonNode start : request.get("starts")) {
             starts.put(new TopicPartition(topic, start.get(0).asInt()), start.get(1).asLong());
         }
-        try (KafkaConsumer<byte[], byte[]> consumer = consumer(null, Integer.MAX_VALUE)) {
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(null, false)) {
             consumer.assign(starts.keySet());
             starts.forEach(consumer::seek);
             ArrayNode rows = JSON.createArrayNode();
@@ -163,7 +163,7 @@ public final class ClientDriver {
             asked.put(new TopicPartition(request.get("topic").asText(), partition), request.get("timestamp").asLong());
         }
         ArrayNode rows = JSON.createArrayNode();
-        try (KafkaConsumer<byte[], byte[]> consumer = consumer(null, 500)) {
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(null, false)) {
             Map<TopicPartition, OffsetAndTimestamp> found = consumer.offsetsForTimes(asked);
             for (TopicPartition place : asked.keySet()) {
                 OffsetAndTimestamp answer = found.get(place);
@@ -177,7 +177,7 @@ public final class ClientDriver {
         String topic = request.get("topic").asText();
         int count = request.get("count").asInt();
         ArrayNode rows = JSON.createArrayNode();
-        try (KafkaConsumer<byte[], byte[]> consumer = consumer(request.get("group").asText(), 500)) {
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(request.get("group").asText(), false)) {
             consumer.subscribe(List.of(topic));
             List<ConsumerRecord<byte[], byte[]>> got = collect(consumer, count);
             Map<TopicPartition, OffsetAndMetadata> ends = new HashMap<>();
@@ -210,7 +210,7 @@ public final class ClientDriver {
     }
 
     private JsonNode memberOpen(JsonNode request) {
-        KafkaConsumer<byte[], byte[]> consumer = consumer(request.get("group").asText(), 500);
+        KafkaConsumer<byte[], byte[]> consumer = consumer(request.get("group").asText(), true);
         consumer.subscribe(List.of(request.get("topic").asText()));
         Member member = new Member(consumer);
         members.put(request.get("member").asInt(), member);
@@ -228,16 +228,13 @@ public final class ClientDriver {
         return settings;
     }
 
-    private KafkaConsumer<byte[], byte[]> consumer(String group, int most) {
+    private KafkaConsumer<byte[], byte[]> consumer(String group, boolean commits) {
         Properties settings = properties();
         settings.put("auto.offset.reset", "earliest");
-        settings.put("max.poll.records", most);
-        settings.put("enable.auto.commit", false);
+        settings.put("enable.auto.commit", commits);
         if (group != null) {
             settings.put("group.id", group);
             settings.put("group.protocol", protocol);
-            settings.put("enable.auto.commit", true);
-            settings.put("auto.commit.interval.ms", 60_000);
         }
         return new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer());
     }

@@ -28,6 +28,23 @@ function seen(partition, message) {
   return [partition, Number(message.offset), encode(message.key), encode(message.value), headers, Number(message.timestamp)]
 }
 
+// lz4js's own frames have blocks that depend on one another, which Kafka refuses ("Dependent block stream is unsupported"): so only its
+// block compressor is used, in a frame of independent 64 KiB blocks.
+function lz4Frame(bytes) {
+  const parts = [Buffer.from([0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82])]
+  for (let from = 0; from < bytes.length; from += 65_536) {
+    const block = Uint8Array.prototype.slice.call(bytes, from, from + 65_536)
+    const room = new Uint8Array(lz4.compressBound(block.length))
+    const size = lz4.compressBlock(block, room, 0, block.length, new Uint32Array(65_536))
+    const head = Buffer.alloc(4)
+    const plain = size === 0 || size >= block.length
+    head.writeUInt32LE(plain ? (block.length | 0x80000000) >>> 0 : size)
+    parts.push(head, Buffer.from(plain ? block : room.subarray(0, size)))
+  }
+  parts.push(Buffer.alloc(4))
+  return Buffer.concat(parts)
+}
+
 function outgoing([partition, key, value, headers, timestamp]) {
   const message = { key: decode(key), value: decode(value) }
   if (partition !== null) message.partition = partition
@@ -176,7 +193,7 @@ async function main() {
   const zstd = await new Promise((resolve) => ZstdCodec.run((loaded) => resolve(new loaded.Streaming())))
   CompressionCodecs[CompressionTypes.Snappy] = require('kafkajs-snappy')
   CompressionCodecs[CompressionTypes.LZ4] = () => ({
-    compress: async (encoder) => Buffer.from(lz4.compress(encoder.buffer)),
+    compress: async (encoder) => lz4Frame(encoder.buffer),
     decompress: async (buffer) => Buffer.from(lz4.decompress(buffer)),
   })
   CompressionCodecs[CompressionTypes.ZSTD] = () => ({

@@ -23,8 +23,12 @@ class Member:
 
     def __init__(self, loop, bootstrap, topic, group):
         self.loop, self.got, self.left = loop, [], False
-        self.consumer = AIOKafkaConsumer(topic, loop=loop, bootstrap_servers=bootstrap, group_id=group, auto_offset_reset="earliest", auto_commit_interval_ms=200, heartbeat_interval_ms=500)
+        self.topic, self.config = topic, {"bootstrap_servers": bootstrap, "group_id": group, "heartbeat_interval_ms": 500}
+        self.consumer = loop.run_until_complete(self.open())
         self.task = loop.create_task(self.poll())
+
+    async def open(self):
+        return AIOKafkaConsumer(self.topic, auto_offset_reset="earliest", auto_commit_interval_ms=200, **self.config)
 
     async def poll(self):
         await self.consumer.start()
