@@ -41,7 +41,7 @@ def produce(work, port, number):
         "bootstrap.servers": f"127.0.0.1:{port}", "acks": "all", "enable.idempotence": style.idempotent, "compression.type": style.codec,
         "batch.size": style.batch_bytes, "linger.ms": style.linger_ms, "message.timeout.ms": 600_000, "request.timeout.ms": 5_000,
         "max.in.flight.requests.per.connection": 5 if style.idempotent else 1, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200,
-        "retry.backoff.ms": 20, "retry.backoff.max.ms": 200, "queue.buffering.max.messages": 50_000, "error_cb": on_error, "log_level": 0,
+        "retry.backoff.ms": 20, "retry.backoff.max.ms": 200, "queue.buffering.max.messages": 5_000, "error_cb": on_error, "log_level": 0,
     })  # fmt: skip
 
     def delivered(sequence, error, message):
@@ -63,7 +63,9 @@ def produce(work, port, number):
             on_delivery = lambda error, message, sequence=sequence: delivered(sequence, error, message)
             producer.produce(topic, payload.value(number, sequence), payload.key(number, sequence), on_delivery=on_delivery, **where)
         except BufferError:
+            # The broker is away: what was not sent meanwhile is not made up for, or every restart would begin under a flood.
             producer.poll(0.1)
+            began = time.monotonic() - sequence / style.per_second
             continue
         except KafkaException as problem:
             fatal(work, number, f"producer {number}: {problem}")

@@ -8,11 +8,12 @@ How it works:
    The restart time is from the kill to the first acknowledged record of a probe producer.
 3. After each restart: high watermarks and committed offsets have not gone back; every acknowledged offset is below its partition's
    high watermark. At the end checker.judge reads everything.
-Only processes started here are ended, by pid.
+Only processes started here are ended, by pid. WORK is removed after a run without violations, unless KEEP is set; a failed run keeps it.
 """
 
 import os
 import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -271,7 +272,13 @@ class Loop:
         self.broker.end()
 
 
+def interrupted(_signal, _frame):
+    raise Failed("ended by a signal")
+
+
 def main():
+    signal.signal(signal.SIGTERM, interrupted)
+    signal.signal(signal.SIGINT, interrupted)
     work, port, cycles, seconds, seed = sys.argv[1], int(sys.argv[2]), *map(int, sys.argv[3:6])
     command = sys.argv[sys.argv.index("--") + 1 :]
     loop, began, done, bad = Loop(work, port, seed, command), time.monotonic(), 0, 0
@@ -294,6 +301,10 @@ def main():
     print(f"crash-loop: {done} of {cycles} cycles, seed {seed}, {bad} violations, {time.monotonic() - began:.0f} s")
     # Stopping early because of --seconds is not a failure; a run without a single cycle proves nothing.
     good = bad == 0 and done > 0
+    if good and not os.environ.get("KEEP"):
+        shutil.rmtree(work, ignore_errors=True)
+    elif not good:
+        print(f"everything is kept in {work}")
     print(f"{done if good else max(done - 1, 0)} passed, {0 if good else 1} failed")
     return 0 if good else 1
 
