@@ -28,6 +28,7 @@ import checker
 import payload
 
 START_SECONDS = 180
+CATCH_UP_SECONDS = 120
 GROUPS = [0, 1, 1]  # the group of each consumer process
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -83,7 +84,8 @@ class Loop:
         producers = range(len(payload.STYLES))
         self.ack_files = [payload.Reader(f"{work}/acks-{n}", payload.PLACE, payload.Ack) for n in producers]
         self.commit_files = [payload.Reader(f"{work}/commits-{100 + n}", payload.COMMIT, payload.Commit) for n in range(len(GROUPS))]
-        self.acks, self.violations = [], checker.Convictions()
+        self.seen_files = [payload.Reader(f"{work}/seen-{100 + n}", payload.PLACE, payload.Seen) for n in range(len(GROUPS))]
+        self.acks, self.served, self.positions, self.violations = [], [], {}, checker.Convictions()
 
     def client(self, **more):
         quick = {"bootstrap.servers": self.broker.address, "reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 50, "log_level": 0}
@@ -163,6 +165,14 @@ class Loop:
                 place = (one.group, payload.NAMES[one.topic], one.partition)
                 self.committed[place] = max(self.committed.get(place, 0), one.offset)
 
+    def read_served(self):
+        for group, file in zip(GROUPS, self.seen_files):
+            for one in file.rows():
+                one = one._replace(topic=payload.NAMES[one.topic])
+                self.served.append(one)
+                place = (group, one.topic, one.partition)
+                self.positions[place] = max(self.positions.get(place, 0), one.offset + 1)
+
     def check_marks(self, when):
         """What must hold at any moment the broker answers. Notes are read before the broker is asked."""
         self.read_notes()
@@ -212,15 +222,32 @@ class Loop:
         return texts
 
     def settle(self):
-        """Lets the producers finish what is under way, then the consumers a moment to read it, and ends them."""
-        for wanted, seconds in (("produce", 150), ("consume", 30)):
-            for kind, child in self.children:
-                if kind == wanted:
-                    child.terminate()
-            for kind, child in self.children:
-                if kind == wanted and child.wait(seconds) != 0:
-                    raise Failed(f"a {kind} process ended with {child.returncode}; {self.fatal_notes()}")
-            time.sleep(1)
+        """Lets the producers finish what is under way, then every group read to the end, and ends them."""
+        self.end_children("produce", 150)
+        ends, deadline = self.read_watermarks(patient=True), time.monotonic() + CATCH_UP_SECONDS
+        wanted = {(group, *place): mark for group in set(GROUPS) for place, mark in ends.items()}
+        while True:
+            self.read_served()
+            behind = {place: mark for place, mark in wanted.items() if self.positions.get(place, 0) < mark}
+            if not behind:
+                break
+            if time.monotonic() > deadline:
+                raise Failed(f"{len(behind)} partitions were not read to the end by their group within {CATCH_UP_SECONDS} s, as {min(behind)}")
+            time.sleep(0.2)
+        time.sleep(0.5)  # a commit comes at most every 0.1 s
+        self.end_children("consume", 30)
+
+    def end_children(self, wanted, seconds):
+        some = [child for kind, child in self.children if kind == wanted]
+        for child in some:
+            child.terminate()
+        for child in some:
+            try:
+                code = child.wait(seconds)
+            except subprocess.TimeoutExpired as problem:
+                raise Failed(f"a {wanted} process did not end within {seconds} s") from problem
+            if code != 0:
+                raise Failed(f"a {wanted} process ended with {code}; {self.fatal_notes()}")
 
     def read_logs(self):
         logs = {}
@@ -245,10 +272,8 @@ class Loop:
 
     def verdict(self):
         self.check_marks("at the end")
-        served = []
-        for index in range(len(GROUPS)):
-            for one in payload.Reader(f"{self.work}/seen-{100 + index}", payload.PLACE, payload.Seen).rows():
-                served.append(one._replace(topic=payload.NAMES[one.topic]))
+        self.read_served()
+        served = self.served
         logs = self.read_logs()
         idempotent = {number for number, style in enumerate(payload.STYLES) if style.idempotent}
         judged = checker.judge(logs, self.acks, served, idempotent)

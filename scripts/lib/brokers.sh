@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Starts and stops brokers for the checks: Apache Kafka as the peer, or Millrace. To be sourced after install.sh.
 #
 # How it works:

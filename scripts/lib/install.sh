@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Installs what the client checks need, once, into a cache outside the clone. To be sourced.
 #
 # How it works:
