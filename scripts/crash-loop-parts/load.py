@@ -125,6 +125,10 @@ def consume(work, port, number, group):
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.argv[1] == "produce":
-        sys.exit(produce(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
-    sys.exit(consume(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])))
+    kind, work, port, number = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    try:
+        code = produce(work, port, number) if kind == "produce" else consume(work, port, number, int(sys.argv[5]))
+    except KafkaException as problem:  # librdkafka raises out of poll once it is in a fatal state
+        fatal(work, number, f"{kind} {number}: {problem}")
+        code = 1
+    sys.exit(code)
