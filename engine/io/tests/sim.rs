@@ -160,7 +160,7 @@ fn a_power_cut_keeps_what_was_synced_and_a_seeded_part_of_the_rest() {
         for loss in [Loss::Seeded, Loss::Suffix, Loss::TornLast] {
             let left = after_cut(seed, loss, unsynced).unwrap();
             assert!(left.chunks(512).all(|sector| sector == [1; 512] || sector == [2; 512]));
-            kinds.insert((loss as u8, left.iter().any(|byte| *byte == 1), left.iter().any(|byte| *byte == 2)));
+            kinds.insert((loss as u8, left.contains(&1), left.contains(&2)));
         }
     }
     assert!(kinds.contains(&(Loss::Seeded as u8, true, true)) && kinds.contains(&(Loss::TornLast as u8, true, true)));
