@@ -34,6 +34,11 @@ pub enum WalkError {
         expected: Offset,
         found: Offset,
     },
+    /// The header bytes that no batch CRC covers are not those that the index remembers.
+    Outer {
+        expected: u32,
+        found: u32,
+    },
 }
 
 impl WalkError {
@@ -45,6 +50,7 @@ impl WalkError {
             WalkError::Offsets { base, last_offset_delta } => {
                 ("offsets that grow".to_owned(), format!("base offset {base}, last offset delta {last_offset_delta}"))
             }
+            WalkError::Outer { expected, found } => (format!("header bytes with CRC {expected:#010x}"), format!("CRC {found:#010x}")),
             WalkError::Gap { expected, found } => (format!("base offset {expected}"), format!("base offset {found}")),
         };
         Corrupt { file: file.to_owned(), place, expected, found }
