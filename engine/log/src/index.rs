@@ -132,6 +132,11 @@ impl Index {
         Index { summary: Summary::empty(base), interval, entries: Vec::new() }
     }
 
+    /// An index that only knows the segment's facts: every search begins at its front.
+    pub fn without_entries(summary: Summary) -> Index {
+        Index { summary, interval: u32::MAX, entries: Vec::new() }
+    }
+
     pub fn summary(&self) -> &Summary {
         &self.summary
     }

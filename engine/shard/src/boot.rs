@@ -97,12 +97,23 @@ pub struct PartitionFound {
 /// Why a node does not start. Each names what was tried and what to do.
 #[derive(Debug)]
 pub enum BootError {
-    InUse { path: PathBuf },
-    Io { what: String, path: PathBuf, error: IoError },
-    NotOurs { path: PathBuf, reason: String },
+    InUse {
+        path: PathBuf,
+    },
+    Io {
+        what: String,
+        path: PathBuf,
+        error: IoError,
+    },
+    NotOurs {
+        path: PathBuf,
+        reason: String,
+    },
     Journal(JournalError),
     /// Replica set 0 is damaged.
-    Meta { reason: String },
+    Meta {
+        reason: String,
+    },
 }
 
 impl BootError {
@@ -181,7 +192,8 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
         let wanted: Vec<ShardId> = (0..plan.shards).collect();
         if !shards.is_empty() && shards != wanted {
             notes.push(format!("{}: the journals of {} shards move to {}", claimed.path.display(), shards.len(), plan.shards));
-            crate::rehome::rehome(disk, &claimed.path, found_states(disk, claimed, found)?, plan.shards, options, &pools, entropy)?;
+            let states = found_states(disk, claimed, found)?;
+            crate::rehome::rehome(disk, &claimed.path, states, plan.shards, options, &pools, entropy)?;
             *found = recover_directory(disk, &claimed.path, &pools, &mut notes)?;
         }
     }
@@ -549,7 +561,8 @@ fn closed_summary(disk: &mut dyn Disk, folder: &Path, base: Offset) -> Result<Su
 /// Walks a closed segment's batch headers.
 pub fn rebuild_index(disk: &mut dyn Disk, segment: &Path, base: Offset) -> Result<index::Index, Corrupt> {
     let name = segment.display().to_string();
-    let unreadable = |place: u64, error: IoError| Corrupt { file: name.clone(), place, expected: "a segment".to_owned(), found: error.to_string() };
+    let unreadable =
+        |place: u64, error: IoError| Corrupt { file: name.clone(), place, expected: "a segment".to_owned(), found: error.to_string() };
     let file = disk.open(segment, OpenHow::default()).map_err(|error| unreadable(0, error))?;
     let mut rebuild = Rebuild::new(base, 4096);
     let result = disk.len(file).map_err(|error| unreadable(0, error)).and_then(|bytes| {
@@ -607,9 +620,8 @@ fn replay_meta(disk: &mut dyn Disk, partition: Option<&PartitionBoot>, claimed: 
 fn replay_commands(bytes: &[u8], file: &str, replayed: &mut Replayed) -> Result<(), BootError> {
     for found in walk::batches(bytes) {
         let found = found.map_err(|error| BootError::Meta { reason: error.in_file(file, 0).to_string() })?;
-        batch::check_stored(found.bytes).map_err(|error| BootError::Meta {
-            reason: format!("{file}, batch at offset {}: {error}", found.header.base_offset),
-        })?;
+        batch::check_stored(found.bytes)
+            .map_err(|error| BootError::Meta { reason: format!("{file}, batch at offset {}: {error}", found.header.base_offset) })?;
         for record in batch::records(found.bytes) {
             let value = record.and_then(|record| record.value);
             let value = value.ok_or_else(|| BootError::Meta { reason: format!("{file}: a record without a command") })?;
@@ -626,10 +638,6 @@ fn replay_commands(bytes: &[u8], file: &str, replayed: &mut Replayed) -> Result<
 
 /// The partitions of a data directory whose journals are about to move.
 fn found_states(disk: &mut dyn Disk, claimed: &Claimed, found: &mut Found) -> Result<Vec<PartitionBoot>, BootError> {
-    let taken = Found {
-        journals: BTreeMap::new(),
-        images: std::mem::take(&mut found.images),
-        damage: std::mem::take(&mut found.damage),
-    };
+    let taken = Found { journals: BTreeMap::new(), images: std::mem::take(&mut found.images), damage: std::mem::take(&mut found.damage) };
     partitions_of(disk, claimed, taken, 0)
 }

@@ -240,7 +240,11 @@ impl Engine {
             return self.deletion_stated(t, id);
         }
         self.unlink_below(t, id);
-        if self.partitions.get(&id).is_some_and(|p| p.tail.pending().next().is_some() && (p.store.is_at_roll() || !p.store.rolls.is_empty())) {
+        if self
+            .partitions
+            .get(&id)
+            .is_some_and(|p| p.tail.pending().next().is_some() && (p.store.is_at_roll() || !p.store.rolls.is_empty()))
+        {
             self.checkpoint(t, id);
         }
     }

@@ -28,9 +28,15 @@ enum Progress {
     /// Checked; being appended.
     Proposed,
     /// Committed once the commit is at `end`.
-    Appended { end: Offset },
+    Appended {
+        end: Offset,
+    },
     /// So many shards have not applied it, and these partitions have no leader yet.
-    Applying { shards: usize, partitions: BTreeSet<PartitionId>, done: MetaDone },
+    Applying {
+        shards: usize,
+        partitions: BTreeSet<PartitionId>,
+        done: MetaDone,
+    },
 }
 
 /// What is to be done for the queue.
@@ -38,7 +44,11 @@ pub enum Next {
     Nothing,
     /// Append this command to set 0; then call [`Controller::appended`] or [`Controller::refused`].
     Append(Command),
-    Reply { to: ShardId, ticket: u64, reply: Reply },
+    Reply {
+        to: ShardId,
+        ticket: u64,
+        reply: Reply,
+    },
 }
 
 /// What the controller adds to requests.
@@ -166,9 +176,7 @@ impl Controller {
 
 fn would_be(command: &Command) -> MetaDone {
     match command {
-        Command::CreateTopic { topic, directories, .. } => {
-            MetaDone::TopicCreated { topic: *topic, partitions: directories.len() as u32 }
-        }
+        Command::CreateTopic { topic, directories, .. } => MetaDone::TopicCreated { topic: *topic, partitions: directories.len() as u32 },
         _ => MetaDone::Changed,
     }
 }

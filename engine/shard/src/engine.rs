@@ -76,6 +76,10 @@ pub struct Engine {
     /// How this node wants to be known.
     pub register: Option<Node>,
     pub retention_at: Nanos,
+    /// A directory that had no room is not tried again before.
+    pub full_until: Nanos,
+    /// The controller's shard has told all shards to open.
+    pub open_sent: bool,
     /// Whether connections are accepted.
     pub is_open: bool,
     pub stopping: bool,

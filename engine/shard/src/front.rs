@@ -93,6 +93,11 @@ impl Cx<'_> {
 
     /// Sends a request to a shard. Its reply comes to [`Front::replied`] with this token.
     pub fn submit(&mut self, to: ShardId, token: u64, request: api::Request) {
+        let request = match request {
+            // The other side knows requests by their tickets.
+            api::Request::StopWaiting { token } => api::Request::StopWaiting { token: self.routes.ticket_of(self.front, token) },
+            other => other,
+        };
         self.routes.submit(to, self.front, token, request);
     }
 

@@ -39,6 +39,8 @@ pub enum Finish {
     Checkpoint(PartitionId),
     /// A closed segment was cut to size and its index written.
     Closed(PartitionId),
+    /// Bytes of a segment for a search by time.
+    TimeSearch { query: crate::waits::WaitId, part: usize },
     /// Bytes of a segment for a read.
     ColdRead { read: crate::waits::WaitId, part: usize },
     /// The large parts of a partition's state.
@@ -194,7 +196,7 @@ impl Engine {
         self.routes.submit_for(0, Submitter::Nobody, Request::Ready);
     }
 
-    fn delete_partition(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+    pub fn delete_partition(&mut self, t: &mut Turn<'_>, id: PartitionId) {
         self.coordinators.remove(&id);
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.standing = Standing::Deleting;
@@ -274,6 +276,7 @@ impl Engine {
             Finish::Checkpoint(id) => self.checkpoint_written(t, id, result),
             Finish::Closed(id) => self.segment_closed(t, id, result),
             Finish::ColdRead { read, part } => self.cold_read(t, read, part, result),
+            Finish::TimeSearch { query, part } => self.search_read(t, query, part, result),
             Finish::StateFile { partition, name, inline } => self.state_file_written(t, partition, name, &inline, result),
             Finish::IndexRead { partition, segment, then } => self.index_read(t, partition, segment, then, result),
             Finish::CoordinatorRead { partition, window } => {
@@ -364,7 +367,6 @@ impl Engine {
                 }
             }
         }
-        let _ = commit;
     }
 
     fn apply_everywhere(&mut self, t: &mut Turn<'_>, bytes: &[u8]) {

@@ -51,9 +51,13 @@ pub struct StartWaiter {
 pub enum Standing {
     Serving,
     /// Bytes were lost or altered: read as far as it is intact, not written.
-    Damaged { reason: String },
+    Damaged {
+        reason: String,
+    },
     /// Its data directory failed.
-    Offline { reason: String },
+    Offline {
+        reason: String,
+    },
     /// To be deleted; files are going.
     Deleting,
 }

@@ -41,7 +41,10 @@ pub struct Stalled {
 /// What became of a part.
 enum Outcome {
     /// In the log; committed when the commit is at `end`.
-    Waits { end: Offset, produced: Produced },
+    Waits {
+        end: Offset,
+        produced: Produced,
+    },
     /// Answered now.
     Done(Produced),
     Refused(ProduceError),
@@ -145,12 +148,11 @@ impl Engine {
         }
         let stamp = (config.message_timestamp_type == TimestampType::LogAppendTime).then_some(t.wall);
         match self.append_batch(t, part.partition, &part.batch, part.header, stamp, Urgency::Data) {
-            Ok((base, end)) => {
-                Outcome::Waits { end, produced: Produced { base, append_time: stamp.unwrap_or(-1), log_start } }
-            }
-            Err(NoRoom::TooLarge) => {
-                Outcome::Refused(ProduceError::BatchTooLarge { size: part.batch.len(), max: self.directories[0].journal().options().entry_bytes_max })
-            }
+            Ok((base, end)) => Outcome::Waits { end, produced: Produced { base, append_time: stamp.unwrap_or(-1), log_start } },
+            Err(NoRoom::TooLarge) => Outcome::Refused(ProduceError::BatchTooLarge {
+                size: part.batch.len(),
+                max: self.directories[0].journal().options().entry_bytes_max,
+            }),
             Err(NoRoom::Journal | NoRoom::Entry) => Outcome::Stall,
         }
     }
@@ -186,7 +188,7 @@ impl Engine {
         let partition = self.partitions.get_mut(&id).expect("found above");
         partition.core.appended(end);
         partition.producers.append(&header, t.wall);
-        partition.appended(&header, batch.len());
+        partition.appended(&header, t.wall);
         Ok((base, end))
     }
 
@@ -281,4 +283,3 @@ fn check_batch(config: &TopicConfig, header: &Header, wall: WallMs, acks: Acks) 
     }
     Ok(())
 }
-

@@ -6,9 +6,7 @@
 //!
 //! Invariants: no offset at or above the commit is named; each part is answered once.
 
-use crate::api::{
-    DeleteRecords, EpochEnd, EpochQuery, LogSize, OffsetAt, OffsetFound, OffsetQuery, ProducerRow, ReadError, Reply,
-};
+use crate::api::{DeleteRecords, EpochEnd, EpochQuery, LogSize, OffsetAt, OffsetFound, OffsetQuery, ProducerRow, ReadError, Reply};
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::{Finish, Then};
 use crate::partition::{Partition, StartWaiter};
@@ -18,7 +16,7 @@ use crate::waits::WaitId;
 use millrace_base::batch::HEADER_BYTES;
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::limits::BLOCK;
-use millrace_base::offset::Offset;
+use millrace_base::offset::{Epoch, Offset};
 use millrace_io::{IoError, OpenHow, Slice};
 use millrace_log::index::Index;
 use millrace_log::segments::Lookup;
@@ -73,9 +71,9 @@ impl Engine {
         let query = queries[part];
         let looked = match self.partitions.get(&query.partition) {
             None => Err(ReadError::UnknownPartition),
-            Some(partition) => check_readable(partition)
-                .and_then(|()| check_epoch(partition, query.current_epoch))
-                .map(|()| look(partition, &query)),
+            Some(partition) => {
+                check_readable(partition).and_then(|()| check_epoch(partition, query.current_epoch)).map(|()| look(partition, &query))
+            }
         };
         match looked {
             Ok(Looked::Found(found)) => self.offset_found(id, part, Ok(found)),
@@ -180,7 +178,9 @@ impl Engine {
             Then::Read(read) => self.index_ready_for_read(t, read),
             Then::Coordinator => self.load_coordinator(t, id),
             Then::Query(query) => {
-                let Some(QueryWait { answers: Answers::Offsets { queries, found, searches }, .. }) = self.queries.get_mut(query) else { return };
+                let Some(QueryWait { answers: Answers::Offsets { queries, found, searches }, .. }) = self.queries.get_mut(query) else {
+                    return;
+                };
                 let open = |part: &usize| queries[*part].partition == id && found[*part].is_none() && searches[*part].is_none();
                 let parts: Vec<usize> = (0..queries.len()).filter(open).collect();
                 for part in parts {
@@ -328,6 +328,12 @@ impl Engine {
     }
 }
 
+/// The epoch under which the record at `offset` was appended, or would be.
+fn epoch_of(partition: &Partition, offset: Offset) -> Epoch {
+    let starts = partition.core.history().starts();
+    starts.take_while(|start| start.offset <= offset).last().map_or(partition.core.epoch(), |start| start.epoch)
+}
+
 enum Looked {
     Found(OffsetFound),
     Search { time: i64, from: Offset, bound: Offset },
@@ -337,7 +343,7 @@ const NONE: OffsetFound = OffsetFound { offset: -1, timestamp: -1, epoch: -1 };
 
 fn look(partition: &Partition, query: &OffsetQuery) -> Looked {
     let (log_start, commit) = (partition.log_start(), partition.read_bound());
-    let epoch_at = |offset: Offset| partition.core.history().position_of(offset).epoch;
+    let epoch_at = |offset: Offset| epoch_of(partition, offset);
     match query.at {
         OffsetAt::Earliest => Looked::Found(OffsetFound { offset: log_start, timestamp: -1, epoch: epoch_at(log_start) }),
         OffsetAt::Latest => Looked::Found(OffsetFound { offset: commit, timestamp: -1, epoch: partition.core.epoch() }),
@@ -371,8 +377,11 @@ fn search_memory(partition: &Partition, time: i64, from: Offset, bound: Offset) 
 
 fn record_in(batch: &[u8], time: i64, from: Offset) -> OffsetFound {
     let header = millrace_base::batch::Header::parse(batch).expect("it was walked");
-    let record = time_lookup::first_at_or_after(batch, time, from);
-    OffsetFound { offset: record.offset, timestamp: record.timestamp, epoch: header.epoch }
+    match time_lookup::first_from(batch, time) {
+        Some(record) => OffsetFound { offset: record.offset.max(from), timestamp: record.timestamp, epoch: header.epoch },
+        // The header promised a record that is not there; its base is never behind what was asked for.
+        None => OffsetFound { offset: header.base_offset.max(from), timestamp: header.max_timestamp, epoch: header.epoch },
+    }
 }
 
 enum Scanned {

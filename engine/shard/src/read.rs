@@ -10,7 +10,7 @@
 
 use crate::api::{EpochEnd, Read, ReadData, ReadError, ReadPart, Reply};
 use crate::engine::{Engine, Turn};
-use crate::lifecycle::Finish;
+use crate::lifecycle::{Finish, Then};
 use crate::partition::{Partition, Standing};
 use crate::script::{Handle, Outcome, Step};
 use crate::timers::TimerFor;
@@ -21,6 +21,7 @@ use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::{Epoch, Offset};
 use millrace_io::{IoError, OpenHow, Slice};
+use millrace_log::segments::Lookup;
 use millrace_log::walk;
 use std::path::PathBuf;
 
@@ -39,6 +40,8 @@ pub struct ReadWait {
     loading: usize,
     /// Whether its partitions and a timer know of it.
     waits: bool,
+    /// Something that it lacked has come: it must look again.
+    stale: bool,
 }
 
 /// Bytes of a segment that are being read.
@@ -127,7 +130,10 @@ enum Cut {
     /// No batch that may be given.
     Nothing,
     /// The batch wanted begins at `at` and needs so many bytes.
-    Further { at: u64, size: usize },
+    Further {
+        at: u64,
+        size: usize,
+    },
     Bad(Corrupt),
 }
 
@@ -135,13 +141,15 @@ enum Cut {
 enum Look {
     Done(ReadData),
     Load(Box<Window>, ReadData),
+    /// The index of this closed segment is needed first.
+    Index(Offset),
 }
 
 impl Engine {
     pub fn read(&mut self, t: &mut Turn<'_>, from: ShardId, ticket: u64, read: Read) {
         let results = read.parts.iter().map(|_| None).collect();
         let windows = read.parts.iter().map(|_| None).collect();
-        let id = self.reads.insert(ReadWait { from, ticket, read, results, windows, loading: 0, waits: false });
+        let id = self.reads.insert(ReadWait { from, ticket, read, results, windows, loading: 0, waits: false, stale: false });
         self.look(t, id);
     }
 
@@ -150,7 +158,7 @@ impl Engine {
         let Some(mut wait) = self.reads.remove(id) else { return };
         let mut left = wait.read.max_bytes;
         let mut any = false;
-        let mut scripts = Vec::new();
+        let (mut scripts, mut indexes) = (Vec::new(), Vec::new());
         for index in 0..wait.read.parts.len() {
             let part = wait.read.parts[index];
             let looked = match self.partitions.get(&part.partition) {
@@ -172,11 +180,20 @@ impl Engine {
                     wait.windows[index] = Some(*window);
                     Ok(data)
                 }
+                Ok(Look::Index(segment)) => {
+                    any = true;
+                    indexes.push((part.partition, segment));
+                    Ok(ReadData::default())
+                }
                 Err(error) => Err(error),
             });
         }
-        wait.loading = scripts.len();
+        wait.loading = scripts.len() + indexes.len();
         let id = self.reads.insert(wait);
+        for (partition, segment) in indexes {
+            let Some(path) = self.partitions.get(&partition).map(|partition| partition.store.index_path(segment)) else { continue };
+            self.read_index(t, partition, segment, path, Then::Read(id));
+        }
         for (part, steps) in scripts {
             self.scripts.start(t.driver, steps, Finish::ColdRead { read: id, part });
         }
@@ -187,6 +204,9 @@ impl Engine {
         let Some(wait) = self.reads.get_mut(id) else { return };
         if wait.loading > 0 {
             return;
+        }
+        if std::mem::take(&mut wait.stale) {
+            return self.look(t, id);
         }
         let mut bytes = 0;
         let mut enough = wait.read.deadline <= t.now || wait.read.min_bytes == 0 || wait.read.parts.is_empty();
@@ -256,7 +276,7 @@ impl Engine {
     }
 
     /// The submitter has enough from elsewhere.
-    pub fn stop_waiting(&mut self, from: ShardId, ticket: u64) {
+    pub fn stop_waiting(&mut self, _t: &mut Turn<'_>, from: ShardId, ticket: u64) {
         for id in self.reads.find(|wait| wait.from == from && wait.ticket == ticket) {
             match self.reads.get_mut(id) {
                 Some(wait) if wait.loading > 0 => wait.read.min_bytes = 0,
@@ -310,6 +330,14 @@ impl Engine {
         self.answer_or_wait(t, id);
     }
 
+    /// An index that a read needed is there: it looks again when nothing else is under way.
+    pub fn index_ready_for_read(&mut self, t: &mut Turn<'_>, id: WaitId) {
+        let Some(wait) = self.reads.get_mut(id) else { return };
+        wait.loading -= 1;
+        wait.stale = true;
+        self.answer_or_wait(t, id);
+    }
+
     /// A coordinator that loads its log asks for its next bytes.
     pub fn read_for_coordinator(&mut self, t: &mut Turn<'_>, id: PartitionId, from: Offset, to: Offset) {
         let Some(partition) = self.partitions.get(&id) else { return };
@@ -322,6 +350,10 @@ impl Engine {
             Look::Load(window, _) => {
                 let steps = window.steps(&self.pool);
                 self.scripts.start(t.driver, steps, Finish::CoordinatorRead { partition: id, window: *window });
+            }
+            Look::Index(segment) => {
+                let path = partition.store.index_path(segment);
+                self.read_index(t, id, segment, path, Then::Coordinator);
             }
         }
     }
@@ -410,14 +442,20 @@ fn fetch(partition: &Partition, part: &ReadPart, bound: Offset, max_bytes: usize
         data.batches = batches;
         return Look::Done(data);
     }
-    let Some(found) = partition.locate(part.offset) else { return Look::Done(data) };
-    let len = max_bytes.clamp(WINDOW_BYTES.min(max_bytes.max(BLOCK)), WINDOW_BYTES_MAX).min((found.bytes - found.place) as usize);
+    let (segment, place) = match partition.store.for_offset(part.offset) {
+        Lookup::Place { segment, place, .. } => (segment, place),
+        Lookup::NeedsIndex { segment } => return Look::Index(segment),
+        // What is above the segments is in memory, and below them nothing is kept.
+        Lookup::Above | Lookup::Below => return Look::Done(data),
+    };
+    let Some(summary) = partition.store.summary(segment) else { return Look::Done(data) };
+    let len = max_bytes.clamp(WINDOW_BYTES, WINDOW_BYTES_MAX).min((summary.bytes - place) as usize);
     let window = Window {
-        path: found.path,
-        place: found.place,
+        path: partition.store.segment_path(segment),
+        place,
         len: len.max(HEADER_BYTES),
         from: part.offset,
-        bound: bound.min(found.end),
+        bound: bound.min(summary.end),
         max_bytes,
         first_whole,
     };

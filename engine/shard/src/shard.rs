@@ -21,8 +21,8 @@ use crate::token::{self, Purpose};
 use crate::waits::WaitId;
 use millrace_base::clock::Nanos;
 use millrace_base::ids::ShardId;
-use std::collections::BTreeMap;
 use millrace_io::{Completion, Driver, IoError, Listener, Memory, Wait};
+use std::collections::BTreeMap;
 
 /// Lane messages handled in one turn.
 const MESSAGES_PER_TURN: usize = 1024;
@@ -262,9 +262,10 @@ impl Shard {
             match inward {
                 Inward::Request { from, ticket, request: Request::Connection(moved) } => {
                     self.engine.routes.reply(from, ticket, Reply::Done);
-                    let (front, index) = self.listeners[moved.detached.listener];
-                    let connection = self.net.attach(&mut *self.driver, moved.detached, now);
-                    self.with_front(front, now, |front, cx| front.arrived(cx, connection, index, moved.state));
+                    let crate::api::Moved { detached, state } = *moved;
+                    let (front, index) = self.listeners[detached.listener];
+                    let connection = self.net.attach(&mut *self.driver, detached, now);
+                    self.with_front(front, now, |front, cx| front.arrived(cx, connection, index, state));
                     self.frames(connection, now);
                 }
                 Inward::Request { from, ticket, request: Request::Open } => {

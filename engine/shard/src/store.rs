@@ -123,7 +123,11 @@ impl Store {
     /// Whether the newest segment holds something and is older than `segment.ms`.
     pub fn is_old(&self, config: &TopicConfig, now: WallMs) -> bool {
         // Jitter spreads the rolls of many partitions: a part of it, fixed for each segment.
-        let jitter = if config.segment_jitter_ms > 0 { (self.newest.base.wrapping_mul(0x9e37_79b9) & 0xffff) * config.segment_jitter_ms / 0x10000 } else { 0 };
+        let jitter = if config.segment_jitter_ms > 0 {
+            (self.newest.base.wrapping_mul(0x9e37_79b9) & 0xffff) * config.segment_jitter_ms / 0x10000
+        } else {
+            0
+        };
         self.newest.bytes > 0 && now.saturating_sub(self.newest_since) >= config.segment_ms.saturating_sub(jitter)
     }
 

@@ -16,7 +16,8 @@ use millrace_base::clock::Nanos;
 use millrace_base::ids::{PartitionId, ShardId, Uuid};
 use millrace_base::offset::Offset;
 use millrace_log::journal::Urgency;
-use millrace_state::groups::{Effect, Groups, Now, Record, Request, Settings, WriteError};
+use millrace_state::groups::records::Record;
+use millrace_state::groups::{Effect, Groups, Now, Request, Settings, WriteError};
 use std::collections::BTreeMap;
 
 /// Bytes of one batch that a coordinator writes, at most; a record that is larger stands alone.
