@@ -140,25 +140,14 @@ impl Segments {
         let late = |summary: &&Summary| summary.end > from && summary.bytes > 0 && summary.max_timestamp >= timestamp;
         let Some(summary) = self.all().find(late) else { return Lookup::Above };
         let in_index = |index: &Index| {
-            let entry = index.for_time(timestamp).copied();
-            let start = index.for_offset(from).copied();
-            let entry = entry.max_by_key_place(start);
+            let starts = [index.for_time(timestamp), index.for_offset(from)];
+            let entry = starts.into_iter().flatten().max_by_key(|entry| entry.place).copied();
             Lookup::Place { segment: summary.base, place: entry.map_or(0, |entry| u64::from(entry.place)), entry }
         };
         if summary.base == self.active.summary().base {
             return in_index(&self.active);
         }
         cached(summary.base).map_or(Lookup::NeedsIndex { segment: summary.base }, in_index)
-    }
-}
-
-trait LaterPlace: Sized {
-    fn max_by_key_place(self, other: Self) -> Self;
-}
-
-impl LaterPlace for Option<Entry> {
-    fn max_by_key_place(self, other: Self) -> Self {
-        std::cmp::max_by_key(self, other, |entry| entry.map(|entry| entry.place))
     }
 }
 

@@ -1,3 +1,5 @@
+//! What the fold of a partition's records promises, and what it refuses.
+
 use super::*;
 use crate::index::Index;
 use crate::producers::Producers;

@@ -1,3 +1,5 @@
+//! What the index promises: places for offsets and times, and that no changed byte goes unnoticed.
+
 use super::*;
 use crate::walk::tests::batch;
 use millrace_base::prng::Prng;

@@ -1,3 +1,5 @@
+//! What a partition's state promises: it reads back, in the journal or from its file, and checkpoints add up to it.
+
 use super::*;
 use crate::walk::{self, tests::batch};
 use millrace_base::batch::{Header, place};

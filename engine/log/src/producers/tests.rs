@@ -1,3 +1,5 @@
+//! What a partition promises its idempotent producers, over truncations and restarts.
+
 use super::*;
 use millrace_base::prng::Prng;
 

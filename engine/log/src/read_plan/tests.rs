@@ -1,3 +1,5 @@
+//! Plans and trims against an oracle that walks the whole log.
+
 use super::*;
 use crate::walk::tests::batch;
 use millrace_base::prng::Prng;
