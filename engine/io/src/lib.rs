@@ -7,6 +7,7 @@
 
 pub mod driver;
 pub mod memory;
+pub mod process;
 pub mod system;
 
 mod table;
