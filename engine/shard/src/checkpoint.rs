@@ -14,7 +14,7 @@ use crate::engine::{Engine, Turn};
 use crate::lifecycle::Finish;
 use crate::partition::Partition;
 use crate::script::{Handle, Outcome, Step};
-use crate::store::WRITE_BYTES_MAX;
+use crate::store::{WRITE_BYTES_MAX, Write};
 use crate::tail::Piece;
 use millrace_base::ids::PartitionId;
 use millrace_base::offset::Offset;
@@ -22,6 +22,7 @@ use millrace_io::{IoError, OpenHow, Slice};
 use millrace_log::journal::{NoRoom, PayloadRange, Record, Urgency};
 use millrace_log::partition_state::{Checkpoint, Large, LargeAt, PartitionState};
 use millrace_log::paths;
+use std::time::Duration;
 
 /// Pending bytes from which a partition is checkpointed rather than carried.
 const CARRY_BYTES_MAX: usize = 16 << 10;
@@ -32,11 +33,21 @@ const CHECKPOINTS_MAX: usize = 2;
 /// Pending bytes of a partition from which it is checkpointed without pressure: larger writes cost less.
 const EAGER_BYTES: usize = 4 << 20;
 
+/// How often the journals' fill is looked at.
+const RELIEF_PAUSE: Duration = Duration::from_micros(500);
+
+/// Journal files in use from which on the oldest is relieved, however many are free.
+const FILES_USED_MAX: usize = 8;
+
 const NOWHERE: PayloadRange = PayloadRange { start: 0, len: 0 };
 
 impl Engine {
     /// Starts the work that the journals' fill asks for.
     pub fn relieve_journals(&mut self, t: &mut Turn<'_>) {
+        if self.relief_at > t.now {
+            return;
+        }
+        self.relief_at = t.now + RELIEF_PAUSE;
         for index in 0..self.directories.len() {
             if self.directories[index].is_failed() {
                 continue;
@@ -49,8 +60,8 @@ impl Engine {
     fn relieve(&mut self, t: &mut Turn<'_>, index: usize) {
         let pressure = self.directories[index].journal().pressure();
         let (used, free) = pressure.files;
-        // Two files are in use at the least; from then on the oldest is worked on so that it is free before it is needed.
-        let pressed = used > 2 && (free == 0 || used > free + 1) || used > 4;
+        // The oldest file is worked on while others are free still, so that it is free before it is needed.
+        let pressed = used > free.max(1) || used > FILES_USED_MAX;
         let Some((_, last)) = pressure.oldest_file.filter(|_| pressed) else { return };
         let holds = |p: &Partition| usize::from(p.directory) == index && p.oldest_sequence() <= last;
         let holders: Vec<PartitionId> = self.partitions.values().filter(|p| holds(p)).map(|p| p.id).collect();
@@ -131,16 +142,16 @@ impl Engine {
             }
         };
         let write = partition.store.plan(&slices, &pool);
-        steps.push(Step::Write { file, place: write.place, from: write.bytes });
+        steps.push(Step::Write { file, place: write.place, from: write.bytes.clone() });
         steps.push(Step::Sync(file));
         steps.extend(synced_folders.into_iter().map(Step::SyncDirectory));
         partition.busy = true;
         self.checkpoints += 1;
-        self.scripts.start(t.driver, steps, Finish::Checkpoint(id));
+        self.scripts.start(t.driver, steps, Finish::Checkpoint(id, write));
     }
 
     /// The batches are durable in the segment: that is stated.
-    pub fn checkpoint_written(&mut self, t: &mut Turn<'_>, id: PartitionId, result: Result<Outcome, IoError>) {
+    pub fn checkpoint_written(&mut self, t: &mut Turn<'_>, id: PartitionId, write: Write, result: Result<Outcome, IoError>) {
         self.checkpoints -= 1;
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         let directory = usize::from(partition.directory);
@@ -148,6 +159,15 @@ impl Engine {
             Ok(outcome) => {
                 partition.store.has_folder = true;
                 partition.store.file = partition.store.file.or(outcome.opened.first().copied());
+                self.directories[directory].full = false;
+            }
+            // The batches are safe in the journal: the same write is tried again until there is room, and produce is refused meanwhile.
+            Err(error) if error.is_full() => {
+                if !std::mem::replace(&mut self.directories[directory].full, true) {
+                    log::error!("data directory {} is full: produce is refused until there is room", self.directories[directory].path.display());
+                }
+                partition.store.unwritten = Some(write);
+                return;
             }
             Err(error) => {
                 let reason = format!("a checkpoint of {} failed: {error}", partition.folder.display());
@@ -156,6 +176,27 @@ impl Engine {
         }
         if self.state_checkpoint(t, id).is_err() {
             self.fail_directory(t, directory, "the journal has no room left to state a checkpoint; its reserve is spent".to_owned());
+        }
+    }
+
+    /// Tries the writes again that a full disk refused.
+    pub fn retry_unwritten(&mut self, t: &mut Turn<'_>) {
+        let waiting: Vec<PartitionId> = self.partitions.values().filter(|p| p.store.unwritten.is_some()).map(|p| p.id).collect();
+        for id in waiting {
+            let Some(partition) = self.partitions.get_mut(&id) else { continue };
+            let Some(write) = partition.store.unwritten.take() else { continue };
+            let path = partition.store.segment_path(partition.store.active());
+            let mut steps: Vec<Step> = partition.store.file.take().map(|file| Step::Close(Handle::Open(file))).into_iter().collect();
+            steps.extend(partition.folder.parent().map(|topic| Step::MakeDirectory(topic.to_owned())));
+            steps.extend([
+                Step::MakeDirectory(partition.folder.clone()),
+                Step::Open { path, how: OpenHow { write: true, create: true, exclusive: false, direct: true } },
+                Step::Write { file: Handle::Nth(0), place: write.place, from: write.bytes.clone() },
+                Step::Sync(Handle::Nth(0)),
+            ]);
+            steps.extend(partition.folder.ancestors().take(3).map(|folder| Step::SyncDirectory(folder.to_owned())));
+            self.checkpoints += 1;
+            self.scripts.start(t.driver, steps, Finish::Checkpoint(id, write));
         }
     }
 
@@ -231,7 +272,11 @@ impl Engine {
     pub fn segment_closed(&mut self, t: &mut Turn<'_>, id: PartitionId, result: Result<Outcome, IoError>) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.busy = false;
-        if let Err(error) = result {
+        if let Err(error) = result.as_ref()
+            && error.is_full()
+        {
+            log::warn!("the index of a segment in {} cannot be written: {error}; it is made again at a start", partition.folder.display());
+        } else if let Err(error) = result {
             let directory = usize::from(partition.directory);
             let reason = format!("closing a segment of {} failed: {error}", partition.folder.display());
             return self.fail_directory(t, directory, reason);

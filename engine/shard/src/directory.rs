@@ -205,7 +205,4 @@ impl Directory {
         self.journal.file_added(slot);
     }
 
-    pub fn files(&self) -> impl Iterator<Item = File> + '_ {
-        self.files.values().copied()
-    }
 }

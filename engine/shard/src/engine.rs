@@ -78,6 +78,8 @@ pub struct Engine {
     pub retention_at: Nanos,
     /// A directory that had no room is not tried again before.
     pub full_until: Nanos,
+    /// The journals' fill is not looked at before.
+    pub relief_at: Nanos,
     /// The controller's shard has told all shards to open.
     pub open_sent: bool,
     /// Whether connections are accepted.

@@ -36,7 +36,7 @@ pub const TIMING: Timing = Timing { heartbeat_ms: 100, election_ms: 1000 };
 /// What a script was for.
 pub enum Finish {
     /// The segment writes of a partition's checkpoint.
-    Checkpoint(PartitionId),
+    Checkpoint(PartitionId, crate::store::Write),
     /// A closed segment was cut to size and its index written.
     Closed(PartitionId),
     /// Bytes of a segment for a search by time.
@@ -273,7 +273,7 @@ impl Engine {
     /// A script's end.
     pub fn finished(&mut self, t: &mut Turn<'_>, finish: Finish, result: Result<Outcome, IoError>) {
         match finish {
-            Finish::Checkpoint(id) => self.checkpoint_written(t, id, result),
+            Finish::Checkpoint(id, write) => self.checkpoint_written(t, id, write, result),
             Finish::Closed(id) => self.segment_closed(t, id, result),
             Finish::ColdRead { read, part } => self.cold_read(t, read, part, result),
             Finish::TimeSearch { query, part } => self.search_read(t, query, part, result),
@@ -340,7 +340,7 @@ impl Engine {
         let writable = self.partitions.get(&META_PARTITION).is_some_and(|partition| partition.is_writable());
         let appended = if writable { self.append_batch(t, META_PARTITION, &bytes, header, None, Urgency::Reserved).ok() } else { None };
         match appended {
-            Some((_, end)) => controller.appended(end),
+            Some(_) => controller.appended(),
             None => controller.refused("the log of replica set 0 takes no writes now: its data directory is full or failed".to_owned()),
         }
     }

@@ -256,11 +256,6 @@ impl Engine {
         }
         self.answer_produce(id);
     }
-
-    /// Whether memory or journal is so short that fronts should read less.
-    pub fn is_pressed(&self) -> bool {
-        !self.stalled.is_empty()
-    }
 }
 
 /// What the topic's settings say of a batch.

@@ -30,7 +30,6 @@ pub struct Write {
     pub place: u64,
     /// Whole blocks.
     pub bytes: Slice,
-    pub end: Offset,
 }
 
 /// See the module's head.
@@ -54,6 +53,8 @@ pub struct Store {
     pub stated: (Offset, u64),
     /// The state file that the journal names.
     pub state_file: Option<state_file::Name>,
+    /// A planned write that a full disk refused.
+    pub unwritten: Option<Write>,
 }
 
 impl Store {
@@ -70,6 +71,7 @@ impl Store {
             newest_since: 0,
             stated: (base, 0),
             state_file: None,
+            unwritten: None,
         }
     }
 
@@ -90,6 +92,7 @@ impl Store {
             newest_since: now,
             stated: (active.base, active.bytes),
             state_file: None,
+            unwritten: None,
         }
     }
 
@@ -167,8 +170,7 @@ impl Store {
         }
         memory[total..].fill(0);
         self.part = memory[total / BLOCK * BLOCK..total].to_vec();
-        let end = index.summary().end;
-        Write { place, bytes: space.freeze(padded), end }
+        Write { place, bytes: space.freeze(padded) }
     }
 
     /// Whether everything before the next stated segment is written, so that the active one can be closed.

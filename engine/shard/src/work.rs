@@ -66,6 +66,7 @@ impl Engine {
             register: Some(boot.register),
             retention_at: t.now,
             full_until: Nanos(0),
+            relief_at: Nanos(0),
             open_sent: false,
             is_open: false,
             stopping: false,
@@ -234,7 +235,6 @@ impl Engine {
         self.write_journals(t);
         self.write_statements(t);
         self.send_leadership();
-        self.evict();
     }
 
     fn write_statements(&mut self, t: &mut Turn<'_>) {
@@ -292,12 +292,11 @@ impl Engine {
     /// Called a few times a second.
     pub fn keep_house(&mut self, t: &mut Turn<'_>) {
         self.time_out_produces(t.now);
-        for directory in &mut self.directories {
-            if directory.full && self.full_until <= t.now {
-                directory.full = false;
-                self.full_until = t.now.plus_ms(FULL_RETRY_MS);
-            }
+        if self.full_until <= t.now {
+            self.full_until = t.now.plus_ms(FULL_RETRY_MS);
+            self.retry_unwritten(t);
         }
+        self.evict();
         if self.retention_at <= t.now {
             self.retention_at = t.now.plus_ms(self.settings.log_retention_check_interval_ms);
             self.apply_retention(t);

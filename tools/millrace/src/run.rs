@@ -63,7 +63,7 @@ pub fn start(settings: Settings) -> Result<(), Failure> {
     let mut doorbells: Vec<Option<Doorbell>> = (0..shards).map(|_| None).collect();
     for here in 0..shards {
         let core = settings.shard_pin_enable.then(|| cores[usize::from(here) % cores.len()]);
-        let wanted = if here == 0 { resolve(&listeners)? } else { bound.clone() };
+        let wanted = if here == 0 { free_addresses(&listeners)? } else { bound.clone() };
         let (join, joined) = channel();
         joins.push(join);
         threads.push(spawn(here, core, wanted, news.clone(), joined, Arc::clone(&stop), settings.clone())?);
@@ -148,6 +148,18 @@ fn resolve(listeners: &[Listener]) -> Result<Vec<SocketAddr>, Failure> {
         address.ok_or_else(|| Failure::Run(format!("listener {}: {host} is no address of this machine; see the setting listeners", listener.name)))
     };
     listeners.iter().map(one).collect()
+}
+
+/// The addresses to bind, none of which anyone else listens on. Shards share their ports, so that the system would let another broker of
+/// this user share them too.
+fn free_addresses(listeners: &[Listener]) -> Result<Vec<SocketAddr>, Failure> {
+    let addresses = resolve(listeners)?;
+    for address in &addresses {
+        std::net::TcpListener::bind(address).map_err(|error| {
+            Failure::Run(format!("cannot listen on {address}: {error}; choose another port with --kafka-addr or the setting listeners"))
+        })?;
+    }
+    Ok(addresses)
 }
 
 fn boot_node(disk: &mut BlockingDisk, settings: &Settings, shards: u16, advertised: &[Advertised]) -> Result<Boot, Failure> {
