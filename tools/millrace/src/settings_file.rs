@@ -189,4 +189,22 @@ mod tests {
         }
         assert_eq!(parse("f", &text), Ok(Vec::new()));
     }
+
+    #[test]
+    fn the_sample_in_testdata_is_what_the_table_says() {
+        let written = include_str!("../../../testdata/settings/sample.yaml");
+        assert!(written == sample(), "write it anew: millrace settings --sample > testdata/settings/sample.yaml");
+    }
+
+    #[test]
+    fn every_spelling_of_a_settings_file_is_understood() {
+        let given = parse("node.yaml", include_str!("../../../testdata/settings/node.yaml")).expect("a settings file");
+        let settings = Settings::new(given).expect("allowed settings");
+        assert_eq!((settings.node_id, settings.broker_rack.as_deref(), &settings.cluster_id), (3, Some("rack-a"), &None));
+        assert_eq!(settings.log_dirs, ["/var/lib/millrace/a", "/var/lib/millrace/b"]);
+        assert_eq!((settings.log_segment_bytes, settings.auto_create_topics_enable), (64 << 20, false));
+        let listeners = millrace_edge::listener::listeners(&settings).expect("allowed listeners");
+        let shown: Vec<String> = listeners.iter().map(|l| format!("{} {} {}", l.name, l.bind, l.advertised)).collect();
+        assert_eq!(shown, ["INTERNAL 127.0.0.1:9093 127.0.0.1:9093", "EXTERNAL [::]:9092 broker-3.example.org:9092"]);
+    }
 }
