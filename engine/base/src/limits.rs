@@ -6,8 +6,8 @@ pub const BLOCK: usize = 4096;
 /// The largest request frame, Kafka's `socket.request.max.bytes`.
 pub const FRAME_BYTES_MAX: usize = 104_857_600;
 
-/// The largest batch that a topic may be set to accept.
-pub const BATCH_BYTES_MAX: usize = 32 << 20;
+/// The largest batch that a topic may be set to accept: one journal entry holds it whole.
+pub const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// Sequences remembered per producer and partition (Kafka's clients keep at most five requests in flight).
 pub const PRODUCER_BATCHES: usize = 5;

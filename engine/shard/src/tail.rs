@@ -1,0 +1,214 @@
+//! The newest batches of one partition, in memory: slices of the journal entries in which they were written.
+//!
+//! 1. Every sealed entry brings a piece: whole batches back to back.
+//! 2. Pieces at or above the checkpointed offset are the only copy outside the journal and stay; those below are a cache and may go.
+//! 3. A read that begins at or above the first piece is served from here without a copy.
+//!
+//! Invariants: pieces are in order without gaps; first <= checkpointed <= end.
+//! Knows nothing of commit or of who reads.
+
+use millrace_base::offset::Offset;
+use millrace_io::Slice;
+use millrace_log::walk;
+use std::collections::VecDeque;
+
+/// Batches of one journal entry.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    pub base: Offset,
+    pub end: Offset,
+    pub bytes: Slice,
+    /// The journal entry that holds them.
+    pub sequence: u64,
+}
+
+#[derive(Debug)]
+pub struct Tail {
+    pieces: VecDeque<Piece>,
+    checkpointed: Offset,
+    end: Offset,
+    pending_bytes: usize,
+}
+
+impl Tail {
+    /// An empty tail of a log that is checkpointed up to its end.
+    pub fn new(end: Offset) -> Tail {
+        Tail { pieces: VecDeque::new(), checkpointed: end, end, pending_bytes: 0 }
+    }
+
+    /// The first offset that can be read from memory.
+    pub fn first(&self) -> Offset {
+        self.pieces.front().map_or(self.end, |piece| piece.base)
+    }
+
+    pub fn end(&self) -> Offset {
+        self.end
+    }
+
+    /// Everything below is in segments.
+    pub fn checkpointed(&self) -> Offset {
+        self.checkpointed
+    }
+
+    /// Bytes that are in the journal only.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// The first journal entry that still holds bytes which no segment has.
+    pub fn oldest_sequence(&self) -> Option<u64> {
+        self.pending().next().map(|piece| piece.sequence)
+    }
+
+    pub fn push(&mut self, piece: Piece) {
+        assert_eq!(piece.base, self.end);
+        assert!(piece.base < piece.end);
+        self.pending_bytes += piece.bytes.len();
+        self.end = piece.end;
+        self.pieces.push_back(piece);
+    }
+
+    /// Pieces that are in the journal only, in order.
+    pub fn pending(&self) -> impl Iterator<Item = &Piece> {
+        let from = self.pieces.partition_point(|piece| piece.end <= self.checkpointed);
+        self.pieces.range(from..)
+    }
+
+    /// Batches below `end` are durable in segments. `end` is where a piece ends.
+    pub fn checkpoint(&mut self, end: Offset) {
+        self.checkpointed = self.checkpointed.max(end);
+        self.pending_bytes = self.pending().map(|piece| piece.bytes.len()).sum();
+    }
+
+    /// Pieces were written again into a later journal entry: the same offsets, other memory.
+    pub fn carry(&mut self, piece: Piece) {
+        if let Some(index) = self.pieces.iter().position(|old| old.base == piece.base && old.end == piece.end) {
+            self.pieces[index] = piece;
+        }
+    }
+
+    /// Drops cached pieces from the front while more than `keep` bytes of memory are held here; gives the bytes dropped.
+    pub fn evict(&mut self, keep: usize) -> usize {
+        let mut held: usize = self.pieces.iter().map(|piece| piece.bytes.len()).sum();
+        let before = held;
+        while held > keep && self.pieces.front().is_some_and(|piece| piece.end <= self.checkpointed) {
+            held -= self.pieces.pop_front().map_or(0, |piece| piece.bytes.len());
+        }
+        before - held
+    }
+
+    /// Whole batches from the one that holds `from` on, while they end at or before `bound` and fit `max_bytes`; the first comes whatever
+    /// its size if `first_whole`. None: `from` is not in memory.
+    pub fn read(&self, from: Offset, bound: Offset, max_bytes: usize, first_whole: bool) -> Option<Vec<Slice>> {
+        if from < self.first() {
+            return None;
+        }
+        let mut taken = Vec::new();
+        let mut left = max_bytes;
+        let start = self.pieces.partition_point(|piece| piece.end <= from);
+        for piece in self.pieces.range(start..) {
+            if piece.base >= bound {
+                break;
+            }
+            let is_first = taken.is_empty() && first_whole;
+            if piece.base >= from && piece.end <= bound && piece.bytes.len() <= left {
+                left -= piece.bytes.len();
+                taken.push(piece.bytes.clone());
+                continue;
+            }
+            let range = cut(&piece.bytes, from, bound, left, is_first);
+            if !range.is_empty() {
+                taken.push(piece.bytes.sub(range));
+            }
+            if piece.end > bound || piece.base >= from || taken.is_empty() {
+                // Cut short: nothing behind it fits, unless only its front was left out.
+                break;
+            }
+            let last = taken.last().map_or(0, |slice| slice.len());
+            left = left.saturating_sub(last);
+        }
+        Some(taken)
+    }
+}
+
+/// The range of whole batches in `bytes` that hold offsets >= `from`, end at or before `bound`, and fit `max_bytes`.
+fn cut(bytes: &[u8], from: Offset, bound: Offset, max_bytes: usize, first_whole: bool) -> std::ops::Range<usize> {
+    let (mut start, mut end) = (None, 0);
+    for found in walk::batches(bytes) {
+        let found = found.expect("what was appended was checked");
+        let next = found.header.next_offset();
+        if next <= from {
+            continue;
+        }
+        let begin = *start.get_or_insert(found.place);
+        let is_first = begin == found.place && first_whole;
+        let fits = found.place + found.header.size - begin <= max_bytes;
+        if next > bound || !(fits || is_first) {
+            break;
+        }
+        end = found.place + found.header.size;
+    }
+    let start = start.unwrap_or(0);
+    if end <= start { 0..0 } else { start..end }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_base::batch::{Builder, patch};
+    use millrace_io::Pool;
+
+    fn piece(pool: &Pool, base: Offset, batches: usize, records: usize) -> Piece {
+        let mut bytes = Vec::new();
+        for batch in 0..batches {
+            let mut builder = Builder::new(0);
+            (0..records).for_each(|_| builder.push(0, None, Some(b"value")));
+            let mut one = builder.finish();
+            patch(&mut one, base + (batch * records) as i64, 1);
+            bytes.extend(one);
+        }
+        let slice = pool.take(bytes.len()).push(&bytes);
+        Piece { base, end: base + (batches * records) as i64, bytes: slice, sequence: base as u64 }
+    }
+
+    fn offsets(slices: &[Slice]) -> Vec<Offset> {
+        let all: Vec<u8> = slices.iter().flat_map(|s| s.to_vec()).collect();
+        walk::batches(&all).map(|b| b.unwrap().header.base_offset).collect()
+    }
+
+    #[test]
+    fn reads_give_whole_batches_within_bounds() {
+        let pool = Pool::new(1 << 20);
+        let mut tail = Tail::new(10);
+        for base in [10, 20, 30] {
+            tail.push(piece(&pool, base, 2, 5));
+        }
+        let size = tail.pieces[0].bytes.len() / 2;
+        let read = |from, bound, max, whole| tail.read(from, bound, max, whole).map(|s| offsets(&s));
+        assert_eq!(read(9, 40, 1 << 20, true), None);
+        assert_eq!(read(10, 40, 1 << 20, true), Some(vec![10, 15, 20, 25, 30, 35]));
+        assert_eq!(read(17, 40, 1 << 20, true), Some(vec![15, 20, 25, 30, 35]));
+        assert_eq!(read(17, 25, 1 << 20, true), Some(vec![15, 20]));
+        assert_eq!(read(17, 40, 2 * size, true), Some(vec![15, 20]));
+        assert_eq!(read(12, 40, 3 * size, true), Some(vec![10, 15, 20]));
+        assert_eq!(read(10, 40, 1, true), Some(vec![10]));
+        assert_eq!(read(10, 40, 1, false), Some(vec![]));
+        assert_eq!(read(40, 40, 1 << 20, true), Some(vec![]));
+        assert_eq!(read(10, 12, 1 << 20, true), Some(vec![]));
+    }
+
+    #[test]
+    fn only_what_is_checkpointed_is_evicted() {
+        let pool = Pool::new(1 << 20);
+        let mut tail = Tail::new(0);
+        for base in [0, 5, 10] {
+            tail.push(piece(&pool, base, 1, 5));
+        }
+        assert_eq!(tail.evict(0), 0);
+        tail.checkpoint(10);
+        assert_eq!(tail.oldest_sequence(), Some(10));
+        assert!(tail.evict(0) > 0);
+        assert_eq!((tail.first(), tail.end(), tail.checkpointed()), (10, 15, 10));
+        assert_eq!(tail.read(5, 15, 100, true).map(|s| s.len()), None);
+    }
+}
