@@ -1,0 +1,516 @@
+//! Fetch.
+//!
+//! v4 isolation level; v5 log start; v7 sessions (KIP-227); v9 leader epochs; v10 zstd allowed; v11 rack; v12 last fetched epoch and diverging
+//! epoch; v13 topic ids; v15 replica state as a tag; v16 leader hints; v17 directory ids; v18 high watermark. Consumers only: nothing
+//! here is replicated by Fetch, and whoever says that it is a replica is answered like a consumer.
+//!
+//! 1. The session says which partitions are meant, and in which order ([`crate::fetch_session`]).
+//! 2. Partitions that do not exist have their error at once; the others are read by the shards that own them.
+//! 3. All on one shard: one read that waits there for `min_bytes` or the deadline.
+//!    On several: first what is there at once; if that is too little, each waits, and the first that has something stops the others.
+//! 4. The answer keeps the request's order and the limits; its first batch comes whole. Records are lent, never copied.
+//!
+//! Until transactions land a read of committed records has an empty list of aborted ones.
+
+use std::collections::BTreeMap;
+
+use millrace_base::batch::{LENGTH_OVERHEAD, place};
+use millrace_base::clock::Nanos;
+use millrace_base::ids::{NodeId, ShardId, Uuid};
+use millrace_io::Slice;
+use millrace_shard::api::{Read, ReadData, ReadError, ReadPart, Reply, Request};
+
+use crate::call::{Answer, Asked, Call, Outcome, PARTS_MAX, Pending, token};
+use crate::errors;
+use crate::fetch_session::{Ask, Kind, PartKey, Shown, TopicKey, Wanted};
+use crate::listener::NodeAddress;
+use crate::wire::errors::ErrorCode;
+use crate::wire::fetch_response::{self, CurrentLeader, EpochEnd, FetchResponse, FetchedPartition, FetchedTopic, NodeEndpoint};
+use crate::wire::requests::FetchRequest;
+
+const ZSTD: u8 = 4;
+
+/// The part number of StopWaiting, whose answer nobody reads.
+const STOP_PART: u32 = PARTS_MAX - 1;
+
+/// One partition of the fetch.
+struct Entry {
+    key: PartKey,
+    wanted: Wanted,
+    result: EntryResult,
+}
+
+enum EntryResult {
+    Refused(ErrorCode),
+    /// Asked of a shard.
+    Missing,
+    Read(Result<ReadData, ReadError>),
+}
+
+/// The partitions that one shard owns.
+struct ShardRead {
+    shard: ShardId,
+    entries: Vec<usize>,
+    parts: Vec<ReadPart>,
+    /// Bytes that it had when asked without waiting.
+    bytes: usize,
+    is_asked: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Several shards say what they have.
+    Look,
+    /// Reads wait; the first to come back stops the others.
+    Wait,
+}
+
+struct Fetching {
+    asked: Asked,
+    kind: Kind,
+    entries: Vec<Entry>,
+    shards: Vec<ShardRead>,
+    phase: Phase,
+    max_bytes: usize,
+    min_bytes: usize,
+    deadline: Nanos,
+    committed_only: bool,
+}
+
+pub fn handle(call: &mut Call<'_, '_>, request: FetchRequest<'_>) -> Outcome {
+    let now = call.now();
+    let begun = match call.shared.sessions.begin(ask(&request, call.version()), now) {
+        Ok(begun) => begun,
+        Err(code) => return Outcome::Done(refuse(call.asked, code)),
+    };
+    let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0).min(call.settings().fetch_max_bytes as usize);
+    let mut entries = Vec::with_capacity(begun.parts.len());
+    let mut by_shard: BTreeMap<ShardId, (Vec<usize>, Vec<ReadPart>)> = BTreeMap::new();
+    for (key, wanted) in begun.parts {
+        let result = match key.topic.as_ref().partition(call.meta(), key.index) {
+            Err(code) => EntryResult::Refused(code),
+            Ok(_) if wanted.offset < 0 => EntryResult::Refused(ErrorCode::OffsetOutOfRange),
+            Ok(partition) => {
+                let (indexes, parts) = by_shard.entry(call.owner_of(partition)).or_default();
+                indexes.push(entries.len());
+                parts.push(ReadPart {
+                    partition,
+                    offset: wanted.offset,
+                    max_bytes: usize::try_from(wanted.max_bytes).unwrap_or(0),
+                    current_epoch: wanted.current_epoch,
+                    last_read_epoch: wanted.last_read_epoch,
+                });
+                EntryResult::Missing
+            }
+        };
+        entries.push(Entry { key, wanted, result });
+    }
+    let shard_read =
+        |(shard, (entries, parts)): (ShardId, (Vec<usize>, Vec<ReadPart>))| ShardRead { shard, entries, parts, bytes: 0, is_asked: false };
+    let fetching = Fetching {
+        asked: call.asked,
+        kind: begun.kind,
+        entries,
+        shards: by_shard.into_iter().map(shard_read).collect(),
+        phase: Phase::Look,
+        max_bytes,
+        min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes),
+        deadline: now.plus_ms(u64::try_from(request.max_wait_ms).unwrap_or(0)),
+        committed_only: request.isolation_level == 1,
+    };
+    fetching.start(call)
+}
+
+fn ask(request: &FetchRequest<'_>, version: i16) -> Ask {
+    let uses_ids = version >= 13;
+    let key = |name: &str, id: Uuid| if uses_ids { TopicKey::Id(id) } else { TopicKey::Name(name.into()) };
+    let mut wanted = Vec::new();
+    for topic in &request.topics {
+        let topic_key = key(topic.topic, topic.topic_id);
+        for partition in &topic.partitions {
+            let want = Wanted {
+                offset: partition.fetch_offset,
+                max_bytes: partition.partition_max_bytes,
+                current_epoch: partition.current_leader_epoch,
+                last_read_epoch: partition.last_fetched_epoch,
+            };
+            wanted.push((PartKey { topic: topic_key.clone(), index: partition.partition }, want));
+        }
+    }
+    let mut forgotten = Vec::new();
+    for topic in &request.forgotten_topics_data {
+        let topic_key = key(topic.topic, topic.topic_id);
+        forgotten.extend(topic.partitions.iter().map(|index| PartKey { topic: topic_key.clone(), index: *index }));
+    }
+    Ask { id: request.session_id, epoch: request.session_epoch, uses_ids, wanted, forgotten }
+}
+
+fn refuse(asked: Asked, code: ErrorCode) -> Answer {
+    let (topics, node_endpoints) = (Vec::new(), Vec::new());
+    encode(asked, FetchResponse { throttle_time_ms: 0, error_code: code.code(), session_id: 0, topics, node_endpoints })
+}
+
+fn encode(asked: Asked, response: FetchResponse<'_, Slice>) -> Answer {
+    match fetch_response::encode(asked.version, asked.correlation_id, response) {
+        Ok(parts) => Answer::Parts(parts),
+        Err(error) => Answer::Close(error.to_string()),
+    }
+}
+
+impl Fetching {
+    fn start(mut self, call: &mut Call<'_, '_>) -> Outcome {
+        match self.shards.len() {
+            0 => return Outcome::Done(self.answer(call)),
+            1 => {
+                call.owner = self.shards.first().map(|only| only.shard);
+                self.phase = Phase::Wait;
+                self.submit(call, 0, self.min_bytes, self.deadline);
+            }
+            _ => (0..self.shards.len()).for_each(|at| self.submit(call, at, 0, call.now())),
+        }
+        Outcome::Wait(Box::new(self))
+    }
+
+    /// Part numbers of the two phases differ, so that a late reply of the first is never taken for one of the second.
+    fn part(&self, at: usize) -> u32 {
+        (2 * at) as u32 + u32::from(self.phase == Phase::Wait)
+    }
+
+    fn submit(&mut self, call: &mut Call<'_, '_>, at: usize, min_bytes: usize, deadline: Nanos) {
+        let part = self.part(at);
+        let read = &mut self.shards[at];
+        read.is_asked = true;
+        // The list is needed again only if this is a look before a wait.
+        let parts = if self.phase == Phase::Look { read.parts.clone() } else { std::mem::take(&mut read.parts) };
+        let (max_bytes, committed_only) = (self.max_bytes, self.committed_only);
+        call.submit(read.shard, part, Request::Read(Read { parts, max_bytes, min_bytes, deadline, committed_only }));
+    }
+
+    fn store(&mut self, at: usize, results: Vec<Result<ReadData, ReadError>>) {
+        let read = &mut self.shards[at];
+        read.is_asked = false;
+        read.bytes = results.iter().flatten().map(ReadData::bytes).sum();
+        for (entry, result) in read.entries.iter().zip(results) {
+            self.entries[*entry].result = EntryResult::Read(result);
+        }
+    }
+
+    /// Asks all shards again, to wait until the sum would be enough.
+    fn wait(&mut self, call: &mut Call<'_, '_>) {
+        self.phase = Phase::Wait;
+        let total: usize = self.shards.iter().map(|read| read.bytes).sum();
+        for at in 0..self.shards.len() {
+            let others = total - self.shards[at].bytes;
+            self.submit(call, at, self.min_bytes.saturating_sub(others).max(1), self.deadline);
+        }
+    }
+
+    fn stop_others(&mut self, call: &mut Call<'_, '_>) {
+        for at in 0..self.shards.len() {
+            if self.shards[at].is_asked {
+                let token = token(call.id, self.part(at));
+                call.submit(self.shards[at].shard, STOP_PART, Request::StopWaiting { token });
+            }
+        }
+    }
+
+    fn is_enough(&self, now: Nanos) -> bool {
+        let bytes: usize = self.shards.iter().map(|read| read.bytes).sum();
+        let is_news = |entry: &Entry| match &entry.result {
+            EntryResult::Read(Ok(data)) => data.diverging.is_some(),
+            EntryResult::Read(Err(_)) => true,
+            EntryResult::Refused(_) | EntryResult::Missing => false,
+        };
+        bytes >= self.min_bytes || now >= self.deadline || self.entries.iter().any(is_news)
+    }
+
+    fn answer(&mut self, call: &mut Call<'_, '_>) -> Answer {
+        let version = self.asked.version;
+        let mut entries = std::mem::take(&mut self.entries);
+        if self.shards.len() > 1 {
+            limit(&mut entries, self.max_bytes);
+        }
+        let here = call.facts().node;
+        let mut rows = Vec::with_capacity(entries.len());
+        let mut shown = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let partition = fetched(entry.key.index, entry.result, version, self.committed_only, here);
+            shown.push((entry.key.clone(), entry.wanted, shows(&partition)));
+            rows.push((entry.key.topic, partition));
+        }
+        let now = call.now();
+        let Call { shared, engine, .. } = &mut *call;
+        let (session_id, included) = shared.sessions.end(self.kind, &shown, now, || engine.entropy());
+        call.session = (session_id != 0).then_some(session_id);
+        let rows: Vec<_> = rows.into_iter().zip(included).filter_map(|(row, is_included)| is_included.then_some(row)).collect();
+        let leaders: Vec<i32> = rows.iter().filter_map(|(_, partition)| partition.current_leader).map(|leader| leader.leader_id).collect();
+        let nodes = call.shared.listeners.nodes(call.meta(), here, call.listener);
+        let named: Vec<NodeAddress<'_>> = nodes.into_iter().filter(|node| leaders.contains(&node.node)).collect();
+        respond(self.asked, session_id, rows, &named)
+    }
+}
+
+impl Pending for Fetching {
+    fn replied(&mut self, call: &mut Call<'_, '_>, part: u32, reply: Reply) -> Option<Answer> {
+        let at = (part / 2) as usize;
+        if at >= self.shards.len() || part != self.part(at) || !self.shards[at].is_asked {
+            return None;
+        }
+        let Reply::Read(results) = reply else { return Some(refuse(self.asked, ErrorCode::UnknownServerError)) };
+        self.store(at, results);
+        let is_complete = self.shards.iter().all(|read| !read.is_asked);
+        match (self.phase, is_complete) {
+            (Phase::Look, false) => None,
+            (Phase::Look, true) if self.is_enough(call.now()) => Some(self.answer(call)),
+            (Phase::Look, true) => {
+                self.wait(call);
+                None
+            }
+            (Phase::Wait, false) => {
+                self.stop_others(call);
+                None
+            }
+            (Phase::Wait, true) => Some(self.answer(call)),
+        }
+    }
+
+    fn cancelled(&mut self, call: &mut Call<'_, '_>) {
+        if self.phase == Phase::Wait {
+            self.stop_others(call);
+        }
+    }
+}
+
+/// Cuts what several shards gave, each within the limit, to the limit of them all. The first batch of all stays whole.
+fn limit(entries: &mut [Entry], max_bytes: usize) {
+    let mut left = max_bytes;
+    let mut is_first = true;
+    for entry in entries {
+        let EntryResult::Read(Ok(data)) = &mut entry.result else { continue };
+        if data.bytes() > left {
+            data.batches = whole_batches(std::mem::take(&mut data.batches), left, is_first);
+        }
+        left = left.saturating_sub(data.bytes());
+        is_first &= data.batches.is_empty();
+    }
+}
+
+/// The longest run of whole batches from the front that fits into `max` bytes; with `one_at_least` never less than one.
+fn whole_batches(batches: Vec<Slice>, max: usize, one_at_least: bool) -> Vec<Slice> {
+    let total: usize = batches.iter().map(|slice| slice.len()).sum();
+    let mut end = 0;
+    while let Some(size) = batch_size(&batches, end) {
+        let next = end + size;
+        let is_allowed = next <= max || (one_at_least && end == 0);
+        if next > total || !is_allowed {
+            break;
+        }
+        end = next;
+    }
+    let mut left = end;
+    let mut kept = Vec::new();
+    for slice in batches {
+        let len = slice.len().min(left);
+        if len == 0 {
+            break;
+        }
+        left -= len;
+        kept.push(slice.sub(0..len));
+    }
+    kept
+}
+
+/// The size of the batch that begins at byte `at` of all slices together.
+fn batch_size(slices: &[Slice], at: usize) -> Option<usize> {
+    let bytes = bytes_at::<4>(slices, at + place::LENGTH)?;
+    usize::try_from(i32::from_be_bytes(bytes)).ok().map(|length| length + LENGTH_OVERHEAD)
+}
+
+fn bytes_at<const N: usize>(slices: &[Slice], at: usize) -> Option<[u8; N]> {
+    let mut found = [0; N];
+    let (mut skip, mut filled) = (at, 0);
+    for slice in slices {
+        let from = slice.get(skip.min(slice.len())..).unwrap_or_default();
+        skip = skip.saturating_sub(slice.len());
+        let take = from.len().min(N - filled);
+        found[filled..filled + take].copy_from_slice(&from[..take]);
+        filled += take;
+    }
+    (filled == N).then_some(found)
+}
+
+/// Whether any whole batch is compressed with zstd, which Fetch below 10 does not know.
+fn has_zstd(slices: &[Slice]) -> bool {
+    let mut at = 0;
+    while let Some(size) = batch_size(slices, at) {
+        match bytes_at::<2>(slices, at + place::ATTRIBUTES) {
+            Some(attributes) if (attributes[1] & 7) == ZSTD => return true,
+            Some(_) => at += size,
+            None => return false,
+        }
+    }
+    false
+}
+
+fn fetched(index: i32, result: EntryResult, version: i16, committed_only: bool, here: NodeId) -> FetchedPartition<Slice> {
+    let empty = FetchedPartition { index, aborted_transactions: committed_only.then(Vec::new), ..FetchedPartition::default() };
+    let data = match result {
+        EntryResult::Refused(code) => return FetchedPartition { error_code: code.code(), ..empty },
+        EntryResult::Missing => return FetchedPartition { error_code: ErrorCode::UnknownServerError.code(), ..empty },
+        EntryResult::Read(Err(error)) => return refused(&error, empty, here),
+        EntryResult::Read(Ok(data)) => data,
+    };
+    let known =
+        FetchedPartition { high_watermark: data.commit, last_stable_offset: data.stable, log_start_offset: data.log_start, ..empty };
+    if version < 10 && has_zstd(&data.batches) {
+        return FetchedPartition { error_code: ErrorCode::UnsupportedCompressionType.code(), ..known };
+    }
+    if let Some(diverging) = data.diverging {
+        let end = EpochEnd { epoch: diverging.epoch, end_offset: diverging.end };
+        return FetchedPartition { diverging_epoch: Some(end), ..known };
+    }
+    FetchedPartition { records: data.batches, ..known }
+}
+
+fn refused(error: &ReadError, empty: FetchedPartition<Slice>, here: NodeId) -> FetchedPartition<Slice> {
+    let error_code = errors::of_read(error).0.code();
+    let leader = |leader_id, leader_epoch| Some(CurrentLeader { leader_id, leader_epoch });
+    match error {
+        ReadError::OutOfRange { log_start, commit } => {
+            FetchedPartition { error_code, high_watermark: *commit, last_stable_offset: *commit, log_start_offset: *log_start, ..empty }
+        }
+        ReadError::NotLeader { leader: node, epoch } => {
+            FetchedPartition { error_code, current_leader: leader(node.unwrap_or(-1), *epoch), ..empty }
+        }
+        ReadError::EpochFenced { current } => FetchedPartition { error_code, current_leader: leader(here, *current), ..empty },
+        ReadError::UnknownPartition
+        | ReadError::EpochUnknown { .. }
+        | ReadError::NotAvailable
+        | ReadError::CompactedOnly
+        | ReadError::Storage { .. } => FetchedPartition { error_code, ..empty },
+    }
+}
+
+fn shows(partition: &FetchedPartition<Slice>) -> Shown {
+    Shown {
+        is_error: partition.error_code != 0,
+        has_records: !partition.records.is_empty(),
+        is_diverging: partition.diverging_epoch.is_some(),
+        high_watermark: partition.high_watermark,
+        log_start: partition.log_start_offset,
+    }
+}
+
+/// Consecutive partitions of a topic stand under one topic; a topic may come twice, since the order is the request's.
+fn respond(asked: Asked, session_id: i32, rows: Vec<(TopicKey, FetchedPartition<Slice>)>, nodes: &[NodeAddress<'_>]) -> Answer {
+    let mut groups: Vec<(TopicKey, Vec<FetchedPartition<Slice>>)> = Vec::new();
+    for (key, partition) in rows {
+        match groups.last_mut() {
+            Some((last, partitions)) if *last == key => partitions.push(partition),
+            _ => groups.push((key, vec![partition])),
+        }
+    }
+    let (keys, partitions): (Vec<TopicKey>, Vec<Vec<FetchedPartition<Slice>>>) = groups.into_iter().unzip();
+    let topics = keys.iter().zip(partitions).map(|(key, partitions)| named_topic(key, partitions)).collect();
+    let node_endpoints = nodes.iter().map(endpoint).collect();
+    encode(asked, FetchResponse { throttle_time_ms: 0, error_code: 0, session_id, topics, node_endpoints })
+}
+
+fn named_topic(key: &TopicKey, partitions: Vec<FetchedPartition<Slice>>) -> FetchedTopic<'_, Slice> {
+    match key {
+        TopicKey::Name(name) => FetchedTopic { name, topic_id: Uuid::ZERO, partitions },
+        TopicKey::Id(id) => FetchedTopic { name: "", topic_id: *id, partitions },
+    }
+}
+
+fn endpoint<'n>(node: &NodeAddress<'n>) -> NodeEndpoint<'n> {
+    NodeEndpoint { node_id: node.node, host: node.host, port: i32::from(node.port), rack: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_base::batch::Builder;
+    use millrace_io::Pool;
+
+    fn batch(codec: u8, value: usize) -> Vec<u8> {
+        let mut builder = Builder::new(1);
+        builder.push(1, None, Some(&vec![7; value]));
+        let mut bytes = builder.finish();
+        bytes[place::ATTRIBUTES + 1] = codec;
+        bytes
+    }
+
+    /// The bytes in slices of so many.
+    fn slices(bytes: &[u8], sizes: usize) -> Vec<Slice> {
+        let mut space = Pool::new(0).take(bytes.len());
+        bytes.chunks(sizes).map(|chunk| space.push(chunk)).collect()
+    }
+
+    fn length(slices: &[Slice]) -> usize {
+        slices.iter().map(|slice| slice.len()).sum()
+    }
+
+    #[test]
+    fn only_whole_batches_fit_wherever_slices_are_cut() {
+        let one = batch(0, 100).len();
+        let bytes = [batch(0, 100), batch(0, 100), batch(0, 100)].concat();
+        for sizes in [1, 7, one, one + 3, bytes.len()] {
+            let cut = |max, first| length(&whole_batches(slices(&bytes, sizes), max, first));
+            assert_eq!(cut(bytes.len(), false), bytes.len());
+            assert_eq!(cut(bytes.len() - 1, false), 2 * one);
+            assert_eq!(cut(one, false), one);
+            assert_eq!(cut(one - 1, false), 0);
+            assert_eq!(cut(0, true), one);
+        }
+    }
+
+    #[test]
+    fn the_limit_of_all_holds_in_request_order_and_the_first_batch_is_whole() {
+        let one = batch(0, 100);
+        let entry = |n: usize| {
+            let data = ReadData { batches: slices(&one.repeat(n), one.len()), ..ReadData::default() };
+            let wanted = Wanted { offset: 0, max_bytes: 0, current_epoch: -1, last_read_epoch: -1 };
+            let key = PartKey { topic: TopicKey::Name("t".into()), index: 0 };
+            Entry { key, wanted, result: EntryResult::Read(Ok(data)) }
+        };
+        let after = |counts: &[usize], max: usize| -> Vec<usize> {
+            let mut entries: Vec<Entry> = counts.iter().map(|n| entry(*n)).collect();
+            limit(&mut entries, max);
+            let bytes = |entry: &Entry| match &entry.result {
+                EntryResult::Read(Ok(data)) => data.bytes() / one.len(),
+                _ => 99,
+            };
+            entries.iter().map(bytes).collect()
+        };
+        assert_eq!(after(&[2, 3, 1], 4 * one.len()), [2, 2, 0]);
+        assert_eq!(after(&[2, 3, 1], 0), [1, 0, 0]);
+        assert_eq!(after(&[0, 3, 1], 10), [0, 1, 0]);
+        assert_eq!(after(&[1, 1], 100 * one.len()), [1, 1]);
+    }
+
+    #[test]
+    fn zstd_is_found_in_any_batch() {
+        let bytes = [batch(0, 10), batch(2, 300), batch(4, 1)].concat();
+        assert!(has_zstd(&slices(&bytes, 50)));
+        assert!(!has_zstd(&slices(&bytes[..bytes.len() - batch(4, 1).len()], 50)));
+        assert!(!has_zstd(&[]));
+    }
+
+    #[test]
+    fn zstd_is_kept_from_clients_that_do_not_know_it() {
+        let read = || EntryResult::Read(Ok(ReadData { batches: slices(&batch(4, 9), 1000), ..ReadData::default() }));
+        assert_eq!(fetched(0, read(), 9, false, 1).error_code, 76);
+        assert_eq!(fetched(0, read(), 10, false, 1).error_code, 0);
+    }
+
+    #[test]
+    fn errors_carry_what_helps_the_client() {
+        let out = fetched(3, EntryResult::Read(Err(ReadError::OutOfRange { log_start: 5, commit: 9 })), 18, true, 1);
+        assert_eq!((out.index, out.error_code, out.log_start_offset, out.high_watermark), (3, 1, 5, 9));
+        assert_eq!(out.aborted_transactions, Some(vec![]));
+        let out = fetched(0, EntryResult::Read(Err(ReadError::EpochFenced { current: 4 })), 18, false, 7);
+        assert_eq!(out.current_leader, Some(CurrentLeader { leader_id: 7, leader_epoch: 4 }));
+        assert_eq!(out.aborted_transactions, None);
+    }
+}

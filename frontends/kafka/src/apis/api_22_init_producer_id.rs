@@ -1,0 +1,162 @@
+//! InitProducerId.
+//!
+//! v3 the id and epoch that a producer has, to have its epoch raised; v4 and 5 differ in error codes only.
+//!
+//! 1. A transactional id is TRANSACTIONAL_ID_AUTHORIZATION_FAILED, fatal for every client, until transactions land ([`NO_TRANSACTIONS`]).
+//! 2. Id and epoch are both given or both -1. Given, the same id comes back with the next epoch; at the last epoch a fresh id.
+//! 3. A fresh id comes from this shard's block ([`ProducerIds`]), with epoch 0.
+//!
+//! [`NO_TRANSACTIONS`]: super::api_00_produce::NO_TRANSACTIONS
+//! [`ProducerIds`]: crate::producer_ids::ProducerIds
+
+use kafka_protocol::messages::{InitProducerIdResponse, ProducerId};
+use millrace_base::ids::META_PARTITION;
+use millrace_shard::api::{MetaChange, MetaDone, Reply, Request};
+use millrace_state::meta;
+
+use crate::call::{Answer, Asked, Call, Outcome, Pending};
+use crate::errors;
+use crate::producer_ids::{BLOCK_IDS, Take};
+use crate::wire::errors::ErrorCode;
+use crate::wire::requests::InitProducerIdRequest;
+
+/// An epoch above this has no next one that a client may use: Kafka keeps the greatest for fencing.
+const EPOCH_LAST: i16 = i16::MAX - 1;
+
+/// How long a call waits for a block.
+const WAIT_MS: u64 = 10_000;
+
+enum Decision {
+    Refuse(ErrorCode),
+    Bump { id: i64, epoch: i16 },
+    Fresh,
+}
+
+pub fn handle(call: &mut Call<'_, '_>, request: InitProducerIdRequest<'_>) -> Outcome {
+    match decide(&request) {
+        Decision::Refuse(code) => Outcome::Done(refuse(call.asked, code)),
+        Decision::Bump { id, epoch } => Outcome::Done(give(call.asked, id, epoch)),
+        Decision::Fresh => {
+            let mut waiting = WaitingForId { asked: call.asked };
+            match waiting.take(call) {
+                Some(answer) => Outcome::Done(answer),
+                None => {
+                    call.timer(call.now().plus_ms(WAIT_MS));
+                    Outcome::Wait(Box::new(waiting))
+                }
+            }
+        }
+    }
+}
+
+fn decide(request: &InitProducerIdRequest<'_>) -> Decision {
+    match request.transactional_id {
+        Some("") => return Decision::Refuse(ErrorCode::InvalidRequest),
+        Some(_) => return Decision::Refuse(ErrorCode::TransactionalIdAuthorizationFailed),
+        None => {}
+    }
+    match (request.producer_id, request.producer_epoch) {
+        (-1, -1) => Decision::Fresh,
+        (id, epoch) if id < 0 || epoch < 0 => Decision::Refuse(ErrorCode::InvalidRequest),
+        (id, epoch) if epoch < EPOCH_LAST => Decision::Bump { id, epoch: epoch + 1 },
+        _ => Decision::Fresh,
+    }
+}
+
+fn refuse(asked: Asked, code: ErrorCode) -> Answer {
+    let response = InitProducerIdResponse::default().with_error_code(code.code());
+    asked.answer(&response.with_producer_id(ProducerId(-1)).with_producer_epoch(-1))
+}
+
+fn give(asked: Asked, id: i64, epoch: i16) -> Answer {
+    asked.answer(&InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(epoch))
+}
+
+struct WaitingForId {
+    asked: Asked,
+}
+
+impl WaitingForId {
+    fn take(&mut self, call: &mut Call<'_, '_>) -> Option<Answer> {
+        match call.shared.producer_ids.take(call.id) {
+            Take::Id(id) => return Some(give(self.asked, id, 0)),
+            Take::Wait => {}
+            Take::Fetch => {
+                let request = meta::Request::AllocateProducerIds { count: BLOCK_IDS };
+                let to = call.owner_of(META_PARTITION);
+                call.submit(to, 0, Request::Meta(vec![MetaChange { request, validate_only: false }]));
+            }
+        }
+        None
+    }
+
+    fn give_up(&mut self, call: &mut Call<'_, '_>, code: ErrorCode) -> Answer {
+        self.cancelled(call);
+        refuse(self.asked, code)
+    }
+}
+
+impl Pending for WaitingForId {
+    fn replied(&mut self, call: &mut Call<'_, '_>, _part: u32, reply: Reply) -> Option<Answer> {
+        let Reply::Meta(results) = reply else { return Some(self.give_up(call, ErrorCode::UnknownServerError)) };
+        match results.into_iter().next() {
+            Some(Ok(MetaDone::ProducerIds { first, count })) => {
+                let woken = call.shared.producer_ids.fetched(call.id, Some((first, count)));
+                let answer = self.take(call);
+                call.shared.wake.extend(woken);
+                answer
+            }
+            Some(Err(refusal)) => {
+                let code = match errors::of_meta(&refusal).0 {
+                    // Every client tries that again.
+                    ErrorCode::NotController => ErrorCode::CoordinatorNotAvailable,
+                    code => code,
+                };
+                Some(self.give_up(call, code))
+            }
+            Some(Ok(MetaDone::TopicCreated { .. } | MetaDone::Changed)) | None => Some(self.give_up(call, ErrorCode::UnknownServerError)),
+        }
+    }
+
+    fn timer(&mut self, call: &mut Call<'_, '_>) -> Option<Answer> {
+        Some(self.give_up(call, ErrorCode::CoordinatorNotAvailable))
+    }
+
+    fn woken(&mut self, call: &mut Call<'_, '_>) -> Option<Answer> {
+        self.take(call)
+    }
+
+    fn cancelled(&mut self, call: &mut Call<'_, '_>) {
+        let woken = call.shared.producer_ids.cancelled(call.id);
+        call.shared.wake.extend(woken);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided(transactional_id: Option<&str>, producer_id: i64, producer_epoch: i16) -> String {
+        match decide(&InitProducerIdRequest { transactional_id, transaction_timeout_ms: 0, producer_id, producer_epoch }) {
+            Decision::Refuse(code) => code.name().to_owned(),
+            Decision::Bump { id, epoch } => format!("{id}/{epoch}"),
+            Decision::Fresh => "fresh".to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_epoch_is_raised_until_it_is_used_up() {
+        assert_eq!(decided(None, -1, -1), "fresh");
+        assert_eq!(decided(None, 7, 0), "7/1");
+        assert_eq!(decided(None, 7, i16::MAX - 2), "7/32766");
+        assert_eq!(decided(None, 7, i16::MAX - 1), "fresh");
+        assert_eq!(decided(None, 7, -1), "INVALID_REQUEST");
+        assert_eq!(decided(None, -1, 3), "INVALID_REQUEST");
+    }
+
+    #[test]
+    fn a_transactional_id_is_fatal() {
+        assert_eq!(decided(Some("t"), -1, -1), "TRANSACTIONAL_ID_AUTHORIZATION_FAILED");
+        assert_eq!(decided(Some(""), -1, -1), "INVALID_REQUEST");
+    }
+}

@@ -1,0 +1,33 @@
+//! One file per API: the versions it knows on top, then its checks in the order in which the protocol wants them.
+
+pub mod api_00_produce;
+pub mod api_01_fetch;
+pub mod api_02_list_offsets;
+pub mod api_03_metadata;
+pub mod api_08_offset_commit;
+pub mod api_09_offset_fetch;
+pub mod api_10_find_coordinator;
+pub mod api_11_join_group;
+pub mod api_12_heartbeat;
+pub mod api_13_leave_group;
+pub mod api_14_sync_group;
+pub mod api_15_describe_groups;
+pub mod api_16_list_groups;
+pub mod api_18_api_versions;
+pub mod api_19_create_topics;
+pub mod api_20_delete_topics;
+pub mod api_21_delete_records;
+pub mod api_22_init_producer_id;
+pub mod api_23_offset_for_leader_epoch;
+pub mod api_29_describe_acls;
+pub mod api_32_describe_configs;
+pub mod api_33_alter_configs;
+pub mod api_35_describe_log_dirs;
+pub mod api_37_create_partitions;
+pub mod api_42_delete_groups;
+pub mod api_44_incremental_alter_configs;
+pub mod api_47_offset_delete;
+pub mod api_60_describe_cluster;
+pub mod api_61_describe_producers;
+pub mod api_74_list_config_resources;
+pub mod api_75_describe_topic_partitions;

@@ -1,0 +1,61 @@
+//! What handlers may know and ask of the engine: the part of [`Cx`] that is not about connections, as a trait that tests can stand in for.
+//!
+//! Knows nothing of connections, frames or Kafka.
+
+use millrace_base::clock::Nanos;
+use millrace_base::ids::{PartitionId, ShardId};
+use millrace_base::settings::Settings;
+use millrace_shard::api::{Leadership, NodeFacts, Request};
+use millrace_shard::front::Cx;
+use millrace_state::meta::Meta;
+
+/// The engine as one handler sees it during one call. What it lends lives as long as the call (`'a`).
+pub trait Engine<'a> {
+    fn now(&self) -> Nanos;
+    fn shard(&self) -> ShardId;
+    fn facts(&self) -> &'a NodeFacts;
+    fn settings(&self) -> &'a Settings;
+    fn meta(&self) -> &'a Meta;
+    fn leader(&self, partition: PartitionId) -> Option<Leadership>;
+    fn submit(&mut self, to: ShardId, token: u64, request: Request);
+    fn timer(&mut self, at: Nanos, token: u64);
+    fn entropy(&mut self) -> u64;
+}
+
+impl<'a> Engine<'a> for Cx<'a> {
+    fn now(&self) -> Nanos {
+        self.now
+    }
+
+    fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    fn facts(&self) -> &'a NodeFacts {
+        self.facts
+    }
+
+    fn settings(&self) -> &'a Settings {
+        self.settings
+    }
+
+    fn meta(&self) -> &'a Meta {
+        self.meta
+    }
+
+    fn leader(&self, partition: PartitionId) -> Option<Leadership> {
+        Cx::leader(self, partition)
+    }
+
+    fn submit(&mut self, to: ShardId, token: u64, request: Request) {
+        Cx::submit(self, to, token, request);
+    }
+
+    fn timer(&mut self, at: Nanos, token: u64) {
+        Cx::timer(self, at, token);
+    }
+
+    fn entropy(&mut self) -> u64 {
+        Cx::entropy(self)
+    }
+}
