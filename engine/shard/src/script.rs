@@ -7,6 +7,7 @@
 //! Knows nothing of partitions or of why the work is done.
 
 use crate::token::{self, Purpose};
+use millrace_base::limits::BLOCK;
 use millrace_io::{Completion, Driver, File, IoError, Memory, Op, OpenHow, Slice, Space};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -174,7 +175,8 @@ impl<F> Running<F> {
         match (step, completion.result) {
             (Step::Read { into, len, .. }, Ok(bytes)) => {
                 self.progress += bytes as usize;
-                if bytes > 0 && self.progress < *len as usize {
+                // A read that ends inside a block has met the end of the file; a direct one could not go on from there.
+                if bytes > 0 && self.progress < *len as usize && self.progress.is_multiple_of(BLOCK) {
                     return Ok(true);
                 }
                 let space = into.take().expect("came back with the completion");

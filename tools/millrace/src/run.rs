@@ -49,6 +49,7 @@ struct Joined {
 /// Runs a node until it is told to stop.
 pub fn start(settings: Settings) -> Result<(), Failure> {
     let began = system::now();
+    abort_on_panic();
     process::hold_stop_signals();
     let listeners = listener::listeners(&settings)?;
     warn_of_open_listeners(&listeners);
@@ -104,6 +105,15 @@ pub fn start(settings: Settings) -> Result<(), Failure> {
     drop(stopper);
     drop(disk);
     result
+}
+
+/// A shard that has met the impossible takes the node down: half a node would answer as if it were whole.
+fn abort_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        print(info);
+        std::process::abort();
+    }));
 }
 
 /// Says when the node is ready, and waits until every shard has stopped.

@@ -1,6 +1,6 @@
 //! Fetch.
 //!
-//! v4 isolation level; v5 log start; v7 sessions (KIP-227); v9 leader epochs; v10 zstd allowed; v11 rack; v12 last fetched epoch and diverging
+//! v4 isolation level; v5 log start; v7 sessions (KIP-227); v9 leader epochs; v11 rack; v12 last fetched epoch and diverging
 //! epoch; v13 topic ids; v15 replica state as a tag; v16 leader hints; v17 directory ids; v18 high watermark. Consumers only: nothing
 //! here is replicated by Fetch, and whoever says that it is a replica is answered like a consumer.
 //!
@@ -28,7 +28,7 @@ use crate::wire::errors::ErrorCode;
 use crate::wire::fetch_response::{self, CurrentLeader, EpochEnd, FetchResponse, FetchedPartition, FetchedTopic, NodeEndpoint};
 use crate::wire::requests::FetchRequest;
 
-const ZSTD: u8 = 4;
+
 
 /// The part number of StopWaiting, whose answer nobody reads.
 const STOP_PART: u32 = PARTS_MAX - 1;
@@ -234,7 +234,7 @@ impl Fetching {
         let mut rows = Vec::with_capacity(entries.len());
         let mut shown = Vec::with_capacity(entries.len());
         for entry in entries {
-            let partition = fetched(entry.key.index, entry.result, version, self.committed_only, here);
+            let partition = fetched(entry.key.index, entry.result, self.committed_only, here);
             shown.push((entry.key.clone(), entry.wanted, shows(&partition)));
             rows.push((entry.key.topic, partition));
         }
@@ -339,20 +339,7 @@ fn bytes_at<const N: usize>(slices: &[Slice], at: usize) -> Option<[u8; N]> {
     (filled == N).then_some(found)
 }
 
-/// Whether any whole batch is compressed with zstd, which Fetch below 10 does not know.
-fn has_zstd(slices: &[Slice]) -> bool {
-    let mut at = 0;
-    while let Some(size) = batch_size(slices, at) {
-        match bytes_at::<2>(slices, at + place::ATTRIBUTES) {
-            Some(attributes) if (attributes[1] & 7) == ZSTD => return true,
-            Some(_) => at += size,
-            None => return false,
-        }
-    }
-    false
-}
-
-fn fetched(index: i32, result: EntryResult, version: i16, committed_only: bool, here: NodeId) -> FetchedPartition<Slice> {
+fn fetched(index: i32, result: EntryResult, committed_only: bool, here: NodeId) -> FetchedPartition<Slice> {
     let empty = FetchedPartition { index, aborted_transactions: committed_only.then(Vec::new), ..FetchedPartition::default() };
     let data = match result {
         EntryResult::Refused(code) => return FetchedPartition { error_code: code.code(), ..empty },
@@ -362,9 +349,6 @@ fn fetched(index: i32, result: EntryResult, version: i16, committed_only: bool, 
     };
     let known =
         FetchedPartition { high_watermark: data.commit, last_stable_offset: data.stable, log_start_offset: data.log_start, ..empty };
-    if version < 10 && has_zstd(&data.batches) {
-        return FetchedPartition { error_code: ErrorCode::UnsupportedCompressionType.code(), ..known };
-    }
     if let Some(diverging) = data.diverging {
         let end = EpochEnd { epoch: diverging.epoch, end_offset: diverging.end };
         return FetchedPartition { diverging_epoch: Some(end), ..known };
@@ -490,26 +474,11 @@ mod tests {
     }
 
     #[test]
-    fn zstd_is_found_in_any_batch() {
-        let bytes = [batch(0, 10), batch(2, 300), batch(4, 1)].concat();
-        assert!(has_zstd(&slices(&bytes, 50)));
-        assert!(!has_zstd(&slices(&bytes[..bytes.len() - batch(4, 1).len()], 50)));
-        assert!(!has_zstd(&[]));
-    }
-
-    #[test]
-    fn zstd_is_kept_from_clients_that_do_not_know_it() {
-        let read = || EntryResult::Read(Ok(ReadData { batches: slices(&batch(4, 9), 1000), ..ReadData::default() }));
-        assert_eq!(fetched(0, read(), 9, false, 1).error_code, 76);
-        assert_eq!(fetched(0, read(), 10, false, 1).error_code, 0);
-    }
-
-    #[test]
     fn errors_carry_what_helps_the_client() {
-        let out = fetched(3, EntryResult::Read(Err(ReadError::OutOfRange { log_start: 5, commit: 9 })), 18, true, 1);
+        let out = fetched(3, EntryResult::Read(Err(ReadError::OutOfRange { log_start: 5, commit: 9 })), true, 1);
         assert_eq!((out.index, out.error_code, out.log_start_offset, out.high_watermark), (3, 1, 5, 9));
         assert_eq!(out.aborted_transactions, Some(vec![]));
-        let out = fetched(0, EntryResult::Read(Err(ReadError::EpochFenced { current: 4 })), 18, false, 7);
+        let out = fetched(0, EntryResult::Read(Err(ReadError::EpochFenced { current: 4 })), false, 7);
         assert_eq!(out.current_leader, Some(CurrentLeader { leader_id: 7, leader_epoch: 4 }));
         assert_eq!(out.aborted_transactions, None);
     }
