@@ -223,8 +223,11 @@ fn a_group_finds_its_coordinator_and_makes_the_offsets_topic_first() {
 #[test]
 fn producers_that_start_together_share_one_block() {
     let mut world = world();
-    let request =
-        frame(Api::InitProducerId, 4, &kafka::InitProducerIdRequest::default().with_producer_id((-1).into()).with_producer_epoch(-1));
+    let request = frame(
+        Api::InitProducerId,
+        4,
+        &kafka::InitProducerIdRequest::default().with_transactional_id(None).with_producer_id((-1).into()).with_producer_epoch(-1),
+    );
     let mut first = world.begin(1, &request, Nanos(0));
     let mut second = world.begin(2, &request, Nanos(0));
     assert!(second.submitted.is_empty());
