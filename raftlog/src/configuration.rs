@@ -33,17 +33,11 @@ impl Configuration {
         if voters.is_empty() || !is_set(voters) || !is_set(outgoing) {
             return None;
         }
-        Some(Configuration {
-            voters: voters.into(),
-            outgoing: outgoing.into(),
-        })
+        Some(Configuration { voters: voters.into(), outgoing: outgoing.into() })
     }
 
     pub fn sole(member: Member) -> Configuration {
-        Configuration {
-            voters: Box::new([member]),
-            outgoing: Box::new([]),
-        }
+        Configuration { voters: Box::new([member]), outgoing: Box::new([]) }
     }
 
     pub fn voters(&self) -> &[Member] {
@@ -70,42 +64,27 @@ impl Configuration {
 
     /// Every voter once, in a fixed order.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.voters.iter().chain(
-            self.outgoing
-                .iter()
-                .filter(|member| !self.voters.contains(member)),
-        )
+        self.voters.iter().chain(self.outgoing.iter().filter(|member| !self.voters.contains(member)))
     }
 
     /// True when `agrees` holds for a majority of each set.
     pub fn majority(&self, agrees: impl Fn(&Member) -> bool) -> bool {
-        let of =
-            |set: &[Member]| set.iter().filter(|member| agrees(member)).count() > set.len() / 2;
+        let of = |set: &[Member]| set.iter().filter(|member| agrees(member)).count() > set.len() / 2;
         of(&self.voters) && (self.outgoing.is_empty() || of(&self.outgoing))
     }
 
     /// The largest value that a majority of each set has reached. Does not allocate: the sets are small, so it counts.
     pub fn reached<T: Ord + Copy>(&self, value: impl Fn(&Member) -> T) -> T {
         let of = |set: &[Member]| {
-            set.iter()
-                .map(&value)
-                .filter(|bar| {
-                    set.iter().filter(|member| value(member) >= *bar).count() > set.len() / 2
-                })
-                .max()
+            set.iter().map(&value).filter(|bar| set.iter().filter(|member| value(member) >= *bar).count() > set.len() / 2).max()
         };
-        let voters = of(&self.voters)
-            .expect("a set of voters is never empty, and its smallest value is reached by all");
+        let voters = of(&self.voters).expect("a set of voters is never empty, and its smallest value is reached by all");
         of(&self.outgoing).map_or(voters, |outgoing| outgoing.min(voters))
     }
 }
 
 fn is_set(members: &[Member]) -> bool {
-    members.len() <= VOTERS_MAX
-        && members
-            .iter()
-            .enumerate()
-            .all(|(at, member)| !members[..at].contains(member))
+    members.len() <= VOTERS_MAX && members.iter().enumerate().all(|(at, member)| !members[..at].contains(member))
 }
 
 #[cfg(test)]
@@ -113,24 +92,14 @@ mod tests {
     use super::*;
 
     fn members(nodes: &[i32]) -> Vec<Member> {
-        nodes
-            .iter()
-            .map(|node| Member {
-                node: *node,
-                disk: Uuid([*node as u8; 16]),
-            })
-            .collect()
+        nodes.iter().map(|node| Member { node: *node, disk: Uuid([*node as u8; 16]) }).collect()
     }
 
     #[test]
     fn reached_is_the_median_and_both_majorities_when_joint() {
         let check = |voters: &[i32], outgoing: &[i32], expected: i32| {
             let configuration = Configuration::new(&members(voters), &members(outgoing)).unwrap();
-            assert_eq!(
-                configuration.reached(|member| member.node),
-                expected,
-                "{voters:?} {outgoing:?}"
-            );
+            assert_eq!(configuration.reached(|member| member.node), expected, "{voters:?} {outgoing:?}");
             assert!(configuration.majority(|member| member.node >= expected));
             assert!(!configuration.majority(|member| member.node > expected));
         };
@@ -153,14 +122,8 @@ mod tests {
 
     #[test]
     fn the_same_node_on_a_new_disk_is_another_member() {
-        let old = Member {
-            node: 1,
-            disk: Uuid([1; 16]),
-        };
-        let new = Member {
-            node: 1,
-            disk: Uuid([2; 16]),
-        };
+        let old = Member { node: 1, disk: Uuid([1; 16]) };
+        let new = Member { node: 1, disk: Uuid([2; 16]) };
         assert!(!Configuration::sole(old).is_voter(&new));
         assert!(!Configuration::sole(old).is_sole(&new));
     }

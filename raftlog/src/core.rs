@@ -55,11 +55,7 @@ pub enum Effect {
     Persist { sequence: u64, record: Record },
     /// Append the bytes of the append just handled, from `from` (a batch begins there) to `end`; all are of `epoch`. Say
     /// `persisted` when they are durable.
-    Append {
-        epoch: Epoch,
-        from: Offset,
-        end: Offset,
-    },
+    Append { epoch: Epoch, from: Offset, end: Offset },
     /// An append with offsets takes along the batches from `before.offset` to `end`; whoever attaches them may lower `end` to the end
     /// of an earlier batch.
     Send { to: Member, message: Message },
@@ -133,18 +129,15 @@ pub struct Core {
     /// Every position up to it is synced here.
     pub(crate) durable: Position,
     pub(crate) commit: Position,
-    commit_told: Position,
+    commit_told: Offset,
     /// Sequence of the last record; `saved` <= it.
     issued: u64,
     pub(crate) saved: u64,
-    /// The records that carry the present term, vote, last truncation, last start and marks.
-    pub(crate) term_sequence: u64,
+    /// The records that carry the present term and vote, the last truncation, the last start and the marks.
     pub(crate) vote_sequence: u64,
     truncate_sequence: u64,
     start_sequence: u64,
     marks_sequence: u64,
-    /// Of `start_sequence`.
-    start: Position,
     marks_saved: Marks,
     marks_settled: Marks,
     /// A vote given that waits for its record.
@@ -166,17 +159,8 @@ pub struct Core {
 impl Core {
     /// A replica as recovery found it: everything in `state`, and every batch up to its log end, is synced. `seed` differs between
     /// replicas, so that their elections do not collide for ever.
-    pub fn restore(
-        me: Member,
-        state: State,
-        timing: Timing,
-        seed: u64,
-        now: Nanos,
-    ) -> Result<Core, RestoreError> {
-        assert!(
-            timing.heartbeat_ms > 0 && timing.heartbeat_ms < timing.election_ms,
-            "{timing:?}"
-        );
+    pub fn restore(me: Member, state: State, timing: Timing, seed: u64, now: Nanos) -> Result<Core, RestoreError> {
+        assert!(timing.heartbeat_ms > 0 && timing.heartbeat_ms < timing.election_ms, "{timing:?}");
         state.validate()?;
         let commit = state.history.first_position(); // marks came from others: they say nothing of what this log holds
         let durable = state.history.last_position();
@@ -188,15 +172,13 @@ impl Core {
             leader: None,
             durable,
             commit,
-            commit_told: commit,
+            commit_told: commit.offset,
             issued: 0,
             saved: 0,
-            term_sequence: 0,
             vote_sequence: 0,
             truncate_sequence: 0,
             start_sequence: 0,
             marks_sequence: 0,
-            start: durable,
             marks_saved: marks,
             marks_settled: Marks::default(),
             vote_owed: false,
@@ -288,7 +270,8 @@ impl Core {
         self.state.history.configuration()
     }
 
-    /// What a state file holds: everything that was told by records and appends so far, saved or not.
+    /// Everything that effects and appends have told so far, saved or not: what a checkpoint carries. It stands for all that the journal
+    /// has before it, so recovery puts it in place of what it had and applies only what was journaled behind it.
     pub fn state(&self) -> &State {
         &self.state
     }
@@ -298,15 +281,18 @@ impl Core {
         self.deadline
     }
 
+    /// What this replica occupies, for whoever accounts for it: itself and what it holds on the heap.
+    pub fn memory_bytes(&self) -> usize {
+        let peers = self.peers.capacity() * size_of::<Peer>();
+        let effects = self.effects.capacity() * size_of::<Effect>();
+        size_of::<Core>() + self.state.history.heap_bytes() + peers + effects
+    }
+
     /// The owner appended batches under [`Core::epoch`] at the log end, which is `end` now. Only while it leads. Does not allocate
     /// unless there are other voters.
     pub fn appended(&mut self, end: Offset) {
         assert!(self.is_leader(), "only a leader's owner appends");
-        assert!(
-            end > self.log_end(),
-            "appended to {end}, but the log ends at {}",
-            self.log_end()
-        );
+        assert!(end > self.log_end(), "appended to {end}, but the log ends at {}", self.log_end());
         self.state.history.extend(end);
         self.replicate();
     }
@@ -317,12 +303,7 @@ impl Core {
             return Err(RaiseError::NotLeader);
         }
         let commit = self.commit();
-        if marks
-            .log_start
-            .max(marks.archived_through)
-            .max(marks.compacted_through)
-            > commit
-        {
+        if marks.log_start.max(marks.archived_through).max(marks.compacted_through) > commit {
             return Err(RaiseError::BeyondCommit { commit });
         }
         self.merge_marks(marks);
@@ -331,10 +312,7 @@ impl Core {
 
     /// Every record up to `sequence` is durable, and every batch journaled before it.
     pub fn saved(&mut self, sequence: u64) {
-        assert!(
-            sequence <= self.issued,
-            "record {sequence} was never issued"
-        );
+        assert!(sequence <= self.issued, "record {sequence} was never issued");
         if sequence <= self.saved {
             return;
         }
@@ -343,8 +321,8 @@ impl Core {
             self.marks_saved = self.state.marks;
             self.trim();
         }
-        if sequence >= self.start_sequence && self.state.history.holds(self.start) {
-            self.durable = self.durable.max(self.start);
+        if sequence >= self.start_sequence {
+            self.durable = self.durable.max(self.state.history.last_start());
         }
         match self.role {
             Role::Leader => self.advance(),
@@ -372,12 +350,7 @@ impl Core {
 
     /// A message from another replica. The owner has checked that the bytes beside an append fill its range and that there is room to
     /// journal them. On a refusal the log is as before.
-    pub fn handle_message(
-        &mut self,
-        from: Member,
-        message: Message,
-        now: Nanos,
-    ) -> Result<(), Refusal> {
+    pub fn handle_message(&mut self, from: Member, message: Message, now: Nanos) -> Result<(), Refusal> {
         if from == self.me || message.term < 0 || !message.marks.are_valid() {
             return Err(Refusal::Malformed);
         }
@@ -393,17 +366,12 @@ impl Core {
                 self.answer_pre_vote(from, term, last, now);
                 return Ok(());
             }
-            Body::VoteResponse {
-                pre: true,
-                granted: true,
-            } => {
+            Body::VoteResponse { pre: true, granted: true } => {
                 self.pre_vote_granted(from, term, now);
                 return Ok(());
             }
             // A replica that hears its leader is not made to follow another.
-            Body::VoteRequest { pre: false, .. }
-                if term > self.state.term && self.hears_leader(now) =>
-            {
+            Body::VoteRequest { pre: false, .. } if term > self.state.term && self.hears_leader(now) => {
                 return Ok(());
             }
             _ => {}
@@ -448,14 +416,11 @@ impl Core {
         if self.peers.is_empty() && self.effects.capacity() > 0 {
             self.effects = VecDeque::new(); // an idle only voter keeps no queue
         }
-        if self.commit_told == self.commit {
+        if self.commit_told == self.commit.offset {
             return None;
         }
-        let moved = self.commit.offset > self.commit_told.offset;
-        self.commit_told = self.commit;
-        moved.then_some(Effect::Committed {
-            commit: self.commit.offset,
-        })
+        self.commit_told = self.commit.offset;
+        Some(Effect::Committed { commit: self.commit.offset })
     }
 
     pub(crate) fn push(&mut self, effect: Effect) {
@@ -467,11 +432,7 @@ impl Core {
     }
 
     pub(crate) fn send_in(&mut self, term: Epoch, to: Member, body: Body) {
-        let message = Message {
-            term,
-            marks: self.marks_saved,
-            body,
-        };
+        let message = Message { term, marks: self.marks_saved, body };
         self.push(Effect::Send { to, message });
     }
 
@@ -482,34 +443,18 @@ impl Core {
         if truncate.is_some() {
             self.truncate_sequence = sequence;
         }
-        if let Some(start) = &start {
+        if start.is_some() {
             self.start_sequence = sequence;
-            self.start = start.position();
         }
-        let State {
-            term, vote, marks, ..
-        } = self.state;
-        self.push(Effect::Persist {
-            sequence,
-            record: Record {
-                term,
-                vote,
-                marks,
-                truncate,
-                start,
-            },
-        });
+        let State { term, vote, marks, .. } = self.state;
+        self.push(Effect::Persist { sequence, record: Record { term, vote, marks, truncate, start } });
         sequence
     }
 
     /// A start of this replica's own at the log end, under the present term and configuration.
     pub(crate) fn own_start(&mut self) -> Start {
         let configuration = self.configuration().clone();
-        let start = Start {
-            epoch: self.state.term,
-            offset: self.log_end(),
-            configuration,
-        };
+        let start = Start { epoch: self.state.term, offset: self.log_end(), configuration };
         self.state.history.begin(start.clone());
         start
     }
@@ -518,7 +463,7 @@ impl Core {
     pub(crate) fn adopt(&mut self, term: Epoch, now: Nanos) {
         assert!(term > self.state.term);
         self.enter(term, None);
-        self.term_sequence = self.persist(None, None);
+        self.vote_sequence = self.persist(None, None);
         self.stand_back(now);
     }
 
@@ -538,9 +483,7 @@ impl Core {
         self.role = Role::Follower;
         if led {
             self.leader = None;
-            self.push(Effect::SteppedDown {
-                term: self.state.term,
-            });
+            self.push(Effect::SteppedDown { term: self.state.term });
         }
         if self.configuration().is_sole(&self.me) {
             self.campaign_alone();
@@ -551,9 +494,7 @@ impl Core {
 
     /// The leader's commit: the largest position that a majority has synced, if it is the leader's own.
     pub(crate) fn advance(&mut self) {
-        let reached = self
-            .configuration()
-            .reached(|member| self.synced_by(member));
+        let reached = self.configuration().reached(|member| self.synced_by(member));
         if reached.epoch == self.state.term && reached > self.commit {
             self.commit = reached;
         }
@@ -563,27 +504,20 @@ impl Core {
 
     /// Epochs before the log start are of no use to anyone, once this log is known to be the committed one there.
     pub(crate) fn trim(&mut self) {
-        self.state
-            .history
-            .trim(self.marks_saved.log_start.min(self.commit.offset));
+        self.state.history.trim(self.marks_saved.log_start.min(self.commit.offset));
     }
 
     fn synced_by(&self, member: &Member) -> Position {
         if *member == self.me {
             return self.durable;
         }
-        self.peer(member)
-            .map_or(Position::default(), |peer| peer.matched)
+        self.peer(member).map_or(Position::default(), |peer| peer.matched)
     }
 
     fn settle_marks(&mut self) {
         let of = |core: &Core, mark: fn(&Marks) -> Offset| {
             core.configuration().reached(|member| {
-                if *member == core.me {
-                    mark(&core.marks_saved)
-                } else {
-                    core.peer(member).map_or(0, |peer| mark(&peer.marks))
-                }
+                if *member == core.me { mark(&core.marks_saved) } else { core.peer(member).map_or(0, |peer| mark(&peer.marks)) }
             })
         };
         let settled = Marks {
@@ -617,12 +551,7 @@ impl Core {
     /// Forgets what it knew of the other voters.
     pub(crate) fn meet_peers(&mut self, now: Nanos) {
         let next = self.state.history.last_position();
-        let others = self
-            .state
-            .history
-            .configuration()
-            .members()
-            .filter(|member| **member != self.me);
+        let others = self.state.history.configuration().members().filter(|member| **member != self.me);
         self.peers = others
             .map(|member| Peer {
                 member: *member,
@@ -638,11 +567,7 @@ impl Core {
     }
 
     pub(crate) fn truncate(&mut self, to: Position) {
-        assert!(
-            to >= self.commit,
-            "{to:?} is behind the committed {:?}",
-            self.commit
-        );
+        assert!(to >= self.commit, "{to:?} is behind the committed {:?}", self.commit);
         self.state.history.truncate(to);
         self.durable = self.durable.min(to);
         self.push(Effect::Truncate { to });

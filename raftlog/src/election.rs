@@ -26,8 +26,7 @@ impl Core {
         self.enter(term, Some(self.me));
         self.role = Role::Candidate;
         let start = self.own_start();
-        self.term_sequence = self.persist(None, Some(start));
-        self.vote_sequence = self.term_sequence;
+        self.vote_sequence = self.persist(None, Some(start));
     }
 
     /// Asks whether a majority would vote for this replica in the next term.
@@ -60,33 +59,21 @@ impl Core {
         self.is_leader() || (self.leader.is_some() && recent)
     }
 
-    pub(crate) fn answer_pre_vote(
-        &mut self,
-        from: Member,
-        term: Epoch,
-        last: Position,
-        now: Nanos,
-    ) {
-        let granted = term > self.state.term
-            && last >= self.state.history.last_position()
-            && !self.hears_leader(now);
+    pub(crate) fn answer_pre_vote(&mut self, from: Member, term: Epoch, last: Position, now: Nanos) {
+        let granted = term > self.state.term && last >= self.state.history.last_position() && !self.hears_leader(now);
         let answer_term = if granted { term } else { self.state.term };
         self.send_in(answer_term, from, Body::VoteResponse { pre: true, granted });
     }
 
     pub(crate) fn pre_vote_granted(&mut self, from: Member, term: Epoch, now: Nanos) {
-        if self.role != Role::PreCandidate
-            || self.state.term.checked_add(1) != Some(term)
-            || !self.count_vote(from)
-        {
+        if self.role != Role::PreCandidate || self.state.term.checked_add(1) != Some(term) || !self.count_vote(from) {
             return;
         }
         self.enter(term, Some(self.me));
         self.role = Role::Candidate;
         self.meet_peers(now);
         self.wait_for_leader(now);
-        self.term_sequence = self.persist(None, None);
-        self.vote_sequence = self.term_sequence;
+        self.vote_sequence = self.persist(None, None);
     }
 
     /// The candidate's own vote is durable.
@@ -103,8 +90,7 @@ impl Core {
     }
 
     pub(crate) fn vote_granted(&mut self, from: Member, now: Nanos) {
-        if self.role != Role::Candidate || self.saved < self.vote_sequence || !self.count_vote(from)
-        {
+        if self.role != Role::Candidate || self.saved < self.vote_sequence || !self.count_vote(from) {
             return;
         }
         self.meet_peers(now); // each begins at the position before the new start
@@ -119,13 +105,7 @@ impl Core {
     pub(crate) fn answer_vote_request(&mut self, from: Member, last: Position, now: Nanos) {
         let free = self.state.vote.is_none_or(|vote| vote == from);
         if !free || self.leader.is_some() || last < self.state.history.last_position() {
-            self.send(
-                from,
-                Body::VoteResponse {
-                    pre: false,
-                    granted: false,
-                },
-            );
+            self.send(from, Body::VoteResponse { pre: false, granted: false });
             return;
         }
         self.role = Role::Follower;
@@ -144,35 +124,15 @@ impl Core {
             return;
         }
         self.vote_owed = false;
-        let to = self
-            .state
-            .vote
-            .expect("a vote is owed only after it was given in this term");
-        self.send(
-            to,
-            Body::VoteResponse {
-                pre: false,
-                granted: true,
-            },
-        );
+        let to = self.state.vote.expect("a vote is owed only after it was given in this term");
+        self.send(to, Body::VoteResponse { pre: false, granted: true });
     }
 
     /// The sender is in an earlier term: our term tells it so, where anything waits for an answer.
     pub(crate) fn answer_stale(&mut self, from: Member, body: &Body) {
         match body {
-            Body::VoteRequest { pre, .. } => self.send(
-                from,
-                Body::VoteResponse {
-                    pre: *pre,
-                    granted: false,
-                },
-            ),
-            Body::Append(_) => self.send(
-                from,
-                Body::Diverged {
-                    hint: self.state.history.last_position(),
-                },
-            ),
+            Body::VoteRequest { pre, .. } => self.send(from, Body::VoteResponse { pre: *pre, granted: false }),
+            Body::Append(_) => self.send(from, Body::Diverged { hint: self.state.history.last_position() }),
             Body::VoteResponse { .. } | Body::Held { .. } | Body::Diverged { .. } => {}
         }
     }
@@ -183,9 +143,7 @@ impl Core {
             None => return false,
             Some(peer) => peer.granted = true,
         }
-        self.configuration().majority(|member| {
-            *member == self.me || self.peer(member).is_some_and(|peer| peer.granted)
-        })
+        self.configuration().majority(|member| *member == self.me || self.peer(member).is_some_and(|peer| peer.granted))
     }
 
     fn request_votes(&mut self, pre: bool, term: Epoch) {
@@ -197,17 +155,9 @@ impl Core {
 
     fn announce(&mut self) {
         self.leader = Some(self.me);
-        let start = self
-            .state
-            .history
-            .starts()
-            .next_back()
-            .expect("a winner has written its start");
+        let start = self.state.history.last_start();
         assert_eq!(start.epoch, self.state.term);
-        self.push(Effect::BecameLeader {
-            epoch: start.epoch,
-            start: start.offset,
-        });
+        self.push(Effect::BecameLeader { epoch: start.epoch, start: start.offset });
         self.advance();
         self.trim();
         if self.configuration().is_sole(&self.me) {

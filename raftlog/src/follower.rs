@@ -19,27 +19,16 @@ use millrace_base::offset::Position;
 
 impl Core {
     /// An append of the leader of the present term.
-    pub(crate) fn follow(
-        &mut self,
-        from: Member,
-        append: Append,
-        now: Nanos,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn follow(&mut self, from: Member, append: Append, now: Nanos) -> Result<(), Refusal> {
         if self.is_leader() || self.leader.is_some_and(|leader| leader != from) {
-            return Err(Refusal::TwoLeaders {
-                term: self.state.term,
-            });
+            return Err(Refusal::TwoLeaders { term: self.state.term });
         }
         self.role = Role::Follower;
         self.leader = Some(from);
         self.heard = now;
         self.wait_for_leader(now);
         if !self.state.history.holds(append.before) {
-            let hint = self
-                .state
-                .history
-                .end_of(append.before.epoch)
-                .unwrap_or(self.state.history.first_position());
+            let hint = self.state.history.end_of(append.before.epoch).unwrap_or(self.state.history.first_position());
             self.send(from, Body::Diverged { hint });
             return Ok(());
         }
@@ -64,7 +53,7 @@ impl Core {
             return;
         };
         let synced = checked.min(self.durable);
-        if self.saved < self.term_sequence || !(self.held_owed || synced > self.synced_told) {
+        if self.saved < self.vote_sequence || !(self.held_owed || synced > self.synced_told) {
             return;
         }
         self.held_owed = false;
@@ -80,9 +69,7 @@ impl Core {
             if append.start.is_some_and(|start| start.offset != began) {
                 return Err(Refusal::Malformed);
             }
-            let end = history
-                .end_of(after.epoch)
-                .expect("the history has this epoch");
+            let end = history.end_of(after.epoch).expect("the history has this epoch");
             if after.offset <= end.offset {
                 return Ok(());
             }
@@ -100,11 +87,7 @@ impl Core {
         let from = keep.offset;
         if after.offset > from {
             self.state.history.extend(after.offset);
-            self.push(Effect::Append {
-                epoch: after.epoch,
-                from,
-                end: after.offset,
-            });
+            self.push(Effect::Append { epoch: after.epoch, from, end: after.offset });
         }
         Ok(())
     }
@@ -114,11 +97,11 @@ impl Core {
         if self.state.history.last_position() == keep {
             return Ok(None);
         }
+        if self.checked.is_some_and(|checked| keep < checked) {
+            return Err(Refusal::Malformed); // this very leader said that it holds it
+        }
         if keep < self.commit {
-            return Err(Refusal::DropsCommitted {
-                to: keep,
-                commit: self.commit,
-            });
+            return Err(Refusal::DropsCommitted { to: keep, commit: self.commit });
         }
         self.truncate(keep);
         Ok(Some(keep))

@@ -34,12 +34,7 @@ impl Core {
     pub(crate) fn heartbeat(&mut self, now: Nanos) {
         self.deadline = now.plus_ms(u64::from(self.timing.heartbeat_ms));
         let election_ms = u64::from(self.timing.election_ms);
-        let answers = |member: &Member| {
-            *member == self.me
-                || self
-                    .peer(member)
-                    .is_some_and(|peer| now < peer.heard.plus_ms(election_ms))
-        };
+        let answers = |member: &Member| *member == self.me || self.peer(member).is_some_and(|peer| now < peer.heard.plus_ms(election_ms));
         if !self.configuration().majority(answers) {
             self.stand_back(now);
             return;
@@ -59,14 +54,7 @@ impl Core {
         }
     }
 
-    pub(crate) fn held(
-        &mut self,
-        from: Member,
-        checked: Position,
-        synced: Position,
-        marks: Marks,
-        now: Nanos,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn held(&mut self, from: Member, checked: Position, synced: Position, marks: Marks, now: Nanos) -> Result<(), Refusal> {
         if self.role != Role::Leader {
             return Ok(());
         }
@@ -93,12 +81,7 @@ impl Core {
         Ok(())
     }
 
-    pub(crate) fn diverged(
-        &mut self,
-        from: Member,
-        hint: Position,
-        now: Nanos,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn diverged(&mut self, from: Member, hint: Position, now: Nanos) -> Result<(), Refusal> {
         if self.role != Role::Leader {
             return Ok(());
         }
@@ -133,20 +116,12 @@ impl Core {
         }
         let start = history.start_after(before);
         let epoch = start.as_ref().map_or(before.epoch, |start| start.epoch);
-        let end = history
-            .end_of(epoch)
-            .expect("the epoch of a position held")
-            .offset;
+        let end = history.end_of(epoch).expect("the epoch of a position held").offset;
         if end > before.offset && before.offset < self.state.marks.log_start {
             return false;
         }
         self.peers[at].waiting = 1;
-        let append = Append {
-            before,
-            start,
-            end,
-            commit: self.commit,
-        };
+        let append = Append { before, start, end, commit: self.commit };
         self.send(self.peers[at].member, Body::Append(append));
         true
     }
@@ -154,12 +129,7 @@ impl Core {
     /// A heartbeat, or the question whether `next` is held.
     fn send_empty(&mut self, at: usize) {
         let before = self.peers[at].next;
-        let append = Append {
-            before,
-            start: None,
-            end: before.offset,
-            commit: self.commit,
-        };
+        let append = Append { before, start: None, end: before.offset, commit: self.commit };
         self.send(self.peers[at].member, Body::Append(append));
     }
 }

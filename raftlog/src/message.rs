@@ -60,18 +60,11 @@ pub struct Append {
 impl Append {
     /// Where a log ends that takes all of it.
     pub fn after(&self) -> Position {
-        Position::new(
-            self.start
-                .as_ref()
-                .map_or(self.before.epoch, |start| start.epoch),
-            self.end,
-        )
+        Position::new(self.start.as_ref().map_or(self.before.epoch, |start| start.epoch), self.end)
     }
 
     pub(crate) fn is_valid(&self, term: Epoch) -> bool {
-        let start_fits = self.start.as_ref().is_none_or(|start| {
-            start.epoch > self.before.epoch && start.offset == self.before.offset
-        });
+        let start_fits = self.start.as_ref().is_none_or(|start| start.epoch > self.before.epoch && start.offset == self.before.offset);
         start_fits
             && self.before.epoch >= 0
             && self.before.offset >= 0

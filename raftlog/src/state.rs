@@ -101,16 +101,8 @@ impl fmt::Display for RestoreError {
             RestoreError::EpochAboveTerm { epoch, term } => {
                 write!(f, "the log holds epoch {epoch}, but the term is {term}")
             }
-            RestoreError::TruncatesTo(to) => write!(
-                f,
-                "truncated to epoch {} offset {}, which is not held",
-                to.epoch, to.offset
-            ),
-            RestoreError::StartsAt(at) => write!(
-                f,
-                "epoch {} starts at offset {}, which is not where the log ends",
-                at.epoch, at.offset
-            ),
+            RestoreError::TruncatesTo(to) => write!(f, "truncated to epoch {} offset {}, which is not held", to.epoch, to.offset),
+            RestoreError::StartsAt(at) => write!(f, "epoch {} starts at offset {}, which is not where the log ends", at.epoch, at.offset),
             RestoreError::Negative => write!(f, "a term or mark is negative or went back"),
         }
     }
@@ -121,12 +113,7 @@ impl std::error::Error for RestoreError {}
 impl State {
     /// A replica of a set made with `configuration`, before anything happened.
     pub fn new(configuration: Configuration) -> State {
-        State {
-            term: 0,
-            vote: None,
-            marks: Marks::default(),
-            history: History::new(configuration),
-        }
+        State { term: 0, vote: None, marks: Marks::default(), history: History::new(configuration) }
     }
 
     /// An error leaves the state as it was.
@@ -145,10 +132,7 @@ impl State {
                 return Err(RestoreError::StartsAt(start.position()));
             }
             if start.epoch > record.term {
-                return Err(RestoreError::EpochAboveTerm {
-                    epoch: start.epoch,
-                    term: record.term,
-                });
+                return Err(RestoreError::EpochAboveTerm { epoch: start.epoch, term: record.term });
             }
         }
         self.term = record.term;
@@ -169,10 +153,7 @@ impl State {
         }
         let epoch = self.history.last_epoch();
         if epoch > self.term {
-            return Err(RestoreError::EpochAboveTerm {
-                epoch,
-                term: self.term,
-            });
+            return Err(RestoreError::EpochAboveTerm { epoch, term: self.term });
         }
         Ok(())
     }
@@ -188,11 +169,7 @@ impl State {
         let mut before = None;
         for at in 0..starts {
             let (position, configuration) = self.history.start_at(at);
-            encode_start(
-                position,
-                (before != Some(configuration)).then_some(configuration),
-                out,
-            );
+            encode_start(position, (before != Some(configuration)).then_some(configuration), out);
             before = Some(configuration);
         }
     }
@@ -208,41 +185,24 @@ impl State {
         let place = reader.place;
         let count = reader.u32()? as usize;
         if count == 0 || count > EPOCHS_MAX {
-            return Err(DecodeError {
-                place,
-                expected: "1 to 4096 epochs",
-            });
+            return Err(DecodeError { place, expected: "1 to 4096 epochs" });
         }
         let mut history = History::from_first(reader.start(None)?);
         for _ in 1..count {
             let place = reader.place;
             let start = reader.start(Some(history.configuration()))?;
             if start.epoch <= history.last_epoch() || start.offset < history.end() {
-                return Err(DecodeError {
-                    place,
-                    expected: "a later epoch that starts no earlier",
-                });
+                return Err(DecodeError { place, expected: "a later epoch that starts no earlier" });
             }
             history.extend(start.offset);
             history.begin(start);
         }
         if end < history.end() {
-            return Err(DecodeError {
-                place,
-                expected: "a log end not before the last start",
-            });
+            return Err(DecodeError { place, expected: "a log end not before the last start" });
         }
         history.extend(end);
-        let state = State {
-            term,
-            vote,
-            marks,
-            history,
-        };
-        state.validate().map_err(|_| DecodeError {
-            place: 1,
-            expected: "a term not below the last epoch, marks not below 0",
-        })?;
+        let state = State { term, vote, marks, history };
+        state.validate().map_err(|_| DecodeError { place: 1, expected: "a term not below the last epoch, marks not below 0" })?;
         reader.finish()?;
         Ok(state)
     }
@@ -251,11 +211,7 @@ impl State {
 impl Record {
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
-        let truncate = if self.truncate.is_some() {
-            FLAG_TRUNCATE
-        } else {
-            0
-        };
+        let truncate = if self.truncate.is_some() { FLAG_TRUNCATE } else { 0 };
         let start = if self.start.is_some() { FLAG_START } else { 0 };
         out.push(truncate | start);
         out.extend_from_slice(&self.term.to_le_bytes());
@@ -275,38 +231,18 @@ impl Record {
         reader.version()?;
         let flags = reader.u8()?;
         if flags & !(FLAG_TRUNCATE | FLAG_START) != 0 {
-            return Err(DecodeError {
-                place: 1,
-                expected: "flags 0 to 3",
-            });
+            return Err(DecodeError { place: 1, expected: "flags 0 to 3" });
         }
         let term = reader.i32()?;
         let vote = reader.vote()?;
         let marks = reader.marks()?;
-        let truncate = if flags & FLAG_TRUNCATE != 0 {
-            Some(reader.position()?)
-        } else {
-            None
-        };
-        let start = if flags & FLAG_START != 0 {
-            Some(reader.start(None)?)
-        } else {
-            None
-        };
+        let truncate = if flags & FLAG_TRUNCATE != 0 { Some(reader.position()?) } else { None };
+        let start = if flags & FLAG_START != 0 { Some(reader.start(None)?) } else { None };
         if term < 0 || !marks.are_valid() {
-            return Err(DecodeError {
-                place: 2,
-                expected: "a term and marks not below 0",
-            });
+            return Err(DecodeError { place: 2, expected: "a term and marks not below 0" });
         }
         reader.finish()?;
-        Ok(Record {
-            term,
-            vote,
-            marks,
-            truncate,
-            start,
-        })
+        Ok(Record { term, vote, marks, truncate, start })
     }
 }
 
@@ -326,11 +262,7 @@ impl DecodeError {
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "raft state at byte {}: expected {}",
-            self.place, self.expected
-        )
+        write!(f, "raft state at byte {}: expected {}", self.place, self.expected)
     }
 }
 
@@ -357,11 +289,7 @@ fn encode_vote(vote: Option<Member>, out: &mut Vec<u8>) {
 }
 
 fn encode_marks(marks: Marks, out: &mut Vec<u8>) {
-    for mark in [
-        marks.log_start,
-        marks.archived_through,
-        marks.compacted_through,
-    ] {
+    for mark in [marks.log_start, marks.archived_through, marks.compacted_through] {
         out.extend_from_slice(&mark.to_le_bytes());
     }
 }
@@ -375,11 +303,7 @@ fn encode_start(position: Position, configuration: Option<&Configuration>, out: 
     out.push(1);
     out.push(configuration.voters().len() as u8);
     out.push(configuration.outgoing().len() as u8);
-    for member in configuration
-        .voters()
-        .iter()
-        .chain(configuration.outgoing())
-    {
+    for member in configuration.voters().iter().chain(configuration.outgoing()) {
         encode_member(member, out);
     }
 }
@@ -392,10 +316,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let rest = self.bytes.get(self.place..).unwrap_or_default();
-        let taken = rest.first_chunk::<N>().ok_or(DecodeError {
-            place: self.place,
-            expected: "more bytes",
-        })?;
+        let taken = rest.first_chunk::<N>().ok_or(DecodeError { place: self.place, expected: "more bytes" })?;
         self.place += N;
         Ok(*taken)
     }
@@ -418,14 +339,7 @@ impl Reader<'_> {
 
     fn version(&mut self) -> Result<(), DecodeError> {
         let place = self.place;
-        if self.u8()? != VERSION {
-            Err(DecodeError {
-                place,
-                expected: "version 1",
-            })
-        } else {
-            Ok(())
-        }
+        if self.u8()? != VERSION { Err(DecodeError { place, expected: "version 1" }) } else { Ok(()) }
     }
 
     /// Whether something optional follows.
@@ -434,10 +348,7 @@ impl Reader<'_> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
-            _ => Err(DecodeError {
-                place,
-                expected: "0 or 1",
-            }),
+            _ => Err(DecodeError { place, expected: "0 or 1" }),
         }
     }
 
@@ -445,35 +356,21 @@ impl Reader<'_> {
         let place = self.place;
         let position = Position::new(self.i32()?, self.i64()?);
         if position.epoch < 0 || position.offset < 0 {
-            return Err(DecodeError {
-                place,
-                expected: "an epoch and an offset not below 0",
-            });
+            return Err(DecodeError { place, expected: "an epoch and an offset not below 0" });
         }
         Ok(position)
     }
 
     fn member(&mut self) -> Result<Member, DecodeError> {
-        Ok(Member {
-            node: self.i32()?,
-            disk: Uuid(self.take()?),
-        })
+        Ok(Member { node: self.i32()?, disk: Uuid(self.take()?) })
     }
 
     fn vote(&mut self) -> Result<Option<Member>, DecodeError> {
-        if self.present()? {
-            Ok(Some(self.member()?))
-        } else {
-            Ok(None)
-        }
+        if self.present()? { Ok(Some(self.member()?)) } else { Ok(None) }
     }
 
     fn marks(&mut self) -> Result<Marks, DecodeError> {
-        Ok(Marks {
-            log_start: self.i64()?,
-            archived_through: self.i64()?,
-            compacted_through: self.i64()?,
-        })
+        Ok(Marks { log_start: self.i64()?, archived_through: self.i64()?, compacted_through: self.i64()? })
     }
 
     fn start(&mut self, before: Option<&Configuration>) -> Result<Start, DecodeError> {
@@ -482,18 +379,9 @@ impl Reader<'_> {
         let configuration = if self.present()? {
             self.configuration()?
         } else {
-            before
-                .ok_or(DecodeError {
-                    place,
-                    expected: "a configuration with the first start",
-                })?
-                .clone()
+            before.ok_or(DecodeError { place, expected: "a configuration with the first start" })?.clone()
         };
-        Ok(Start {
-            epoch: at.epoch,
-            offset: at.offset,
-            configuration,
-        })
+        Ok(Start { epoch: at.epoch, offset: at.offset, configuration })
     }
 
     fn configuration(&mut self) -> Result<Configuration, DecodeError> {
@@ -503,19 +391,13 @@ impl Reader<'_> {
         for _ in 0..voters + outgoing {
             members.push(self.member()?);
         }
-        Configuration::new(&members[..voters], &members[voters..]).ok_or(DecodeError {
-            place,
-            expected: "1 to 32 voters, each once",
-        })
+        Configuration::new(&members[..voters], &members[voters..]).ok_or(DecodeError { place, expected: "1 to 32 voters, each once" })
     }
 
     fn finish(&self) -> Result<(), DecodeError> {
         if self.place == self.bytes.len() {
             return Ok(());
         }
-        Err(DecodeError {
-            place: self.place,
-            expected: "no more bytes",
-        })
+        Err(DecodeError { place: self.place, expected: "no more bytes" })
     }
 }

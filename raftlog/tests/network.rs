@@ -8,6 +8,8 @@
 //!
 //! Seen to fail, each rule weakened alone in the sources, as a check of this check: see the list in raftlog/README.md.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop")]
+
 use millrace_base::clock::Nanos;
 use millrace_base::ids::Uuid;
 use millrace_base::offset::{Epoch, Offset, Position};
@@ -16,10 +18,7 @@ use millrace_raftlog::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 
-const TIMING: Timing = Timing {
-    heartbeat_ms: 20,
-    election_ms: 100,
-};
+const TIMING: Timing = Timing { heartbeat_ms: 10, election_ms: 50 };
 const FAULTY_MS: u64 = 3000;
 const HEALED_MS: u64 = 3000;
 
@@ -57,6 +56,9 @@ struct Faults {
     sync_one_in: u64,
     crash_one_in: u64,
     cut_one_in: u64,
+    /// A new leader falls this often in the next moments.
+    leader_falls_one_in: u64,
+    produce_one_in: u64,
 }
 
 struct Network {
@@ -70,16 +72,14 @@ struct Network {
     committed: Vec<Entry>,
     settled: Marks,
     next_value: u64,
-    trace: String,
+    /// Everything that was done, if anyone wants to read it.
+    trace: Option<String>,
     elections: u64,
     truncations: u64,
 }
 
 fn member(node: usize) -> Member {
-    Member {
-        node: node as i32,
-        disk: Uuid([node as u8; 16]),
-    }
+    Member { node: node as i32, disk: Uuid([node as u8; 16]) }
 }
 
 impl Node {
@@ -90,9 +90,7 @@ impl Node {
         };
         match item {
             Journaled::Record { sequence, record } => {
-                self.synced
-                    .apply(&record)
-                    .expect("a record fits the state before it");
+                self.synced.apply(&record).expect("a record fits the state before it");
                 self.synced_log.truncate(self.synced.history.end() as usize);
                 assert!(self.synced.validate().is_ok());
                 if let Some(core) = &mut self.core {
@@ -100,11 +98,7 @@ impl Node {
                 }
             }
             Journaled::Batch { epoch, entries } => {
-                assert_eq!(
-                    self.synced.history.last_epoch(),
-                    epoch,
-                    "a batch is journaled behind its epoch's start"
-                );
+                assert_eq!(self.synced.history.last_epoch(), epoch, "a batch is journaled behind its epoch's start");
                 self.synced_log.extend(entries);
                 let end = self.synced_log.len() as Offset;
                 self.synced.history.extend(end);
@@ -125,7 +119,7 @@ impl Node {
 }
 
 impl Network {
-    fn new(seed: u64) -> Network {
+    fn new(seed: u64, traced: bool) -> Network {
         let mut prng = Prng::new(seed);
         let voters = [3, 3, 3, 5, 5, 4, 2][prng.below(7) as usize];
         let faults = Faults {
@@ -133,8 +127,10 @@ impl Network {
             double_percent: [0, 10][prng.below(2) as usize],
             delay_ms: [1, 5, 40][prng.below(3) as usize],
             sync_one_in: [1, 3, 15][prng.below(3) as usize],
-            crash_one_in: [0, 200, 600][prng.below(3) as usize],
-            cut_one_in: [0, 100, 300][prng.below(3) as usize],
+            crash_one_in: [0, 100, 600][prng.below(3) as usize],
+            cut_one_in: [0, 30, 300][prng.below(3) as usize],
+            leader_falls_one_in: [0, 20, 40][prng.below(3) as usize],
+            produce_one_in: [2, 6, 80][prng.below(3) as usize],
         };
         let members: Vec<Member> = (0..voters).map(member).collect();
         let state = State::new(Configuration::new(&members, &[]).unwrap());
@@ -159,7 +155,7 @@ impl Network {
             committed: Vec::new(),
             settled: Marks::default(),
             next_value: 1,
-            trace: String::new(),
+            trace: traced.then(String::new),
             elections: 0,
             truncations: 0,
         };
@@ -198,7 +194,9 @@ impl Network {
     /// Does what a core wants. `entries`, from offset `first` on, came with the message just handled.
     fn drain(&mut self, at: usize, entries: &[Entry], first: Offset) {
         while let Some(effect) = self.nodes[at].core.as_mut().and_then(Core::poll_effect) {
-            writeln!(self.trace, "{} {at} {effect:?}", self.now_ms).unwrap();
+            if let Some(trace) = &mut self.trace {
+                writeln!(trace, "{} {at} {effect:?}", self.now_ms).unwrap();
+            }
             match effect {
                 Effect::Truncate { to } => {
                     self.truncations += 1;
@@ -208,9 +206,7 @@ impl Network {
                     let mut bytes = Vec::new();
                     record.encode(&mut bytes);
                     assert_eq!(Record::decode(&bytes).as_ref(), Ok(&record));
-                    self.nodes[at]
-                        .journal
-                        .push_back(Journaled::Record { sequence, record });
+                    self.nodes[at].journal.push_back(Journaled::Record { sequence, record });
                 }
                 Effect::Append { epoch, from, end } => {
                     let taken = entries[(from - first) as usize..(end - first) as usize].to_vec();
@@ -241,8 +237,7 @@ impl Network {
             if count > 1 && self.prng.one_in(3) {
                 append.end -= self.prng.below(count) as Offset; // not all of it fitted
             }
-            entries =
-                self.nodes[from].log[append.before.offset as usize..append.end as usize].to_vec();
+            entries = self.nodes[from].log[append.before.offset as usize..append.end as usize].to_vec();
         }
         let copies = 1 + u64::from(self.prng.below(100) < self.faults.double_percent);
         for _ in 0..copies {
@@ -250,26 +245,16 @@ impl Network {
                 continue;
             }
             let at_ms = self.now_ms + 1 + self.prng.below(self.faults.delay_ms);
-            self.letters.push(Letter {
-                at_ms,
-                from,
-                to,
-                message: message.clone(),
-                entries: entries.clone(),
-            });
+            self.letters.push(Letter { at_ms, from, to, message: message.clone(), entries: entries.clone() });
         }
     }
 
     fn step(&mut self) {
         self.now_ms += 1;
         self.fault();
-        let due: Vec<Letter> = self
-            .letters
-            .extract_if(.., |letter| letter.at_ms <= self.now_ms)
-            .collect();
+        let due: Vec<Letter> = self.letters.extract_if(.., |letter| letter.at_ms <= self.now_ms).collect();
         for letter in due {
-            let lost = self.cut.contains(&(letter.from, letter.to))
-                || self.nodes[letter.to].core.is_none();
+            let lost = self.cut.contains(&(letter.from, letter.to)) || self.nodes[letter.to].core.is_none();
             if !lost {
                 self.deliver(letter);
             }
@@ -295,16 +280,9 @@ impl Network {
 
     fn deliver(&mut self, letter: Letter) {
         let (at, now) = (letter.to, self.now());
-        let core = self.nodes[at]
-            .core
-            .as_mut()
-            .expect("delivered to a node that is up");
+        let core = self.nodes[at].core.as_mut().expect("delivered to a node that is up");
         let term = core.epoch();
-        let first = if let Body::Append(append) = &letter.message.body {
-            append.before.offset
-        } else {
-            0
-        };
+        let first = if let Body::Append(append) = &letter.message.body { append.before.offset } else { 0 };
         let taken = core.handle_message(member(letter.from), letter.message.clone(), now);
         assert_eq!(taken, Ok(()), "{:?}", letter.message);
         assert!(core.epoch() >= term);
@@ -313,22 +291,17 @@ impl Network {
 
     fn produce(&mut self, at: usize) {
         let core = self.nodes[at].core.as_mut().expect("it is up");
-        if !core.is_leader() || !self.prng.one_in(6) {
+        if !core.is_leader() || !self.prng.one_in(self.faults.produce_one_in) {
             return;
         }
         let (epoch, from) = (core.epoch(), core.log_end());
         if self.prng.one_in(10) {
-            let marks = Marks {
-                archived_through: core.commit(),
-                ..Marks::default()
-            };
+            let marks = Marks { archived_through: core.commit(), ..Marks::default() };
             core.raise_marks(marks).unwrap();
         }
         let count = 1 + self.prng.below(3);
         core.appended(from + count as Offset);
-        let entries = (self.next_value..self.next_value + count)
-            .map(|value| (epoch, value))
-            .collect();
+        let entries = (self.next_value..self.next_value + count).map(|value| (epoch, value)).collect();
         self.next_value += count;
         self.append(at, epoch, from, entries);
         self.drain(at, &[], 0);
@@ -345,6 +318,8 @@ impl Network {
                     sync_one_in: 1,
                     crash_one_in: 0,
                     cut_one_in: 0,
+                    leader_falls_one_in: 0,
+                    produce_one_in: 6,
                 };
                 (0..self.nodes.len())
                     .filter(|at| self.nodes[*at].core.is_none())
@@ -360,28 +335,20 @@ impl Network {
             if self.prng.one_in(2) {
                 let side: Vec<bool> = (0..nodes).map(|_| self.prng.one_in(2)).collect();
                 let one_way = self.prng.one_in(4);
-                let pairs =
-                    (0..nodes as usize).flat_map(|a| (0..nodes as usize).map(move |b| (a, b)));
-                self.cut = pairs
-                    .filter(|(a, b)| {
-                        if one_way {
-                            side[*a] && !side[*b]
-                        } else {
-                            side[*a] != side[*b]
-                        }
-                    })
-                    .collect();
+                let pairs = (0..nodes as usize).flat_map(|a| (0..nodes as usize).map(move |b| (a, b)));
+                self.cut = pairs.filter(|(a, b)| if one_way { side[*a] && !side[*b] } else { side[*a] != side[*b] }).collect();
             }
-        }
-        if self.faults.crash_one_in == 0 {
-            return;
         }
         for at in 0..self.nodes.len() {
             if self.nodes[at].core.is_none() {
                 if self.prng.one_in(60) {
                     self.start(at);
                 }
-            } else if self.prng.one_in(self.faults.crash_one_in) {
+                continue;
+            }
+            let leads = self.nodes[at].core.as_ref().is_some_and(Core::is_leader);
+            let one_in = if leads { self.faults.leader_falls_one_in } else { self.faults.crash_one_in };
+            if one_in > 0 && self.prng.one_in(one_in) {
                 let all = self.prng.one_in(5);
                 for at in if all { 0..self.nodes.len() } else { at..at + 1 } {
                     self.crash(at);
@@ -392,22 +359,12 @@ impl Network {
 
     fn check_leader(&mut self, at: usize, epoch: Epoch, start: Offset) {
         self.elections += 1;
-        assert!(
-            self.leaders.insert(epoch, at).is_none(),
-            "two leaders in epoch {epoch}"
-        );
+        assert!(self.leaders.insert(epoch, at).is_none(), "two leaders in epoch {epoch}");
         let node = &self.nodes[at];
         assert_eq!(node.log.len() as Offset, start);
-        assert!(
-            node.log.starts_with(&self.committed),
-            "the leader of epoch {epoch} lacks committed records"
-        );
+        assert!(node.log.starts_with(&self.committed), "the leader of epoch {epoch} lacks committed records");
         let marks = node.core.as_ref().expect("it is up").marks();
-        assert_eq!(
-            marks.max(self.settled),
-            marks,
-            "the leader of epoch {epoch} lacks settled marks"
-        );
+        assert_eq!(marks.max(self.settled), marks, "the leader of epoch {epoch} lacks settled marks");
     }
 
     fn check_commit(&mut self, at: usize, commit: Offset) {
@@ -418,22 +375,11 @@ impl Network {
         let common = said.len().min(self.committed.len());
         // What lies before was compared when it was committed; matching logs are checked below.
         let compared = common.saturating_sub(100);
-        assert_eq!(
-            said[compared..common],
-            self.committed[compared..common],
-            "node {at} commits something else"
-        );
+        assert_eq!(said[compared..common], self.committed[compared..common], "node {at} commits something else");
         if said.len() > common {
             let held = |log: &[Entry]| log.get(compared..said.len()) == Some(&said[compared..]);
-            let holders = self
-                .nodes
-                .iter()
-                .filter(|node| held(&node.synced_log))
-                .count();
-            assert!(
-                holders > self.nodes.len() / 2,
-                "committed {commit} on {holders} disks"
-            );
+            let holders = self.nodes.iter().filter(|node| held(&node.synced_log)).count();
+            assert!(holders > self.nodes.len() / 2, "committed {commit} on {holders} disks");
             self.committed.extend_from_slice(&said[common..]);
         }
     }
@@ -443,11 +389,7 @@ impl Network {
             for b in &self.nodes {
                 let same = a.log.iter().zip(&b.log).rposition(|(x, y)| x.0 == y.0);
                 if let Some(last) = same {
-                    assert_eq!(
-                        a.log[..=last],
-                        b.log[..=last],
-                        "logs agree in an epoch and differ before"
-                    );
+                    assert_eq!(a.log[..=last], b.log[..=last], "logs agree in an epoch and differ before");
                 }
             }
         }
@@ -461,26 +403,11 @@ impl Network {
         while self.now_ms < FAULTY_MS + HEALED_MS {
             self.step();
         }
-        let tail = || {
-            self.trace
-                .lines()
-                .rev()
-                .take(40)
-                .collect::<Vec<_>>()
-                .join("\n")
-        };
-        assert!(
-            self.committed.len() > before,
-            "no progress after the network healed; last first:\n{}",
-            tail()
-        );
+        let tail = || self.trace.as_deref().unwrap_or("").lines().rev().take(40).collect::<Vec<_>>().join("\n");
+        assert!(self.committed.len() > before, "no progress after the network healed; last first:\n{}", tail());
         for node in &self.nodes {
             let core = node.core.as_ref().expect("all are up");
-            assert!(
-                core.commit() >= before as Offset,
-                "node {} stays behind",
-                node.me.node
-            );
+            assert!(core.commit() >= before as Offset, "node {} stays behind", node.me.node);
         }
     }
 }
@@ -490,16 +417,14 @@ fn nothing_committed_is_lost_and_a_healed_set_goes_on() {
     let (mut elections, mut truncations, mut committed) = (0, 0, 0);
     for seed in 1..=500 {
         let result = std::panic::catch_unwind(|| {
-            let mut network = Network::new(seed);
+            let mut network = Network::new(seed, false);
             network.run();
-            (
-                network.elections,
-                network.truncations,
-                network.committed.len(),
-            )
+            (network.elections, network.truncations, network.committed.len())
         });
         let Ok(seen) = result else {
-            panic!("seed {seed}")
+            println!("seed {seed}");
+            Network::new(seed, true).run();
+            panic!("seed {seed} fails only sometimes");
         };
         elections += seen.0;
         truncations += seen.1;
@@ -514,9 +439,9 @@ fn nothing_committed_is_lost_and_a_healed_set_goes_on() {
 fn the_same_seed_gives_the_same_trace() {
     for seed in 1..=10 {
         let trace = || {
-            let mut network = Network::new(seed);
+            let mut network = Network::new(seed, true);
             network.run();
-            network.trace
+            network.trace.unwrap()
         };
         assert!(trace() == trace(), "seed {seed}");
     }

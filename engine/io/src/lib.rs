@@ -7,6 +7,21 @@
 
 pub mod driver;
 pub mod memory;
+pub mod process;
+pub mod system;
 
+mod table;
+
+pub mod blocking;
+mod socket;
+
+pub mod sim;
+pub mod uring;
+
+pub mod map;
+
+pub use blocking::BlockingDisk;
 pub use driver::*;
+pub use map::Map;
 pub use memory::{Pool, Slice, Space};
+pub use uring::{Config, SetupError, UringDriver};

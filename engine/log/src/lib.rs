@@ -2,4 +2,18 @@
 //!
 //! Decides and lays out bytes; the shard that owns the ring does the reading and writing.
 
+pub mod bytes;
+pub mod codec;
+pub mod image;
+pub mod index;
 pub mod journal;
+pub mod partition_state;
+pub mod paths;
+pub mod producers;
+pub mod read_plan;
+pub mod retention;
+pub mod segment_writer;
+pub mod segments;
+pub mod state_file;
+pub mod time_lookup;
+pub mod walk;

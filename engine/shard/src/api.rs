@@ -10,7 +10,7 @@
 use millrace_base::batch::Header;
 use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::fault::Fault;
-use millrace_base::ids::{NodeId, PartitionId, ShardId, TopicId, Uuid};
+use millrace_base::ids::{NodeId, PartitionId, TopicId, Uuid};
 use millrace_base::offset::{Epoch, Offset};
 use millrace_io::Slice;
 use millrace_state::{groups, meta};
@@ -40,6 +40,10 @@ pub enum Request {
     Apply(std::sync::Arc<[u8]>),
     /// To the controller's shard, from the owner; and from there to every shard.
     Leadership(Vec<Leadership>),
+    /// To the controller's shard: all partitions of the sender that can have leaders have them.
+    Ready,
+    /// To every shard: connections may be accepted.
+    Open,
     /// A connection that moves here.
     Connection(Box<Moved>),
 }
@@ -339,9 +343,7 @@ pub struct Leadership {
 /// A connection on its way to another shard, with its front's state.
 #[derive(Debug)]
 pub struct Moved {
-    pub from: ShardId,
-    pub connection: millrace_io::Detached,
-    pub listener: usize,
+    pub detached: crate::net::DetachedConnection,
     pub state: Box<dyn std::any::Any + Send>,
 }
 

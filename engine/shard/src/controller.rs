@@ -10,7 +10,6 @@
 
 use crate::api::{MetaChange, MetaDone, MetaRefusal, Reply};
 use millrace_base::ids::{PartitionId, ShardId, TopicId, Uuid};
-use millrace_base::offset::Offset;
 use millrace_state::meta::{Command, Effect, Meta, Request};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -27,10 +26,14 @@ enum Progress {
     Nothing,
     /// Checked; being appended.
     Proposed,
-    /// Committed once the commit is at `end`.
-    Appended { end: Offset },
+    /// In the log; it is applied when it is committed.
+    Appended,
     /// So many shards have not applied it, and these partitions have no leader yet.
-    Applying { shards: usize, partitions: BTreeSet<PartitionId>, done: MetaDone },
+    Applying {
+        shards: usize,
+        partitions: BTreeSet<PartitionId>,
+        done: MetaDone,
+    },
 }
 
 /// What is to be done for the queue.
@@ -38,7 +41,11 @@ pub enum Next {
     Nothing,
     /// Append this command to set 0; then call [`Controller::appended`] or [`Controller::refused`].
     Append(Command),
-    Reply { to: ShardId, ticket: u64, reply: Reply },
+    Reply {
+        to: ShardId,
+        ticket: u64,
+        reply: Reply,
+    },
 }
 
 /// What the controller adds to requests.
@@ -92,21 +99,16 @@ impl Controller {
         }
     }
 
-    /// The command that [`Controller::next`] gave is in the log before `end`.
-    pub fn appended(&mut self, end: Offset) {
+    /// The command that [`Controller::next`] gave is in the log.
+    pub fn appended(&mut self) {
         assert!(matches!(self.progress, Progress::Proposed));
-        self.progress = Progress::Appended { end };
+        self.progress = Progress::Appended;
     }
 
     /// The command could not be appended.
     pub fn refused(&mut self, reason: String) {
         assert!(matches!(self.progress, Progress::Proposed));
         self.end_change(Err(MetaRefusal::Unavailable { reason }));
-    }
-
-    /// Whether the change in progress is what a commit at `commit` has just committed.
-    pub fn is_committed(&self, commit: Offset) -> bool {
-        matches!(self.progress, Progress::Appended { end } if end <= commit)
     }
 
     /// The committed command was applied here with these effects, and sent to all other shards.
@@ -166,9 +168,7 @@ impl Controller {
 
 fn would_be(command: &Command) -> MetaDone {
     match command {
-        Command::CreateTopic { topic, directories, .. } => {
-            MetaDone::TopicCreated { topic: *topic, partitions: directories.len() as u32 }
-        }
+        Command::CreateTopic { topic, directories, .. } => MetaDone::TopicCreated { topic: *topic, partitions: directories.len() as u32 },
         _ => MetaDone::Changed,
     }
 }

@@ -11,8 +11,8 @@
 use crate::token::{self, GENERATION_MASK, Purpose};
 use millrace_base::clock::Nanos;
 use millrace_base::ids::{DirectoryIndex, PartitionId, Uuid};
-use millrace_base::offset::Position;
-use millrace_io::{Driver, File, IoError, Op};
+use millrace_base::offset::{Offset, Position};
+use millrace_io::{Driver, File, IoError, Op, Slice};
 use millrace_log::journal::{Journal, NoRoom, PayloadRange, Record, Sealed, SealedBatches, Urgency};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -27,10 +27,8 @@ pub enum After {
     Persisted(PartitionId, Position),
     /// The partition's consensus step with this number.
     Saved(PartitionId, u64),
-    /// The statement that a checkpoint of the partition ended; the number tells which.
-    Checkpointed(PartitionId),
-    /// The statement that a new active segment began.
-    Rolled(PartitionId),
+    /// The statement that batches below this offset are in segments.
+    Checkpointed(PartitionId, Offset),
     /// The partition's whole state stands in this entry.
     Carried(PartitionId),
     /// The partition is stated deleted: its files may go.
@@ -41,11 +39,15 @@ pub enum After {
 pub enum Health {
     Healthy,
     /// Nothing of it is written or acknowledged any more.
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
 }
 
 struct InFlight {
     sequence: u64,
+    slot: u32,
+    place: u64,
     after: Vec<After>,
 }
 
@@ -66,17 +68,7 @@ pub struct Directory {
 impl Directory {
     /// `files`: the journal's files, open, by slot.
     pub fn new(index: DirectoryIndex, id: Uuid, path: PathBuf, journal: Journal, files: BTreeMap<u32, File>) -> Directory {
-        Directory {
-            index,
-            id,
-            path,
-            health: Health::Healthy,
-            full: false,
-            journal,
-            files,
-            after: Vec::new(),
-            in_flight: VecDeque::new(),
-        }
+        Directory { index, id, path, health: Health::Healthy, full: false, journal, files, after: Vec::new(), in_flight: VecDeque::new() }
     }
 
     pub fn journal(&self) -> &Journal {
@@ -134,7 +126,12 @@ impl Directory {
     /// Ends the entry being built.
     pub fn seal(&mut self, now: Nanos) -> Option<Sealed> {
         let sealed = self.journal.seal(now)?;
-        self.in_flight.push_back(InFlight { sequence: sealed.sequence, after: std::mem::take(&mut self.after) });
+        self.in_flight.push_back(InFlight {
+            sequence: sealed.sequence,
+            slot: sealed.slot,
+            place: sealed.place,
+            after: std::mem::take(&mut self.after),
+        });
         Some(sealed)
     }
 
@@ -144,7 +141,7 @@ impl Directory {
             return None;
         }
         let sealed = self.journal.seal_statement(now).ok()?;
-        self.in_flight.push_back(InFlight { sequence: sealed.sequence, after: Vec::new() });
+        self.in_flight.push_back(InFlight { sequence: sealed.sequence, slot: sealed.slot, place: sealed.place, after: Vec::new() });
         Some(sealed)
     }
 
@@ -155,6 +152,16 @@ impl Directory {
         let op = Op::Write { file, place: sealed.place, from: sealed.slice, synced: true };
         driver.submit(op, token::pack(Purpose::Entry, u32::from(self.index), generation));
         sealed.batches
+    }
+
+    /// Submits an entry again whose write was cut short: the same bytes to the same place.
+    pub fn write_again(&mut self, driver: &mut dyn Driver, generation: u32, entry: Slice) {
+        let found = self.in_flight.iter().find(|entry| entry.sequence as u32 & GENERATION_MASK == generation);
+        if let Some(found) = found {
+            let file = *self.files.get(&found.slot).expect("every journal file is open");
+            let op = Op::Write { file, place: found.place, from: entry, synced: true };
+            driver.submit(op, token::pack(Purpose::Entry, u32::from(self.index), generation));
+        }
     }
 
     /// Takes an entry's completion; gives what is durable now.
@@ -198,7 +205,4 @@ impl Directory {
         self.journal.file_added(slot);
     }
 
-    pub fn files(&self) -> impl Iterator<Item = File> + '_ {
-        self.files.values().copied()
-    }
 }

@@ -77,7 +77,7 @@ pub struct Cx<'a> {
     pub(crate) timers: &'a mut Timers<TimerFor>,
     pub(crate) pool: &'a Pool,
     pub(crate) resumed: &'a mut Vec<ConnectionId>,
-    pub(crate) moves: &'a mut Vec<(ConnectionId, ShardId)>,
+    pub(crate) moves: &'a mut BTreeMap<ConnectionId, ShardId>,
 }
 
 impl Cx<'_> {
@@ -93,6 +93,11 @@ impl Cx<'_> {
 
     /// Sends a request to a shard. Its reply comes to [`Front::replied`] with this token.
     pub fn submit(&mut self, to: ShardId, token: u64, request: api::Request) {
+        let request = match request {
+            // The other side knows requests by their tickets.
+            api::Request::StopWaiting { token } => api::Request::StopWaiting { token: self.routes.ticket_of(self.front, token) },
+            other => other,
+        };
         self.routes.submit(to, self.front, token, request);
     }
 
@@ -149,8 +154,8 @@ impl Cx<'_> {
         self.driver.entropy()
     }
 
-    /// Asks for the connection to move to the shard that it mostly talks to, when it is next quiet.
+    /// Asks for the connection to move to the shard that it mostly talks to, when next a request comes and nothing is under way.
     pub fn move_to(&mut self, connection: ConnectionId, to: ShardId) {
-        self.moves.push((connection, to));
+        self.moves.insert(connection, to);
     }
 }

@@ -1,9 +1,28 @@
 //! One loop per core: joins log, raftlog, state and io. [`api`] is the face of the engine, [`front`] the seam to protocols.
 
 pub mod api;
+pub mod boot;
+mod checkpoint;
+mod controller;
+mod coordinator;
+mod directory;
+mod engine;
 pub mod front;
+mod lifecycle;
 pub mod net;
+mod partition;
+mod produce;
+mod queries;
+mod read;
+mod rehome;
 mod routes;
 mod script;
+pub mod shard;
+mod store;
+mod tail;
 pub mod timers;
 mod token;
+mod waits;
+mod work;
+
+pub use routes::{Routes, lanes};

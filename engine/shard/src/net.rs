@@ -53,9 +53,24 @@ struct Connection {
     send_progress: Nanos,
 }
 
+impl Connection {
+    fn is_quiet(&self) -> bool {
+        self.operations == 0 && self.out.is_empty() && !self.closing && !self.finishing
+    }
+}
+
 struct Slot {
     generation: u32,
     connection: Option<Connection>,
+}
+
+/// A connection on its way to another shard.
+#[derive(Debug)]
+pub struct DetachedConnection {
+    pub socket: Detached,
+    pub listener: usize,
+    /// Bytes that came and were not handed out.
+    pub buffered: Option<Slice>,
 }
 
 /// What [`Net::completed`] asks its caller to tell the front.
@@ -136,6 +151,12 @@ impl Net {
     }
 
     fn insert(&mut self, driver: &mut dyn Driver, socket: Socket, listener: usize, now: Nanos) -> ConnectionId {
+        let id = self.place(driver, socket, listener, now);
+        self.receive(driver, id);
+        id
+    }
+
+    fn place(&mut self, driver: &mut dyn Driver, socket: Socket, listener: usize, now: Nanos) -> ConnectionId {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, connection: None });
             self.slots.len() as u32 - 1
@@ -161,9 +182,7 @@ impl Net {
             send_progress: now,
         });
         self.open += 1;
-        let id = ConnectionId { slot, generation: self.slots[slot as usize].generation };
-        self.receive(driver, id);
-        id
+        ConnectionId { slot, generation: self.slots[slot as usize].generation }
     }
 
     fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
@@ -175,6 +194,18 @@ impl Net {
     pub fn peer(&self, id: ConnectionId) -> Option<SocketAddr> {
         let slot = self.slots.get(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
         slot.connection.as_ref()?.peer
+    }
+
+    /// The listener that the connection came in on.
+    pub fn listener_of(&self, id: ConnectionId) -> Option<usize> {
+        let slot = self.slots.get(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
+        slot.connection.as_ref().map(|connection| connection.listener)
+    }
+
+    /// Whether [`Net::detach`] would succeed.
+    pub fn is_quiet(&self, id: ConnectionId) -> bool {
+        let slot = self.slots.get(id.slot as usize).filter(|slot| slot.generation == id.generation);
+        slot.and_then(|slot| slot.connection.as_ref()).is_some_and(Connection::is_quiet)
     }
 
     /// Takes one completion of a network operation.
@@ -421,24 +452,30 @@ impl Net {
         self.slots.iter().enumerate().filter_map(idle).collect()
     }
 
-    /// Takes a paused connection with nothing in flight, nothing queued and nothing buffered out of this shard.
-    pub fn detach(&mut self, driver: &mut dyn Driver, id: ConnectionId) -> Option<(Detached, usize)> {
-        let connection = self.get(id)?;
-        let quiet = connection.operations == 0 && connection.filled == 0 && connection.out.is_empty() && !connection.closing;
-        if !quiet {
-            return None;
-        }
+    /// Takes a connection with nothing in flight and nothing queued out of this shard, with the bytes that are buffered.
+    pub fn detach(&mut self, driver: &mut dyn Driver, id: ConnectionId) -> Option<DetachedConnection> {
+        let connection = self.get(id).filter(|connection| connection.is_quiet())?;
+        let filled = connection.filled;
+        let buffered = connection.space.as_mut().filter(|_| filled > 0).map(|space| space.freeze(filled));
         let (socket, listener) = (connection.socket, connection.listener);
         self.slots[id.slot as usize].connection = None;
         self.free.push(id.slot);
         self.open -= 1;
-        Some((driver.detach(socket), listener))
+        Some(DetachedConnection { socket: driver.detach(socket), listener, buffered })
     }
 
-    /// Takes a connection in that another shard detached.
-    pub fn attach(&mut self, driver: &mut dyn Driver, connection: Detached, listener: usize, now: Nanos) -> ConnectionId {
-        let socket = driver.attach(connection);
-        self.insert(driver, socket, listener, now)
+    /// Takes a connection in that another shard detached. The caller then asks [`Net::next_frame`].
+    pub fn attach(&mut self, driver: &mut dyn Driver, detached: DetachedConnection, now: Nanos) -> ConnectionId {
+        let socket = driver.attach(detached.socket);
+        let id = self.place(driver, socket, detached.listener, now);
+        let pool = self.pool.clone();
+        if let (Some(buffered), Some(connection)) = (detached.buffered, self.get(id)) {
+            let mut space = pool.take(RECEIVE_BYTES.max(buffered.len()));
+            space.unfrozen()[..buffered.len()].copy_from_slice(&buffered);
+            connection.filled = buffered.len();
+            connection.space = Some(space);
+        }
+        id
     }
 }
 

@@ -103,9 +103,10 @@ impl Routes {
         route.send_waiting();
     }
 
-    /// Finds the ticket of a front's unanswered request.
-    pub fn ticket_of(&self, submitter: Submitter) -> Option<u64> {
-        self.tickets.iter().position(|t| *t == Some(submitter)).map(|slot| slot as u64)
+    /// The ticket of a front's unanswered request; one that nobody has when it is answered already.
+    pub fn ticket_of(&self, front: usize, token: u64) -> u64 {
+        let submitter = Some(Submitter::Front { front, token });
+        self.tickets.iter().position(|ticket| *ticket == submitter).map_or(u64::MAX, |slot| slot as u64)
     }
 
     pub fn is_congested(&self, to: ShardId) -> bool {
@@ -186,6 +187,20 @@ impl Route {
             }
         }
     }
+}
+
+/// The lanes between `shards` shards: for each, its ends by the other's number; None at its own.
+pub fn lanes(shards: u16) -> Vec<Vec<Option<End<Request, Reply>>>> {
+    let count = usize::from(shards);
+    let mut all: Vec<Vec<Option<End<Request, Reply>>>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
+    for a in 0..count {
+        for b in a + 1..count {
+            let (end_a, end_b) = millrace_base::lane::pair(LANE_CREDITS);
+            all[a][b] = Some(end_a);
+            all[b][a] = Some(end_b);
+        }
+    }
+    all
 }
 
 #[cfg(test)]

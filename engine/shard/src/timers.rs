@@ -45,19 +45,10 @@ pub enum TimerFor {
         slot: u32,
         generation: u32,
     },
-    /// A produce that waits for its commit.
-    Produce {
-        slot: u32,
-        generation: u32,
-    },
-    /// The coordinator of a partition, by the partition's slot.
+    /// The coordinator of a partition.
     Coordinator {
-        slot: u32,
+        partition: millrace_base::ids::PartitionId,
     },
-    /// A quiet journal may owe a closing statement.
-    Journal {
-        directory: u16,
-    },
-    /// Retention, expiry, idle connections.
+    /// Time-outs of produces, idle connections; and, more rarely, retention and expiry.
     Housekeeping,
 }

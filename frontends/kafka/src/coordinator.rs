@@ -7,7 +7,8 @@
 
 use millrace_base::ids::PartitionId;
 use millrace_shard::api::{Reply, Request};
-use millrace_state::groups::{self, partition_for};
+use millrace_state::groups::records::partition_for;
+use millrace_state::groups;
 
 use crate::auto_create::OFFSETS_TOPIC;
 use crate::call::{Answer, Call, Outcome};

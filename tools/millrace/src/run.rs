@@ -1,14 +1,250 @@
 //! What the commands do: joins shards, fronts and inspector.
 
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use millrace_base::clock::Nanos;
 use millrace_base::settings::Settings;
+use millrace_edge::listener::{self, Listener};
+use millrace_io::blocking::BlockingDisk;
+use millrace_io::uring::{Config, UringDriver};
+use millrace_io::{Doorbell, Driver, process, system};
+use millrace_kafka::front::KafkaFront;
+use millrace_kafka::listener::Advertised;
+use millrace_shard::boot::{self, Boot, Plan, ShardBoot};
+use millrace_shard::shard::{FrontSetup, Shard, Status};
+use millrace_shard::{Routes, lanes};
+use millrace_state::meta;
 
 use crate::cli::Verb;
 use crate::failure::Failure;
 
+/// Part of the machine's memory that a broker takes when it is not told.
+const MEMORY_SHARE: u64 = 4;
+
+/// The least that a broker is run with.
+const MEMORY_BYTES_MIN: u64 = 64 << 20;
+
+/// What a shard's thread tells while it starts and runs.
+enum News {
+    /// Its ring is there and its listeners are bound: the doorbell, and the addresses.
+    Bound(u16, Doorbell, Vec<SocketAddr>),
+    /// It accepts connections.
+    Open,
+    Failed(String),
+    Stopped,
+}
+
+/// What a shard's thread is given once all doorbells are known.
+struct Joined {
+    boot: ShardBoot,
+    routes: Routes,
+    advertised: Vec<Advertised>,
+}
+
 /// Runs a node until it is told to stop.
 pub fn start(settings: Settings) -> Result<(), Failure> {
-    let listeners = millrace_edge::listener::listeners(&settings)?;
-    Err(Failure::Run(format!("node {} with {} listeners is not wired yet", settings.node_id, listeners.len())))
+    let began = system::now();
+    process::hold_stop_signals();
+    let listeners = listener::listeners(&settings)?;
+    warn_of_open_listeners(&listeners);
+    let cores = process::cores();
+    let count = if settings.shards == 0 { cores.len() } else { settings.shards as usize };
+    let shards = u16::try_from(count).unwrap_or(u16::MAX);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (news, told) = channel();
+    let mut threads = Vec::new();
+    let mut joins = Vec::new();
+    let mut bound: Vec<SocketAddr> = Vec::new();
+    let mut doorbells: Vec<Option<Doorbell>> = (0..shards).map(|_| None).collect();
+    for here in 0..shards {
+        let core = settings.shard_pin_enable.then(|| cores[usize::from(here) % cores.len()]);
+        let wanted = if here == 0 { free_addresses(&listeners)? } else { bound.clone() };
+        let (join, joined) = channel();
+        joins.push(join);
+        threads.push(spawn(here, core, wanted, news.clone(), joined, Arc::clone(&stop), settings.clone())?);
+        match told.recv() {
+            Ok(News::Bound(shard, doorbell, addresses)) => {
+                doorbells[usize::from(shard)] = Some(doorbell);
+                bound = addresses;
+            }
+            Ok(News::Failed(why)) => return Err(Failure::Run(why)),
+            Ok(News::Open | News::Stopped) | Err(_) => return Err(Failure::Run("a shard ended before it began".to_owned())),
+        }
+    }
+    let doorbells: Vec<Doorbell> = doorbells.into_iter().flatten().collect();
+    let advertised: Vec<Advertised> = listeners
+        .iter()
+        .zip(&bound)
+        .map(|(listener, address)| {
+            let endpoint = listener.advertised_at(address.port());
+            Advertised { name: listener.name.clone(), host: endpoint.host, port: endpoint.port }
+        })
+        .collect();
+    let mut disk = BlockingDisk::new();
+    let booted = boot_node(&mut disk, &settings, shards, &advertised)?;
+    for note in &booted.notes {
+        log::info!("{note}");
+    }
+    for ((boot, lanes), join) in booted.shards.into_iter().zip(lanes(shards)).zip(&joins) {
+        let routes = Routes::new(boot.here, lanes, doorbells.clone());
+        if join.send(Joined { boot, routes, advertised: advertised.clone() }).is_err() {
+            return Err(Failure::Run("a shard ended before it began".to_owned()));
+        }
+    }
+    let stopper = watch_for_stop(Arc::clone(&stop), doorbells)?;
+    let result = serve(&told, shards, &advertised, began);
+    for thread in threads {
+        drop(thread.join());
+    }
+    drop(stopper);
+    drop(disk);
+    result
+}
+
+/// Says when the node is ready, and waits until every shard has stopped.
+fn serve(told: &Receiver<News>, shards: u16, advertised: &[Advertised], began: Nanos) -> Result<(), Failure> {
+    let (mut open, mut stopped) = (0, 0);
+    while stopped < shards {
+        match told.recv() {
+            Ok(News::Open) => {
+                open += 1;
+                if open == shards {
+                    let addresses: Vec<String> = advertised.iter().map(|a| format!("{}://{}", a.name, authority(&a.host, a.port))).collect();
+                    let ms = system::now().since(began).as_millis();
+                    log::info!(addresses = addresses.join(","), shards = shards, ms = ms as u64; "ready");
+                }
+            }
+            Ok(News::Stopped) => stopped += 1,
+            Ok(News::Failed(why)) => return Err(Failure::Run(why)),
+            Ok(News::Bound(..)) => {}
+            Err(_) => break,
+        }
+    }
+    log::info!("stopped");
+    Ok(())
+}
+
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn warn_of_open_listeners(listeners: &[Listener]) {
+    for listener in listeners.iter().filter(|listener| !listener.is_loopback()) {
+        log::warn!("listener {} takes connections from other hosts, and there is no authentication yet", listener.name);
+    }
+}
+
+/// The addresses to bind, in the order of the listeners.
+fn resolve(listeners: &[Listener]) -> Result<Vec<SocketAddr>, Failure> {
+    let one = |listener: &Listener| {
+        let host = if listener.bind.host.is_empty() { "0.0.0.0" } else { listener.bind.host.as_str() };
+        let found = (host, listener.bind.port).to_socket_addrs();
+        let address = found.ok().and_then(|mut addresses| addresses.next());
+        address.ok_or_else(|| Failure::Run(format!("listener {}: {host} is no address of this machine; see the setting listeners", listener.name)))
+    };
+    listeners.iter().map(one).collect()
+}
+
+/// The addresses to bind, none of which anyone else listens on. Shards share their ports, so that the system would let another broker of
+/// this user share them too.
+fn free_addresses(listeners: &[Listener]) -> Result<Vec<SocketAddr>, Failure> {
+    let addresses = resolve(listeners)?;
+    for address in &addresses {
+        std::net::TcpListener::bind(address).map_err(|error| {
+            Failure::Run(format!("cannot listen on {address}: {error}; choose another port with --kafka-addr or the setting listeners"))
+        })?;
+    }
+    Ok(addresses)
+}
+
+fn boot_node(disk: &mut BlockingDisk, settings: &Settings, shards: u16, advertised: &[Advertised]) -> Result<Boot, Failure> {
+    let told = settings.memory_max_bytes;
+    let memory = if told == 0 { process::memory_bytes() / MEMORY_SHARE } else { told }.max(MEMORY_BYTES_MIN);
+    let directories = settings.log_dirs.iter().map(|path| absolute(path)).collect::<Result<Vec<PathBuf>, Failure>>()?;
+    let listeners = advertised.iter().map(|a| meta::Listener { name: a.name.clone(), host: a.host.clone(), port: a.port }).collect();
+    let plan = Plan { settings: settings.clone(), directories, shards, listeners, memory_bytes: usize::try_from(memory).unwrap_or(usize::MAX) };
+    boot::boot(disk, plan, &mut system::entropy).map_err(|error| Failure::Run(error.to_string()))
+}
+
+fn absolute(path: &str) -> Result<PathBuf, Failure> {
+    std::path::absolute(Path::new(path)).map_err(|error| Failure::Run(format!("data directory {path:?}: {error}")))
+}
+
+/// A thread that stops the node when a signal asks for it.
+fn watch_for_stop(stop: Arc<AtomicBool>, doorbells: Vec<Doorbell>) -> Result<JoinHandle<()>, Failure> {
+    let watch = move || {
+        process::wait_for_stop();
+        log::info!("stopping");
+        stop.store(true, Ordering::SeqCst);
+        doorbells.iter().for_each(Doorbell::ring);
+        process::wait_for_stop(); // the second one does not wait for anything
+        std::process::exit(1);
+    };
+    std::thread::Builder::new().name("stop".to_owned()).spawn(watch).map_err(|error| Failure::Run(format!("cannot make a thread: {error}")))
+}
+
+fn spawn(
+    here: u16,
+    core: Option<usize>,
+    listen: Vec<SocketAddr>,
+    news: Sender<News>,
+    joined: Receiver<Joined>,
+    stop: Arc<AtomicBool>,
+    settings: Settings,
+) -> Result<JoinHandle<()>, Failure> {
+    let body = move || {
+        if core.is_some_and(|core| !process::pin(core)) {
+            log::warn!("shard {here} cannot be bound to its core");
+        }
+        let ended = match shard(here, &listen, &news, &joined, &stop, &settings) {
+            Ok(()) => News::Stopped,
+            Err(why) => News::Failed(why),
+        };
+        let _ = news.send(ended); // nobody listens once the node has failed elsewhere
+    };
+    let name = format!("shard-{here}");
+    std::thread::Builder::new().name(name).spawn(body).map_err(|error| Failure::Run(format!("cannot make a thread: {error}")))
+}
+
+fn shard(
+    here: u16,
+    listen: &[SocketAddr],
+    news: &Sender<News>,
+    joined: &Receiver<Joined>,
+    stop: &AtomicBool,
+    settings: &Settings,
+) -> Result<(), String> {
+    let mut driver = UringDriver::new(Config::default()).map_err(|error| error.to_string())?;
+    let mut listeners = Vec::new();
+    let mut addresses = Vec::new();
+    for address in listen {
+        let (listener, bound) = driver.listen(*address, true).map_err(|error| {
+            format!("cannot listen on {address}: {error}; another process may have the port, choose one with --kafka-addr or the setting listeners")
+        })?;
+        listeners.push(listener);
+        addresses.push(bound);
+    }
+    let _ = news.send(News::Bound(here, driver.doorbell(), addresses));
+    let Ok(Joined { boot, routes, advertised }) = joined.recv() else { return Ok(()) };
+    let front = KafkaFront::new(advertised, settings, boot.facts.shards);
+    let fronts = vec![FrontSetup { front: Box::new(front), listeners }];
+    let mut shard = Shard::new(Box::new(driver), boot, routes, fronts).map_err(|error| format!("shard {here} cannot start: {error}"))?;
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            shard.stop();
+        }
+        if shard.turn() == Status::Stopped {
+            return Ok(());
+        }
+        if shard.has_just_opened() {
+            let _ = news.send(News::Open);
+        }
+    }
 }
 
 /// Prints what is in data directory `dir`.

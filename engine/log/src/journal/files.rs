@@ -3,11 +3,15 @@
 //! 1. Entries fill the last used file; one that does not fit goes to the front of the file that has been free for longest.
 //! 2. A used file other than the last is free again when all its entries are below what a durable entry states as oldest live.
 //!
-//! Invariants: sequences rise over the used files; a file is used or free, never both; the last used file is never freed.
+//! Invariants: last sequences rise over the used files; a file is used or free, never both; the last used file is never freed.
 //! Knows nothing of bytes in entries or of what is durable.
 
 use super::writer::{Options, Urgency};
+use millrace_base::limits::BLOCK;
 use std::collections::VecDeque;
+
+/// Kept from all records, for two empty entries: the one that states a release must always find room.
+const RELIEF_RESERVE: u64 = 2 * BLOCK as u64;
 
 /// A journal file and its size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,7 +43,8 @@ pub struct Pressure {
     pub oldest_file: Option<(u64, u64)>,
     /// Files that hold entries, and free ones.
     pub files: (usize, usize),
-    /// Openings whose entries are needed. At [`super::layout::OPENINGS_MAX`] the journal cannot be opened again: checkpoint before.
+    /// Openings whose entries are needed. Beyond [`super::layout::OPENINGS_MAX`] the oldest entries count by their chain alone, so that
+    /// damage loses more of them: relieve before.
     pub openings: usize,
 }
 
@@ -52,14 +57,12 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// `used`: in the order of their sequences.
+    /// `used`: in the order of their last sequences. Only of a damaged journal may their ranges overlap.
     pub fn new(used: VecDeque<Used>, free: VecDeque<FileRoom>) -> Files {
         let slots = used.iter().map(|used| used.file.slot).chain(free.iter().map(|file| file.slot));
         let slot_next = slots.max().map_or(0, |slot| slot + 1);
-        let mut last = 0;
         for file in &used {
-            assert!(last < file.first && file.first <= file.last && file.end <= file.file.bytes);
-            last = file.last;
+            assert!(file.first <= file.last && file.end <= file.file.bytes);
         }
         Files { used, free, making: None, slot_next }
     }
@@ -69,13 +72,23 @@ impl Files {
         let reserve = match urgency {
             Urgency::Data => options.reserve_bytes,
             Urgency::Reserved => options.reserve_bytes / 2,
-            Urgency::Relief => 0,
+            Urgency::Relief => RELIEF_RESERVE,
         };
+        self.limit(options, reserve)
+    }
+
+    /// Whether an empty entry may be written: the last block is kept for one that frees a file.
+    pub fn has_room_to_state(&self, options: &Options, frees: bool) -> bool {
+        self.limit(options, if frees { 0 } else { BLOCK as u64 }) >= BLOCK
+    }
+
+    fn limit(&self, options: &Options, reserve: u64) -> usize {
         let here = self.used.back().map_or(0, |used| used.file.bytes - used.end);
         let free: u64 = self.free.iter().map(|file| file.bytes).sum();
         let fits_here = here.min((here + free).saturating_sub(reserve));
         let fits_next = self.free.front().map_or(0, |file| file.bytes.min(free.saturating_sub(reserve)));
-        usize::try_from(fits_here.max(fits_next)).unwrap_or(usize::MAX).min(options.entry_bytes_max)
+        let limit = usize::try_from(fits_here.max(fits_next)).unwrap_or(usize::MAX).min(options.entry_bytes_max);
+        limit / BLOCK * BLOCK
     }
 
     /// Takes the place of the next entry.

@@ -24,6 +24,9 @@ pub const FILE_BYTES_MAX: u64 = 256 << 20;
 /// The format written and the newest one read.
 pub const FORMAT: u32 = 1;
 
+/// Sequences are below this: at a million entries a second, 146,000 years.
+pub const SEQUENCE_END: u64 = 1 << 62;
+
 /// The name of the file of openings in a journal's folder.
 pub const OPENINGS_NAME: &str = "openings";
 
@@ -83,7 +86,7 @@ pub mod trailer_place {
     pub const INCARNATION: usize = ENTRY_BYTES + 4;
     pub const SEQUENCE: usize = INCARNATION + 8;
     pub const PAYLOAD_BYTES: usize = SEQUENCE + 8;
-    /// Over the encoded records and the trailer in front of it.
+    /// Over the encoded records and the trailer in front of it, rotated right by 15 bits.
     pub const CRC: usize = PAYLOAD_BYTES + 4;
     pub const END: usize = CRC + 4;
 }
@@ -236,7 +239,10 @@ impl Header {
         let a = HEADER_BYTES as u64 + u64::from(header.payload_bytes);
         let fits = entry.is_multiple_of(BLOCK as u64) && contents >= TRAILER_BYTES as u64 && a + 2 * contents <= entry;
         let places = u64::from(u32_of(place::CONTENTS_A)?) == a && u64::from(u32_of(place::CONTENTS_B)?) + contents == entry;
-        let sequences = header.sequence > 0 && header.oldest_live <= header.sequence && header.synced < header.sequence;
+        let sequences = header.sequence > 0
+            && header.sequence < SEQUENCE_END
+            && header.oldest_live <= header.sequence
+            && header.synced < header.sequence;
         if format == FORMAT && fits && places && sequences { Ok(header) } else { Err(NoHeader::Lengths) }
     }
 }
@@ -269,29 +275,41 @@ impl Trailer {
         put(end, trailer_place::INCARNATION, &self.incarnation.to_le_bytes());
         put(end, trailer_place::SEQUENCE, &self.sequence.to_le_bytes());
         put(end, trailer_place::PAYLOAD_BYTES, &self.payload_bytes.to_le_bytes());
-        let crc = crc32c_of(&[front, &end[..trailer_place::CRC]]);
+        let crc = inner_crc(front, &end[..trailer_place::CRC]);
         put(end, trailer_place::CRC, &crc.to_le_bytes());
     }
 
-    /// The copy that ends at the end of `bytes`: its trailer and encoded records. None unless its CRC is right.
-    pub fn decode(bytes: &[u8]) -> Option<(Trailer, &[u8])> {
-        let begin = bytes.len().checked_sub(TRAILER_BYTES)?;
-        let end = bytes.get(begin..)?;
+    /// What the end of `bytes` says, were it a trailer; its CRC is not looked at.
+    pub fn peek(bytes: &[u8]) -> Option<Trailer> {
+        let end = bytes.get(bytes.len().checked_sub(TRAILER_BYTES)?..)?;
         if end.get(..TRAILER_MAGIC.len()) != Some(&TRAILER_MAGIC) {
             return None;
         }
-        let trailer = Trailer {
+        Some(Trailer {
             count: u32_at(end, trailer_place::COUNT)?,
             records_bytes: u32_at(end, trailer_place::RECORDS_BYTES)?,
             entry_bytes: u32_at(end, trailer_place::ENTRY_BYTES)?,
             incarnation: u64_at(end, trailer_place::INCARNATION)?,
             sequence: u64_at(end, trailer_place::SEQUENCE)?,
             payload_bytes: u32_at(end, trailer_place::PAYLOAD_BYTES)?,
-        };
+        })
+    }
+
+    /// The copy that ends at the end of `bytes`: its trailer and encoded records. None unless its CRC is right.
+    pub fn decode(bytes: &[u8]) -> Option<(Trailer, &[u8])> {
+        let trailer = Trailer::peek(bytes)?;
+        let begin = bytes.len().checked_sub(TRAILER_BYTES)?;
+        let end = bytes.get(begin..)?;
         let records = bytes.get(begin.checked_sub(trailer.records_bytes as usize)?..begin)?;
-        let crc = crc32c_of(&[records, end.get(..trailer_place::CRC)?]);
+        let crc = inner_crc(records, end.get(..trailer_place::CRC)?);
         (u32_at(end, trailer_place::CRC)? == crc).then_some((trailer, records))
     }
+}
+
+/// The CRC of a contents copy, rotated. Bytes followed by their own plain CRC add the same to an outer CRC whatever they are, so the
+/// body's CRC would not see one copy replaced by an older entry's, which is what a torn write over recycled blocks leaves.
+fn inner_crc(records: &[u8], trailer: &[u8]) -> u32 {
+    crc32c_of(&[records, trailer]).rotate_right(15)
 }
 
 /// One opening of a journal: `incarnation` wrote the entries from `first` up to the next opening's first.
@@ -323,11 +341,18 @@ impl Openings {
         self.list.last().map_or(0, |opening| opening.first.saturating_sub(1))
     }
 
+    /// Entries below this are assigned to no incarnation: they are not needed, or count through the chain of those above alone.
+    pub fn assigned_from(&self) -> u64 {
+        self.list.first().map_or(0, |opening| opening.first)
+    }
+
     /// The list with a new opening, without those whose entries are all below `oldest_live`, and without those that wrote nothing live.
+    /// When that is more than fits, the oldest go: a journal must open however often it was opened before.
     pub fn with(&self, opening: Opening, oldest_live: u64) -> Openings {
         let mut list: Vec<Opening> = self.list.iter().copied().filter(|old| old.first < opening.first).collect();
         list.push(opening);
         let needed = list.partition_point(|other| other.first <= oldest_live).saturating_sub(1);
+        let needed = needed.max(list.len().saturating_sub(OPENINGS_MAX));
         Openings { version: self.version + 1, list: list.split_off(needed) }
     }
 
@@ -367,7 +392,8 @@ impl Openings {
             Some(Opening { incarnation: u64_at(slot, place)?, first: u64_at(slot, place + 8)? })
         };
         let list = (0..count).map(at).collect::<Option<Vec<Opening>>>()?;
-        let rising = list.windows(2).all(|pair| matches!(pair, [a, b] if a.first < b.first));
+        let bounded = list.iter().all(|opening| (1..SEQUENCE_END).contains(&opening.first));
+        let rising = bounded && list.windows(2).all(|pair| matches!(pair, [a, b] if a.first < b.first));
         rising.then_some(Openings { version: u64_at(slot, openings_place::VERSION)?, list })
     }
 }

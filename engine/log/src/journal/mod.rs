@@ -8,4 +8,15 @@ pub mod layout;
 mod files;
 pub mod writer;
 
+pub mod error;
+pub mod opening;
+pub mod recovery;
+mod scan;
+
 pub mod planted;
+
+pub use error::JournalError;
+pub use opening::prepare;
+pub use record::{PayloadRange, Record};
+pub use recovery::{Damage, Recovered, RecoveredEntry, Torn, TornReason, Touched, Verdict, recover};
+pub use writer::{Journal, NoRoom, Options, Pressure, Sealed, SealedBatches, Urgency};

@@ -13,6 +13,8 @@ pub enum Bug {
     SkipSynced,
     /// A file is free as soon as its entries are released, before a durable entry says so.
     ReuseEarly,
+    /// An opening serves what it read without syncing it.
+    ServeUnsynced,
     /// Bytes are not compared with their CRC at recovery.
     IgnoreCrc,
     /// Entries count without following on the one before.

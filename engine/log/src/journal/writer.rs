@@ -48,7 +48,7 @@ pub struct Options {
     pub files_first: u32,
     /// Files beyond which the journal does not grow.
     pub files_max: u32,
-    /// Bytes kept from [`Urgency::Data`]; half of them are kept from [`Urgency::Reserved`] too.
+    /// Bytes kept from [`Urgency::Data`]; half of them are kept from [`Urgency::Reserved`] too. At least four blocks, at most a file.
     pub reserve_bytes: u64,
 }
 
@@ -70,6 +70,7 @@ impl Options {
         assert!(self.file_bytes.is_multiple_of(BLOCK as u64) && self.entry_bytes_max.is_multiple_of(BLOCK));
         assert!(self.entry_bytes_max >= BLOCK && self.entry_bytes_max as u64 <= self.file_bytes);
         assert!(self.file_bytes <= layout::FILE_BYTES_MAX && self.files_first >= 2 && self.files_max >= self.files_first);
+        assert!(self.reserve_bytes >= 4 * BLOCK as u64 && self.reserve_bytes <= self.file_bytes);
     }
 }
 
@@ -385,7 +386,7 @@ impl Journal {
         if self.building.is_some() {
             return Err(NoRoom::Entry);
         }
-        if self.files.entry_limit(&self.options, Urgency::Relief) < entry_bytes(0, 0) {
+        if !self.files.has_room_to_state(&self.options, self.would_free()) {
             return Err(NoRoom::Journal);
         }
         self.memory(0, entry_bytes(0, 0));
@@ -485,8 +486,14 @@ impl Journal {
 
     /// When an empty entry has to state what was synced, or what is free: None while nothing waits for it.
     pub fn statement_at(&self) -> Option<Nanos> {
-        let waits = self.durable.min(self.told) > self.synced_stated || self.files.would_free(self.oldest_live, self.oldest_sealed);
+        let frees = self.would_free();
+        let waits = (frees || self.durable.min(self.told) > self.synced_stated) && self.files.has_room_to_state(&self.options, frees);
         (waits && self.building.is_none() && self.flights.is_empty()).then(|| self.quiet_since.plus_ms(QUIET_MS))
+    }
+
+    /// Whether a file waits for nothing but the statement that its entries are released.
+    fn would_free(&self) -> bool {
+        self.files.would_free(self.oldest_live, self.oldest_sealed)
     }
 
     /// Whether [`Journal::seal_statement`] is due at `now`.

@@ -1,7 +1,14 @@
-//! The consumer groups of one partition of `__consumer_offsets`.
+//! Consumer groups (classic) of one partition of `__consumer_offsets`, as Kafka's coordinator keeps them.
 
-mod records;
+mod group;
+mod machine;
+mod membership;
+mod offsets;
+pub mod records;
 mod request;
 
-pub use records::*;
+pub use machine::Groups;
 pub use request::*;
+
+#[cfg(test)]
+mod tests;

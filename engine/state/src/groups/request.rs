@@ -326,13 +326,16 @@ pub struct PartitionAnswer {
     pub result: Result<(), GroupError>,
 }
 
+/// Who was to leave, and whether it did.
+pub type LeavingAnswer = (Leaving, Result<(), GroupError>);
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     Joined(Result<Joined, JoinRefused>),
     Synced(Result<Synced, GroupError>),
     Heartbeat(Result<(), GroupError>),
     /// For each member of the request, in its order.
-    Left(Result<Vec<(Leaving, Result<(), GroupError>)>, GroupError>),
+    Left(Result<Vec<LeavingAnswer>, GroupError>),
     /// A refusal of the whole request is stated for each partition.
     Committed(Vec<PartitionAnswer>),
     /// None: no offset. All, by topic and partition, if none were named.

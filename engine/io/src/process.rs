@@ -1,0 +1,94 @@
+//! What a program asks of the system for its process: signals, cores, memory.
+//!
+//! Knows nothing of rings or files.
+
+use std::mem::MaybeUninit;
+
+/// Signals that ask for a clean stop.
+const STOP_SIGNALS: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
+
+fn stop_set() -> libc::sigset_t {
+    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: `set` is ours and outlives the call, which initializes it.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    for signal in STOP_SIGNALS {
+        // SAFETY: `set` is ours and was initialized above; the signals exist.
+        unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
+    }
+    // SAFETY: initialized above.
+    unsafe { set.assume_init() }
+}
+
+/// Keeps stop signals for [`wait_for_stop`]. Call before any thread is made: threads inherit it.
+pub fn hold_stop_signals() {
+    let set = stop_set();
+    // SAFETY: `set` is ours and outlives the call; no old mask is asked for.
+    let result = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    assert_eq!(result, 0, "the arguments are right");
+}
+
+/// Waits for a signal that asks for a clean stop.
+pub fn wait_for_stop() {
+    let set = stop_set();
+    let mut signal = 0;
+    // SAFETY: both are ours and outlive the call.
+    let result = unsafe { libc::sigwait(&raw const set, &raw mut signal) };
+    assert_eq!(result, 0, "the set holds valid signals");
+}
+
+/// Cores that this process may run on, by number.
+pub fn cores() -> Vec<usize> {
+    let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
+    // SAFETY: `set` is ours, of the size given, and outlives the call.
+    let result = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), set.as_mut_ptr()) };
+    // SAFETY: all zeros is a valid set, and the call only writes valid ones.
+    let set = unsafe { set.assume_init() };
+    let is_in = |core: &usize| {
+        // SAFETY: the core's number is below CPU_SETSIZE.
+        unsafe { libc::CPU_ISSET(*core, &set) }
+    };
+    let cores: Vec<usize> = (0..libc::CPU_SETSIZE as usize).filter(is_in).collect();
+    if result == 0 && !cores.is_empty() { cores } else { vec![0] }
+}
+
+/// Binds the calling thread to a core of [`cores`]. False: the system refused.
+pub fn pin(core: usize) -> bool {
+    if core >= libc::CPU_SETSIZE as usize {
+        return false;
+    }
+    // SAFETY: all zeros is the empty set.
+    let mut set = unsafe { MaybeUninit::<libc::cpu_set_t>::zeroed().assume_init() };
+    // SAFETY: the core's number is below CPU_SETSIZE.
+    unsafe { libc::CPU_SET(core, &mut set) };
+    // SAFETY: `set` is ours, of the size given, and outlives the call.
+    let result = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+    result == 0
+}
+
+/// Bytes of memory of this machine.
+pub fn memory_bytes() -> u64 {
+    // SAFETY: no memory is passed.
+    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+    // SAFETY: no memory is passed.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(pages).unwrap_or(0) * u64::try_from(page).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_can_be_pinned_to_a_core_that_the_process_has() {
+        let all = cores();
+        let core = *all.last().unwrap();
+        std::thread::spawn(move || {
+            assert!(pin(core));
+            assert_eq!(cores(), [core]);
+        })
+        .join()
+        .unwrap();
+        assert_eq!(cores(), all);
+        assert!(memory_bytes() > 1 << 20);
+    }
+}

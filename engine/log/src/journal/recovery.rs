@@ -1,0 +1,361 @@
+//! What a journal's files say after a crash: the live entries, and the verdict on what is not there. A pure function of their bytes.
+//!
+//! 1. [`super::scan`] finds every readable header that bears its assigned incarnation.
+//! 2. *Stated*: the largest sequence known durable, by what any of those headers states, by the newest opening (everything before it
+//!    was synced when it was recorded), or by a checkpoint elsewhere. All entries up to it were durable.
+//! 3. Behind it the chain is followed while entries are whole and follow on each other: its end is the journal's end. The first one
+//!    missing behind the end was stated by no one: *torn*, cut; it was never acknowledged, or only since the last statement.
+//! 4. The last header of the chain says which entry is the oldest live one. From there to the end every entry must be whole and in the
+//!    chain: what is not is *damage*, with the partitions that either copy of its contents names, or all when neither is readable.
+//!
+//! Why the begin is found from the end: the files of released entries are reused once a durable entry states the release, so a walk from
+//! the oldest bytes on disk would meet entries that are half overwritten and are not missed.
+//!
+//! Invariants: stated <= end; oldest live <= end + 1; every entry in oldest live..=end is recovered or in the verdict, never both.
+//! Knows nothing of what the records mean.
+
+use super::error::JournalError;
+use super::files::FileRoom;
+use super::layout::{self, HEADER_BYTES, Header, Openings};
+use super::planted::{Bug, is_planted};
+use super::record::Record;
+use super::scan::{Body, Foot, Found, Scan, records_of, scan};
+use millrace_base::crc::crc32c;
+use millrace_base::fault::Corrupt;
+use millrace_base::ids::PartitionId;
+use millrace_io::{Disk, OpenHow, Pool, Slice};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// A live entry.
+#[derive(Clone, Debug)]
+pub struct RecoveredEntry {
+    pub sequence: u64,
+    pub slot: u32,
+    pub place: u64,
+    pub header: Header,
+    pub records: Vec<Record>,
+    /// What the records' ranges count in.
+    pub payload: Slice,
+}
+
+/// Whose records were in a damaged entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Touched {
+    /// What a readable copy of the contents says.
+    Partitions(BTreeSet<PartitionId>),
+    /// Both copies are unreadable: every partition of the journal may be touched.
+    All,
+}
+
+/// Entries that were durable and are not readable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Damage {
+    pub first: u64,
+    /// More than `first` when several are missing in a row.
+    pub last: u64,
+    pub touched: Touched,
+    /// The records of a readable copy, in order; their payload is not to be trusted. Empty when `touched` is all.
+    pub records: Vec<Record>,
+    pub corrupt: Corrupt,
+}
+
+/// The first entry that is not there, which no one states durable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Torn {
+    pub sequence: u64,
+    pub slot: u32,
+    pub place: u64,
+    pub reason: TornReason,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TornReason {
+    /// CRC of the bytes behind its header: expected, found.
+    Body(u32, u32),
+    /// It does not follow on the last live entry: what it follows on, what stands there.
+    Chain(u32, u32),
+    /// Later entries are there, it is not.
+    Missing,
+}
+
+/// What recovery found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Nothing is behind the last live entry.
+    Clean,
+    /// Cut: nothing acknowledged is lost.
+    Torn(Torn),
+    /// Acknowledged entries are lost. The partitions touched must not be served, nor vote, as if their log were short.
+    Damaged { each: Vec<Damage>, torn: Option<Torn> },
+}
+
+/// A journal after recovery.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Live and whole, in order.
+    pub entries: Vec<RecoveredEntry>,
+    pub verdict: Verdict,
+    pub oldest_live: u64,
+    /// Sequence of the next entry.
+    pub next: u64,
+    /// Where the last entry ends; None when there is none, or its length is unknown: the next one goes into another file.
+    pub end: Option<(u32, u64)>,
+    /// What the next entry follows on; 0 when the last header is unreadable.
+    pub chain: u32,
+    pub openings: Openings,
+    /// All journal files, by slot.
+    pub files: Vec<FileRoom>,
+    /// First and last sequence, by slot, of what is in each file and still needed.
+    pub needed: BTreeMap<u32, (u64, u64)>,
+    /// Extent records in all entries; how many of the first of them are stated durable.
+    pub extents_before: u64,
+    pub extents_durable: u64,
+}
+
+/// Reads the journal in `folder`. An absent or empty folder is a fresh journal. Each live entry gets memory of its own from `pool`.
+///
+/// `stated_elsewhere`: the largest entry of this journal that something outside it (a checkpoint's file) states durable, or 0.
+///
+/// # Errors
+/// [`JournalError`] when nothing can be said about the journal as a whole.
+pub fn recover(disk: &mut dyn Disk, folder: &Path, pool: &Pool, stated_elsewhere: u64) -> Result<Recovered, JournalError> {
+    let scan = scan(disk, folder)?;
+    let chain = Chain::of(&scan, stated_elsewhere);
+    let mut reader = Reader { disk, folder, pool, entries: Vec::new(), damage: Vec::new() };
+    let mut needed: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    let mut need = |slot: u32, sequence: u64| {
+        let range = needed.entry(slot).or_insert((sequence, sequence));
+        *range = (range.0.min(sequence), range.1.max(sequence));
+    };
+    let mut expected = chain.oldest_live;
+    for found in chain.live() {
+        let sequence = found.header.sequence;
+        if expected < sequence {
+            reader.damage.extend(missing(&scan, expected, sequence - 1));
+        }
+        reader.take(found)?;
+        need(found.slot, sequence);
+        expected = sequence + 1;
+    }
+    if expected <= chain.end {
+        reader.damage.extend(missing(&scan, expected, chain.end));
+    }
+    for foot in &scan.feet {
+        if (chain.oldest_live..=chain.end).contains(&foot.sequence) {
+            need(foot.slot, foot.sequence);
+        }
+    }
+    let torn = chain.torn(&scan);
+    let verdict = match (reader.damage.is_empty(), torn) {
+        (true, None) => Verdict::Clean,
+        (true, Some(torn)) => Verdict::Torn(torn),
+        (false, torn) => Verdict::Damaged { each: reader.damage, torn },
+    };
+    let last = chain.last();
+    let in_last = reader.entries.last().filter(|entry| Some(entry.sequence) == chain.newest()).map(|entry| &entry.records);
+    let in_last = in_last.map_or(0, |records| records.iter().filter(|record| matches!(record, Record::Extent { .. })).count());
+    Ok(Recovered {
+        entries: reader.entries,
+        verdict,
+        oldest_live: chain.oldest_live,
+        next: chain.end + 1,
+        end: last.map(|found| (found.slot, found.end())),
+        chain: last.map_or(0, |found| found.header.header_crc),
+        needed,
+        extents_before: chain.extents_before + in_last as u64,
+        extents_durable: chain.picked.values().map(|found| found.header.extents_durable).max().unwrap_or(0),
+        openings: scan.openings,
+        files: scan.files,
+    })
+}
+
+/// The entries that count, by sequence, whole or not.
+struct Chain<'a> {
+    picked: BTreeMap<u64, &'a Found>,
+    oldest_live: u64,
+    end: u64,
+    extents_before: u64,
+}
+
+impl<'a> Chain<'a> {
+    fn of(scan: &'a Scan, stated_elsewhere: u64) -> Chain<'a> {
+        let stated = scan.found.iter().map(|found| found.header.synced).max().unwrap_or(0);
+        let stated = stated.max(scan.openings.stated()).max(stated_elsewhere.min(layout::SEQUENCE_END));
+        let mut by_sequence: BTreeMap<u64, Vec<&Found>> = BTreeMap::new();
+        for found in &scan.found {
+            by_sequence.entry(found.header.sequence).or_default().push(found);
+        }
+        let mut picked: BTreeMap<u64, &Found> = BTreeMap::new();
+        let mut end = stated;
+        let assigned_from = scan.openings.assigned_from();
+        for (sequence, candidates) in by_sequence.range(assigned_from..) {
+            let before = sequence.checked_sub(1).and_then(|before| picked.get(&before).copied());
+            let fits = |found: &Found| follows(*sequence, before, found);
+            let best = candidates.iter().copied().max_by_key(|found| (fits(found), found.is_whole(), found.place == 0));
+            let Some(best) = best else { continue };
+            if *sequence <= stated {
+                picked.insert(*sequence, best);
+            } else if *sequence == end + 1 && fits(best) && best.is_whole() {
+                picked.insert(*sequence, best);
+                end = *sequence;
+            }
+        }
+        let newest = picked.values().next_back().map(|found| found.header);
+        let oldest_live = match newest {
+            Some(header) => header.oldest_live,
+            None => scan.openings.assigned_from(),
+        };
+        // Below the openings that fit into their slot, the chain of the entry above is what an entry counts by.
+        for sequence in (oldest_live..assigned_from).rev() {
+            let above = picked.get(&(sequence + 1)).map(|found| found.header.chain);
+            let candidates = by_sequence.get(&sequence).into_iter().flatten().copied();
+            let Some(found) = candidates.filter(|found| Some(found.header.header_crc) == above).max_by_key(|found| found.is_whole()) else {
+                break;
+            };
+            picked.insert(sequence, found);
+        }
+        let extents_before = newest.map_or(0, |header| header.extents_before);
+        Chain { picked, oldest_live: oldest_live.clamp(1, end + 1), end, extents_before }
+    }
+
+    fn live(&self) -> impl Iterator<Item = &'a Found> + use<'a, '_> {
+        self.picked.range(self.oldest_live..).map(|(_, found)| *found)
+    }
+
+    /// The last entry, if its header is readable.
+    fn last(&self) -> Option<&'a Found> {
+        self.picked.get(&self.end).copied()
+    }
+
+    /// The last sequence with a readable header.
+    fn newest(&self) -> Option<u64> {
+        self.picked.keys().next_back().copied()
+    }
+
+    fn torn(&self, scan: &Scan) -> Option<Torn> {
+        let sequence = self.end + 1;
+        let last = self.last();
+        if let Some(found) = scan.found.iter().find(|found| found.header.sequence == sequence) {
+            let reason = match (&found.body, last) {
+                (Body::Broken(crc, _), _) => TornReason::Body(found.header.body_crc, *crc),
+                (Body::Whole, last) => TornReason::Chain(last.map_or(0, |last| last.header.header_crc), found.header.chain),
+            };
+            return Some(Torn { sequence, slot: found.slot, place: found.place, reason });
+        }
+        let later = scan.found.iter().find(|found| found.header.sequence > sequence)?;
+        let (slot, place) = last.map_or((later.slot, 0), |last| (last.slot, last.end()));
+        Some(Torn { sequence, slot, place, reason: TornReason::Missing })
+    }
+}
+
+/// Whether `found` may be the entry behind `before`: in the chain, and at one of the two places where a writer puts it.
+fn follows(sequence: u64, before: Option<&Found>, found: &Found) -> bool {
+    let chained = match before {
+        Some(before) => found.header.chain == before.header.header_crc,
+        None => sequence > 1 || found.header.chain == 0,
+    };
+    let placed = found.place == 0 || before.is_none_or(|before| found.slot == before.slot && found.place == before.end());
+    placed && (chained || is_planted(Bug::IgnoreChain))
+}
+
+/// Entries without a readable header. Where they were is told by their contents copies, if those are readable.
+fn missing(scan: &Scan, first: u64, last: u64) -> Vec<Damage> {
+    let feet: BTreeMap<u64, &Foot> =
+        scan.feet.iter().filter(|foot| (first..=last).contains(&foot.sequence)).map(|foot| (foot.sequence, foot)).collect();
+    let mut all = Vec::new();
+    let mut next = first;
+    for (sequence, foot) in feet {
+        if next < sequence {
+            all.push(unknown(next, sequence - 1));
+        }
+        all.push(Damage {
+            first: sequence,
+            last: sequence,
+            touched: Touched::Partitions(foot.records.iter().map(Record::partition).collect()),
+            records: foot.records.clone(),
+            corrupt: Corrupt {
+                file: layout::file_name(foot.slot),
+                place: foot.place,
+                expected: format!("the header of entry {sequence}"),
+                found: "no readable header; the copy of the contents at the entry's end is readable".to_string(),
+            },
+        });
+        next = sequence + 1;
+    }
+    if next <= last {
+        all.push(unknown(next, last));
+    }
+    all
+}
+
+fn unknown(first: u64, last: u64) -> Damage {
+    let corrupt = Corrupt {
+        file: "journal".to_string(),
+        place: 0,
+        expected: if first == last { format!("entry {first}") } else { format!("entries {first} to {last}") },
+        found: "no readable header and no readable copy of the contents in any file".to_string(),
+    };
+    Damage { first, last, touched: Touched::All, records: Vec::new(), corrupt }
+}
+
+struct Reader<'a> {
+    disk: &'a mut dyn Disk,
+    folder: &'a Path,
+    pool: &'a Pool,
+    entries: Vec<RecoveredEntry>,
+    damage: Vec<Damage>,
+}
+
+impl Reader<'_> {
+    /// Reads a live entry into memory of its own, or notes its damage.
+    fn take(&mut self, found: &Found) -> Result<(), JournalError> {
+        let header = found.header;
+        let path = self.folder.join(layout::file_name(found.slot));
+        let damage = |place: u64, expected: String, read: String, records: Option<Vec<Record>>| Damage {
+            first: header.sequence,
+            last: header.sequence,
+            touched: records.as_ref().map_or(Touched::All, |records| Touched::Partitions(records.iter().map(Record::partition).collect())),
+            records: records.unwrap_or_default(),
+            corrupt: Corrupt { file: path.display().to_string(), place, expected, found: read },
+        };
+        let body_place = found.place + HEADER_BYTES as u64;
+        let expected = format!("CRC {:08x} of entry {}", header.body_crc, header.sequence);
+        if let Body::Broken(crc, records) = &found.body {
+            self.damage.push(damage(body_place, expected, format!("{crc:08x}"), records.clone()));
+            return Ok(());
+        }
+        let chain = self.entries.last().filter(|before| before.sequence + 1 == header.sequence).map(|before| before.header.header_crc);
+        if let Some(chain) = chain.filter(|chain| *chain != header.chain && !is_planted(Bug::IgnoreChain)) {
+            let expected = format!("entry {} to follow on {chain:08x}", header.sequence);
+            self.damage.push(damage(found.place, expected, format!("{:08x}", header.chain), None));
+            return Ok(());
+        }
+        let bytes = header.entry_bytes as usize;
+        let mut space = self.pool.take(bytes);
+        let file = self.disk.open(&path, OpenHow { direct: true, ..OpenHow::default() }).map_err(JournalError::io("open", &path))?;
+        let read = self.disk.read(file, found.place, &mut space.unfrozen()[..bytes]);
+        self.disk.close(file);
+        let read = read.map_err(JournalError::io("read", &path))?;
+        let entry = space.freeze(bytes);
+        let crc = crc32c(&entry[HEADER_BYTES..]);
+        let same = read == bytes && crc == header.body_crc && Header::decode(&entry) == Ok(header);
+        let records = records_of(&header, &entry);
+        match records.filter(|_| same || is_planted(Bug::IgnoreCrc)) {
+            Some(records) => {
+                let payload = entry.sub(HEADER_BYTES..header.contents_a());
+                self.entries.push(RecoveredEntry {
+                    sequence: header.sequence,
+                    slot: found.slot,
+                    place: found.place,
+                    header,
+                    records,
+                    payload,
+                });
+            }
+            None if same => self.damage.push(damage(body_place, "readable contents".to_string(), "neither copy is".to_string(), None)),
+            None => self.damage.push(damage(body_place, expected, format!("{crc:08x} in a second reading"), None)),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,255 @@
+//! What a partition needs to go on after a restart, besides its segments and the batches in the journal.
+//!
+//! 1. [`PartitionState`] is the whole, in the journal (`Record::State`). Its large parts, index and producers, stand in it or, beyond
+//!    [`crate::state_file::INLINE_BYTES_MAX`], in a state file that it names.
+//! 2. [`Checkpoint`] is what one checkpoint adds (`Record::Checkpoint`): the active segment's facts and new index entries, and the
+//!    producers' changes.
+//! 3. [`Large`] folds checkpoints in order on top of the last state.
+//!
+//! Layout, little-endian; checksums are the journal's or the state file's:
+//!
+//! state:      version 1 | layout 1 | log start 8 | durable end 8 | log end 8 | segment 8 | segment bytes 8 | rolls: count 4, base 8 ...
+//!             | consensus: length 4, bytes | 0 and the large parts, or 1 and a reference
+//! reference:  end 8 | number 4 | bytes 4 | crc 4
+//! large:      version 1 | facts 32 | interval 4 | count 4, entry 20 ... | producers (full)
+//! checkpoint: version 1 | facts 32 | interval 4 | count 4, entry 20 ... | producers (delta)
+//!
+//! Invariants: log start <= durable end unless everything was deleted; segment <= durable end <= log end; rolls grow and lie above the segment.
+//! Knows nothing of files or of what the consensus bytes mean.
+
+use crate::bytes::{Malformed, Put, Reader};
+use crate::index::{ENTRIES_MAX, Entry, Index, Summary};
+use crate::producers::Producers;
+use crate::state_file::{self, Reference};
+use millrace_base::offset::Offset;
+
+const VERSION: u8 = 1;
+/// How a partition's directory is laid out; see `paths`.
+pub const LAYOUT: u8 = 1;
+
+/// Rolls that may wait for their first checkpoint.
+pub const ROLLS_MAX: usize = 4096;
+
+/// Bytes of consensus state: term, vote, marks, epoch history with configurations.
+pub const CONSENSUS_BYTES_MAX: usize = 4 << 20;
+
+/// The whole state of one partition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PartitionState {
+    /// First offset kept.
+    pub log_start: Offset,
+    /// Batches below it are durable in segments.
+    pub durable_end: Offset,
+    /// Where the log ended when this was written: batches from `durable_end` up to it are in the journal.
+    pub log_end: Offset,
+    /// Base offset of the active segment, and its bytes below `durable_end`.
+    pub segment: Offset,
+    pub segment_bytes: u64,
+    /// Segments that begin above `durable_end`, stated but not yet written.
+    pub rolls: Vec<Offset>,
+    /// The replica's consensus state, opaque.
+    pub consensus: Vec<u8>,
+    pub large: LargeAt,
+}
+
+/// Where the large parts are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LargeAt {
+    Here(Large),
+    File(Reference),
+}
+
+/// The parts that grow with use.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Large {
+    /// Of the active segment, below the durable end.
+    pub index: Index,
+    pub producers: Producers,
+}
+
+impl PartitionState {
+    /// An empty partition that begins at `start`. `interval`: `index.interval.bytes`.
+    pub fn birth(start: Offset, interval: u32, consensus: Vec<u8>) -> PartitionState {
+        let large = Large { index: Index::new(start, interval), producers: Producers::default() };
+        PartitionState {
+            log_start: start,
+            durable_end: start,
+            log_end: start,
+            segment: start,
+            segment_bytes: 0,
+            rolls: Vec::new(),
+            consensus,
+            large: LargeAt::Here(large),
+        }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_u8(VERSION);
+        out.put_u8(LAYOUT);
+        out.put_i64(self.log_start);
+        out.put_i64(self.durable_end);
+        out.put_i64(self.log_end);
+        out.put_i64(self.segment);
+        out.put_u64(self.segment_bytes);
+        out.put_u32(self.rolls.len() as u32);
+        self.rolls.iter().for_each(|base| out.put_i64(*base));
+        out.put_sized(&self.consensus);
+        match &self.large {
+            LargeAt::Here(large) => {
+                out.put_u8(0);
+                large.put(&mut out);
+            }
+            LargeAt::File(reference) => {
+                out.put_u8(1);
+                reference.put(&mut out);
+            }
+        }
+        out
+    }
+
+    /// # Errors
+    /// Bytes that [`PartitionState::encode`] cannot have written.
+    pub fn decode(bytes: &[u8]) -> Result<PartitionState, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let reader = &mut reader;
+        if (reader.u8("version of a partition's state")?, reader.u8("layout of a partition's directory")?) != (VERSION, LAYOUT) {
+            return Err(Malformed { what: "version 1 of a partition's state", place: 0 });
+        }
+        let (log_start, durable_end) = (reader.offset("log start")?, reader.offset("durable end")?);
+        let log_end = reader.offset("log end")?;
+        let (segment, segment_bytes) = (reader.offset("active segment")?, reader.u64("bytes of the active segment")?);
+        let count = reader.count(ROLLS_MAX, 8, "number of rolls")?;
+        let rolls = (0..count).map(|_| reader.offset("base of a rolled segment")).collect::<Result<Vec<_>, _>>()?;
+        let consensus = reader.sized(CONSENSUS_BYTES_MAX, "consensus state")?.to_vec();
+        let in_file = reader.flag("whether the state stands in a file")?;
+        let large = if in_file { LargeAt::File(Reference::read(reader)?) } else { LargeAt::Here(Large::read(reader)?) };
+        reader.end("end of a partition's state")?;
+        let state = PartitionState { log_start, durable_end, log_end, segment, segment_bytes, rolls, consensus, large };
+        if state.is_sound() { Ok(state) } else { Err(Malformed { what: "a partition's state that fits together", place: 0 }) }
+    }
+
+    fn is_sound(&self) -> bool {
+        let rolls = self.rolls.is_sorted_by(|a, b| a < b) && self.rolls.first().is_none_or(|first| *first > self.durable_end);
+        let bytes = self.segment_bytes <= u64::from(u32::MAX) && (self.segment_bytes == 0) == (self.segment == self.durable_end);
+        let index = match &self.large {
+            LargeAt::Here(large) => large.fits(self.segment, self.durable_end, self.segment_bytes),
+            LargeAt::File(reference) => reference.name.end == self.durable_end,
+        };
+        rolls && bytes && index && self.segment <= self.durable_end && self.durable_end <= self.log_end
+    }
+
+    /// What goes to the journal, and the state file to be written and made durable before, if the state is too large for the journal.
+    /// `current`: the state file that the journal names now.
+    ///
+    /// # Panics
+    /// When the large parts are not here.
+    pub fn split(mut self, current: Option<state_file::Name>) -> (Vec<u8>, Option<(state_file::Name, Vec<u8>)>) {
+        let LargeAt::Here(large) = &self.large else { panic!("a state is written by who holds all of it") };
+        let mut body = Vec::new();
+        large.put(&mut body);
+        if body.len() + self.consensus.len() <= state_file::INLINE_BYTES_MAX {
+            return (self.encode(), None);
+        }
+        let name = state_file::Name::next(self.durable_end, current);
+        let (file, reference) = state_file::encode(name, &body);
+        self.large = LargeAt::File(reference);
+        (self.encode(), Some((name, file)))
+    }
+}
+
+impl Large {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_u8(VERSION);
+        self.index.put(out);
+        self.producers.encode(out);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Large, Malformed> {
+        if reader.u8("version of a partition's large parts")? != VERSION {
+            return Err(reader.malformed("version 1 of a partition's large parts"));
+        }
+        Ok(Large { index: Index::read(reader)?, producers: Producers::decode(reader)? })
+    }
+
+    /// From the body of a state file.
+    ///
+    /// # Errors
+    /// Bytes that are not large parts.
+    pub fn decode(body: &[u8]) -> Result<Large, Malformed> {
+        let mut reader = Reader::new(body);
+        let large = Large::read(&mut reader)?;
+        reader.end("end of a state file")?;
+        Ok(large)
+    }
+
+    /// Whether the index is that of this active segment.
+    pub fn fits(&self, segment: Offset, durable_end: Offset, segment_bytes: u64) -> bool {
+        let facts = self.index.summary();
+        (facts.base, facts.end, facts.bytes) == (segment, durable_end, segment_bytes)
+    }
+
+    /// Takes in one checkpoint.
+    ///
+    /// # Errors
+    /// It does not follow what is here.
+    pub fn apply(&mut self, checkpoint: &Checkpoint) -> Result<(), Malformed> {
+        if checkpoint.facts.base != self.index.summary().base {
+            self.index = Index::new(checkpoint.facts.base, checkpoint.interval);
+        }
+        self.index.extend(checkpoint.facts, &checkpoint.entries)?;
+        self.producers.apply_delta(&mut Reader::new(&checkpoint.producers))
+    }
+}
+
+/// What one checkpoint adds to the state before it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Checkpoint {
+    /// Of the active segment, as of this checkpoint.
+    pub facts: Summary,
+    /// `index.interval.bytes`, for a segment that is new.
+    pub interval: u32,
+    /// Entries that the checkpoint before did not have; all of a new segment's.
+    pub entries: Vec<Entry>,
+    /// As [`Producers::encode_delta`] wrote it.
+    pub producers: Vec<u8>,
+}
+
+impl Checkpoint {
+    /// `before`: the active segment and its bytes at the checkpoint before. Takes the producers' changes.
+    pub fn of(index: &Index, interval: u32, producers: &mut Producers, before: (Offset, u64)) -> Checkpoint {
+        let from = if before.0 == index.summary().base { before.1 } else { 0 };
+        let mut changes = Vec::new();
+        producers.encode_delta(&mut changes);
+        Checkpoint { facts: *index.summary(), interval, entries: index.entries_from(from).to_vec(), producers: changes }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 + self.entries.len() * Entry::BYTES + self.producers.len());
+        out.put_u8(VERSION);
+        self.facts.put(&mut out);
+        out.put_u32(self.interval);
+        out.put_u32(self.entries.len() as u32);
+        self.entries.iter().for_each(|entry| entry.put(&mut out));
+        out.extend_from_slice(&self.producers);
+        out
+    }
+
+    /// # Errors
+    /// Bytes that [`Checkpoint::encode`] cannot have written. The producers' changes are read when they are applied.
+    pub fn decode(bytes: &[u8]) -> Result<Checkpoint, Malformed> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8("version of a checkpoint")? != VERSION {
+            return Err(Malformed { what: "version 1 of a checkpoint", place: 0 });
+        }
+        let facts = Summary::read(&mut reader)?;
+        let interval = reader.u32("index interval")?;
+        let count = reader.count(ENTRIES_MAX, Entry::BYTES, "number of index entries")?;
+        let entries = (0..count).map(|_| Entry::read(&mut reader)).collect::<Result<Vec<_>, _>>()?;
+        let producers = reader.take(reader.left(), "producers' changes")?.to_vec();
+        Ok(Checkpoint { facts, interval, entries, producers })
+    }
+}
+
+#[cfg(test)]
+mod tests;

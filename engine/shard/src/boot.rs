@@ -1,0 +1,643 @@
+//! From data directories to what each shard begins with: claim, recover, replay replica set 0.
+//!
+//! 1. Each data directory is locked and its `millrace.meta` read; a new one gets an identity.
+//! 2. Every journal is recovered by [`millrace_log::journal::recover`] and its records folded into partition images.
+//! 3. If the number of shards has changed, everything moves to journals of the new number first (`rehome`).
+//! 4. What was read is synced and the new opening recorded, before anything is served from it.
+//! 5. Replica set 0's log is replayed, so that every shard begins with the whole of `state/meta`.
+//!
+//! Invariants: nothing is deleted here but what a durable statement says is gone; a data directory that is absent or damaged is never
+//! taken for an empty one.
+//! Knows nothing of rings: it reads through [`Disk`], before shards exist.
+
+use crate::api::NodeFacts;
+use millrace_base::batch;
+use millrace_base::fault::{Corrupt, Fault};
+use millrace_base::ids::{META_PARTITION, NodeId, PartitionId, ShardId, TopicId, Uuid};
+use millrace_base::limits::BLOCK;
+use millrace_base::offset::Offset;
+use millrace_base::settings::Settings;
+use millrace_io::{Disk, IoError, OpenHow, Pool};
+use millrace_log::image::{PartitionImage, PendingBytes, Recovered as RecoveredImage, Step};
+use millrace_log::index::{self, Rebuild, Summary};
+use millrace_log::journal::{self, Journal, JournalError, Options, Touched, Verdict};
+use millrace_log::segments::{self, Segments};
+use millrace_log::{paths, walk};
+use millrace_raftlog::{Record as ConsensusRecord, State};
+use millrace_state::meta::{Command, Directory, Listener, Meta, Node};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Name of the file that a running broker holds.
+const LOCK_NAME: &str = "millrace.lock";
+
+/// What a node is told to be.
+pub struct Plan {
+    pub settings: Settings,
+    pub directories: Vec<PathBuf>,
+    pub shards: u16,
+    pub listeners: Vec<Listener>,
+    /// Memory of all shards together.
+    pub memory_bytes: usize,
+}
+
+/// What shards begin with.
+pub struct Boot {
+    pub shards: Vec<ShardBoot>,
+    /// Of interest to the log: batches and entries recovered.
+    pub notes: Vec<String>,
+}
+
+pub struct ShardBoot {
+    pub here: ShardId,
+    pub facts: NodeFacts,
+    pub settings: Settings,
+    pub meta: Meta,
+    /// Set 0 is applied up to here.
+    pub meta_applied: Offset,
+    pub pool: Pool,
+    pub directories: Vec<DirectoryBoot>,
+    pub partitions: Vec<PartitionBoot>,
+    /// Topics that set 0 says were deleted.
+    pub deleted_topics: BTreeSet<TopicId>,
+    /// How this node is to be known, if set 0 knows it otherwise.
+    pub register: Node,
+}
+
+pub struct DirectoryBoot {
+    pub id: Uuid,
+    pub path: PathBuf,
+    pub state: Result<JournalBoot, String>,
+}
+
+pub struct JournalBoot {
+    pub journal: Journal,
+    pub folder: PathBuf,
+    pub slots: Vec<u32>,
+}
+
+pub struct PartitionBoot {
+    pub id: PartitionId,
+    pub directory: usize,
+    /// Or why it cannot be served.
+    pub found: Result<PartitionFound, String>,
+}
+
+/// A partition as its journal and folder tell it.
+pub struct PartitionFound {
+    pub image: RecoveredImage,
+    pub consensus: State,
+    pub segments: Segments,
+    /// The active segment's bytes behind its last whole block.
+    pub part: Vec<u8>,
+    pub oldest_sequence: u64,
+}
+
+/// Why a node does not start. Each names what was tried and what to do.
+#[derive(Debug)]
+pub enum BootError {
+    InUse {
+        path: PathBuf,
+    },
+    Io {
+        what: String,
+        path: PathBuf,
+        error: IoError,
+    },
+    NotOurs {
+        path: PathBuf,
+        reason: String,
+    },
+    Journal(JournalError),
+    /// Replica set 0 is damaged.
+    Meta {
+        reason: String,
+    },
+}
+
+impl BootError {
+    pub fn fault(&self) -> Fault {
+        match self {
+            BootError::InUse { .. } | BootError::NotOurs { .. } => Fault::Refuse,
+            BootError::Io { .. } => Fault::Broken,
+            BootError::Journal(_) | BootError::Meta { .. } => Fault::Corrupt,
+        }
+    }
+
+    fn io(what: &str, path: &Path) -> impl FnOnce(IoError) -> BootError + use<> {
+        let (what, path) = (what.to_owned(), path.to_owned());
+        move |error| BootError::Io { what, path, error }
+    }
+}
+
+impl fmt::Display for BootError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BootError::InUse { path } => {
+                write!(f, "data directory {} is in use by another broker: stop that one, or name another with --data-dir", path.display())
+            }
+            BootError::Io { what, path, error } if error.is_full() => {
+                write!(f, "cannot {what} {}: {error}; make room on its file system", path.display())
+            }
+            BootError::Io { what, path, error } => {
+                write!(f, "cannot {what} {}: {error}; the data directory must be writable by this user", path.display())
+            }
+            BootError::NotOurs { path, reason } => write!(f, "data directory {}: {reason}", path.display()),
+            BootError::Journal(error) => write!(f, "{error}"),
+            BootError::Meta { reason } => write!(f, "replica set 0, which holds topics and settings, cannot be read: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for BootError {}
+
+impl From<JournalError> for BootError {
+    fn from(error: JournalError) -> BootError {
+        BootError::Journal(error)
+    }
+}
+
+/// A data directory that is claimed.
+struct Claimed {
+    path: PathBuf,
+    meta: paths::Meta,
+}
+
+/// Everything recovered from one data directory's journals.
+struct Found {
+    /// By shard.
+    journals: BTreeMap<ShardId, journal::Recovered>,
+    images: BTreeMap<PartitionId, PartitionImage>,
+    damage: BTreeMap<PartitionId, String>,
+}
+
+/// Recovers the node. `entropy` gives fresh random bits.
+///
+/// # Errors
+/// [`BootError`]: nothing was served, what was made may stay.
+pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -> Result<Boot, BootError> {
+    assert!(!plan.directories.is_empty() && plan.shards > 0);
+    let claimed = claim_all(disk, &plan, entropy)?;
+    let pools: Vec<Pool> = (0..plan.shards).map(|_| Pool::new(plan.memory_bytes / usize::from(plan.shards))).collect();
+    let mut notes = Vec::new();
+    let mut found = Vec::new();
+    for claimed in &claimed {
+        crate::rehome::finish(disk, &claimed.path).map_err(BootError::io("finish moving the journals of", &claimed.path))?;
+        found.push(recover_directory(disk, &claimed.path, &pools, &mut notes)?);
+    }
+    let options = journal_options(&plan);
+    for (claimed, found) in claimed.iter().zip(&mut found) {
+        let shards: Vec<ShardId> = found.journals.keys().copied().collect();
+        let wanted: Vec<ShardId> = (0..plan.shards).collect();
+        if !shards.is_empty() && shards != wanted {
+            notes.push(format!("{}: the journals of {} shards move to {}", claimed.path.display(), shards.len(), plan.shards));
+            let states = found_states(disk, claimed, found)?;
+            crate::rehome::rehome(disk, &claimed.path, states, plan.shards, options, &pools, entropy)?;
+            *found = recover_directory(disk, &claimed.path, &pools, &mut notes)?;
+        }
+    }
+    let mut directories: Vec<Vec<DirectoryBoot>> = (0..plan.shards).map(|_| Vec::new()).collect();
+    for (claimed, found) in claimed.iter().zip(&mut found) {
+        for shard in 0..plan.shards {
+            let folder = paths::journal(&claimed.path, shard);
+            let recovered = match found.journals.remove(&shard) {
+                Some(recovered) => recovered,
+                None => journal::recover(disk, &folder, &pools[usize::from(shard)], 0)?,
+            };
+            let journal = journal::prepare(disk, &folder, &recovered, entropy(), options, &pools[usize::from(shard)])?;
+            let slots = journal_slots(disk, &folder)?;
+            let state = Ok(JournalBoot { journal, folder, slots });
+            directories[usize::from(shard)].push(DirectoryBoot { id: claimed.meta.directory, path: claimed.path.clone(), state });
+        }
+    }
+    let mut partitions: BTreeMap<PartitionId, PartitionBoot> = BTreeMap::new();
+    for (index, (claimed, found)) in claimed.iter().zip(found).enumerate() {
+        for boot in partitions_of(disk, claimed, found, index)? {
+            partitions.insert(boot.id, boot);
+        }
+    }
+    let replayed = replay_meta(disk, partitions.get(&META_PARTITION), &claimed)?;
+    let facts = NodeFacts { node: plan.settings.node_id, cluster: claimed[0].meta.cluster, shards: plan.shards };
+    let register = Node {
+        id: facts.node,
+        listeners: plan.listeners.clone(),
+        directories: claimed.iter().map(|c| Directory { id: c.meta.directory, path: c.path.display().to_string() }).collect(),
+    };
+    let mut shards: Vec<ShardBoot> = directories
+        .into_iter()
+        .zip(pools)
+        .zip(0..)
+        .map(|((directories, pool), here)| ShardBoot {
+            here,
+            facts: facts.clone(),
+            settings: plan.settings.clone(),
+            meta: replayed.meta.clone(),
+            meta_applied: replayed.applied,
+            pool,
+            directories,
+            partitions: Vec::new(),
+            deleted_topics: replayed.deleted.clone(),
+            register: register.clone(),
+        })
+        .collect();
+    for (id, partition) in partitions {
+        shards[usize::from(id.shard(plan.shards))].partitions.push(partition);
+    }
+    Ok(Boot { shards, notes })
+}
+
+fn journal_options(plan: &Plan) -> Options {
+    let journals = usize::from(plan.shards) * plan.directories.len();
+    let bytes = usize::try_from(plan.settings.journal_max_bytes).unwrap_or(usize::MAX).min(plan.memory_bytes / 2) / journals;
+    let files = (bytes as u64 / journal::layout::FILE_BYTES).clamp(3, 64) as u32;
+    Options::new(files)
+}
+
+/// Locks every data directory and reads or makes its identity.
+fn claim_all(disk: &mut dyn Disk, plan: &Plan, entropy: &mut dyn FnMut() -> u64) -> Result<Vec<Claimed>, BootError> {
+    let mut known = Vec::new();
+    for path in &plan.directories {
+        disk.make_directories(path).map_err(BootError::io("make data directory", path))?;
+        let lock = path.join(LOCK_NAME);
+        if !disk.lock(&lock).map_err(BootError::io("lock data directory", path))? {
+            return Err(BootError::InUse { path: path.clone() });
+        }
+        known.push(read_identity(disk, path, plan.settings.node_id)?);
+    }
+    let cluster = known.iter().flatten().next().map(|meta| meta.cluster);
+    let cluster = match (cluster, &plan.settings.cluster_id) {
+        (Some(cluster), Some(wanted)) if cluster.to_string() != *wanted => {
+            let reason = format!("it belongs to cluster {cluster}, but cluster.id is {wanted}");
+            return Err(BootError::NotOurs { path: plan.directories[0].clone(), reason });
+        }
+        (Some(cluster), _) => cluster,
+        (None, Some(wanted)) => wanted.parse().map_err(|()| BootError::NotOurs {
+            path: plan.directories[0].clone(),
+            reason: format!("cluster.id {wanted:?} is not an identity of 22 characters (URL-safe base64); leave it out to have one made"),
+        })?,
+        (None, None) => Uuid::from_entropy(entropy(), entropy()),
+    };
+    let mut claimed = Vec::new();
+    for (path, known) in plan.directories.iter().zip(known) {
+        let meta = match known {
+            Some(meta) if meta.cluster == cluster => meta,
+            Some(meta) => {
+                let reason = format!("it belongs to cluster {}, the others to {cluster}", meta.cluster);
+                return Err(BootError::NotOurs { path: path.clone(), reason });
+            }
+            None => {
+                let meta = paths::Meta { cluster, node: plan.settings.node_id, directory: Uuid::from_entropy(entropy(), entropy()) };
+                write_identity(disk, path, &meta).map_err(BootError::io("write to data directory", path))?;
+                meta
+            }
+        };
+        claimed.push(Claimed { path: path.clone(), meta });
+    }
+    Ok(claimed)
+}
+
+fn read_identity(disk: &mut dyn Disk, path: &Path, node: NodeId) -> Result<Option<paths::Meta>, BootError> {
+    let file = paths::meta(path);
+    let bytes = match read_file(disk, &file) {
+        Ok(bytes) => bytes,
+        Err(IoError::NOT_FOUND) => {
+            let entries = disk.list(path).map_err(BootError::io("list data directory", path))?;
+            if let Some(entry) = entries.iter().find(|entry| entry.name == "journal" || paths::topic_named(&entry.name).is_some()) {
+                let reason = format!("it holds {:?}, but {} is missing: it is not a fresh data directory", entry.name, paths::META_NAME);
+                return Err(BootError::NotOurs { path: path.to_owned(), reason });
+            }
+            return Ok(None);
+        }
+        Err(error) => return Err(BootError::io("read", &file)(error)),
+    };
+    let meta = paths::Meta::decode(&bytes).map_err(|error| BootError::NotOurs { path: path.to_owned(), reason: error.to_string() })?;
+    if meta.node != node {
+        let reason = format!("it belongs to node {}, but node.id is {node}", meta.node);
+        return Err(BootError::NotOurs { path: path.to_owned(), reason });
+    }
+    Ok(Some(meta))
+}
+
+fn write_identity(disk: &mut dyn Disk, path: &Path, meta: &paths::Meta) -> Result<(), IoError> {
+    let (file, unfinished) = (paths::meta(path), path.join("millrace.meta.new"));
+    let how = OpenHow { write: true, create: true, ..OpenHow::default() };
+    let handle = disk.open(&unfinished, how)?;
+    let written = disk.truncate(handle, 0).and_then(|()| disk.write(handle, 0, meta.encode().as_bytes())).and_then(|()| disk.sync(handle));
+    disk.close(handle);
+    written?;
+    disk.rename(&unfinished, &file)?;
+    disk.sync_directory(path)?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => disk.sync_directory(parent),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn read_file(disk: &mut dyn Disk, path: &Path) -> Result<Vec<u8>, IoError> {
+    let file = disk.open(path, OpenHow::default())?;
+    let read = disk.len(file).and_then(|len| {
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        let read = disk.read(file, 0, &mut bytes)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    });
+    disk.close(file);
+    read
+}
+
+/// Slots of the journal files in a folder.
+fn journal_slots(disk: &mut dyn Disk, folder: &Path) -> Result<Vec<u32>, BootError> {
+    let entries = disk.list(folder).map_err(BootError::io("list", folder))?;
+    let slot = |name: &str| name.strip_suffix(".journal")?.parse().ok();
+    Ok(entries.iter().filter_map(|entry| slot(&entry.name)).collect())
+}
+
+fn recover_directory(disk: &mut dyn Disk, path: &Path, pools: &[Pool], notes: &mut Vec<String>) -> Result<Found, BootError> {
+    let folder = paths::journals(path);
+    let entries = match disk.list(&folder) {
+        Ok(entries) => entries,
+        Err(IoError::NOT_FOUND) => Vec::new(),
+        Err(error) => return Err(BootError::io("list", &folder)(error)),
+    };
+    let mut found = Found { journals: BTreeMap::new(), images: BTreeMap::new(), damage: BTreeMap::new() };
+    for shard in entries.iter().filter(|entry| entry.is_directory).filter_map(|entry| paths::shard_named(&entry.name)) {
+        let pool = &pools[usize::from(shard) % pools.len()];
+        let recovered = journal::recover(disk, &paths::journal(path, shard), pool, 0)?;
+        fold(&mut found, &recovered, notes, &paths::journal(path, shard));
+        found.journals.insert(shard, recovered);
+    }
+    Ok(found)
+}
+
+/// Takes a journal's records into the images of their partitions.
+fn fold(found: &mut Found, recovered: &journal::Recovered, notes: &mut Vec<String>, folder: &Path) {
+    let damaged = match &recovered.verdict {
+        Verdict::Clean => &[][..],
+        Verdict::Torn(torn) => {
+            notes.push(format!("{}: entry {} was not finished and is cut ({:?})", folder.display(), torn.sequence, torn.reason));
+            &[][..]
+        }
+        Verdict::Damaged { each, .. } => each,
+    };
+    let mut damaged = damaged.iter().peekable();
+    for entry in &recovered.entries {
+        while let Some(damage) = damaged.next_if(|damage| damage.first < entry.sequence) {
+            mark_damaged(found, damage);
+        }
+        for record in &entry.records {
+            let image = found.images.entry(record.partition()).or_default();
+            if let Err(error) = image.apply(record, &entry.payload, entry.sequence) {
+                found.damage.insert(record.partition(), error.to_string());
+            }
+        }
+    }
+    damaged.for_each(|damage| mark_damaged(found, damage));
+}
+
+fn mark_damaged(found: &mut Found, damage: &journal::Damage) {
+    let touched: Vec<PartitionId> = match &damage.touched {
+        Touched::Partitions(partitions) => partitions.iter().copied().collect(),
+        Touched::All => found.images.keys().copied().collect(),
+    };
+    for id in touched {
+        found.images.entry(id).or_default().damaged_at(damage.first);
+        found.damage.insert(id, damage.corrupt.to_string());
+    }
+}
+
+/// The partitions of a data directory, with their segments.
+fn partitions_of(disk: &mut dyn Disk, claimed: &Claimed, found: Found, directory: usize) -> Result<Vec<PartitionBoot>, BootError> {
+    let mut partitions = Vec::new();
+    for (id, image) in found.images {
+        if image.is_deleted() {
+            remove_folder(disk, &paths::partition(&claimed.path, id));
+            continue;
+        }
+        let found = match found.damage.get(&id) {
+            Some(reason) => Err(reason.clone()),
+            None => read_partition(disk, &claimed.path, id, image),
+        };
+        partitions.push(PartitionBoot { id, directory, found });
+    }
+    Ok(partitions)
+}
+
+/// The deed of a deletion that is stated, repeated.
+fn remove_folder(disk: &mut dyn Disk, folder: &Path) {
+    for entry in disk.list(folder).unwrap_or_default() {
+        if let Err(error) = disk.unlink(&folder.join(&entry.name)) {
+            log::warn!("{} of a deleted partition cannot be removed: {error}", folder.join(&entry.name).display());
+        }
+    }
+    let removed = disk.remove_directory(folder);
+    if matches!(removed, Ok(()) | Err(IoError::NOT_FOUND))
+        && let Some(topic) = folder.parent()
+    {
+        let _ = disk.remove_directory(topic); // other partitions of the topic may be there
+    }
+}
+
+fn read_partition(disk: &mut dyn Disk, data: &Path, id: PartitionId, image: PartitionImage) -> Result<PartitionFound, String> {
+    let folder = paths::partition(data, id);
+    let oldest_sequence = image.oldest_needed().unwrap_or(0);
+    let file = match image.state_file() {
+        Some(reference) => {
+            let path = paths::state(&folder, reference.name);
+            Some(read_file(disk, &path).map_err(|error| format!("state file {}: {error}", path.display()))?)
+        }
+        None => None,
+    };
+    let image = image.finish(file.as_deref()).map_err(|error| error.to_string())?;
+    if image.cut.is_some() {
+        return Err("its segments hold batches that were taken back".to_owned());
+    }
+    if image.pending.iter().any(|pending| matches!(pending.bytes, PendingBytes::Direct(_))) {
+        return Err("its journal names bytes that were written straight to a segment, which this version does not do".to_owned());
+    }
+    let consensus = replay_consensus(&image)?;
+    let (segments, part) = read_segments(disk, &folder, &image)?;
+    Ok(PartitionFound { image, consensus, segments, part, oldest_sequence })
+}
+
+fn replay_consensus(image: &RecoveredImage) -> Result<State, String> {
+    let mut state = State::decode(&image.consensus).map_err(|error| error.to_string())?;
+    for step in &image.steps {
+        match step {
+            Step::Consensus(bytes) => {
+                let record = ConsensusRecord::decode(bytes).map_err(|error| error.to_string())?;
+                state.apply(&record).map_err(|error| error.to_string())?;
+            }
+            Step::End(end) if *end > state.history.end() => state.history.extend(*end),
+            Step::End(_) => {}
+        }
+    }
+    if state.history.end() != image.log_end {
+        return Err(format!("its consensus state ends at offset {}, its batches at {}", state.history.end(), image.log_end));
+    }
+    Ok(state)
+}
+
+/// The segments in a folder: closed ones by their indexes' facts, and the part-filled block of the active one.
+fn read_segments(disk: &mut dyn Disk, folder: &Path, image: &RecoveredImage) -> Result<(Segments, Vec<u8>), String> {
+    let names: Vec<String> = match disk.list(folder) {
+        Ok(entries) => entries.into_iter().map(|entry| entry.name).collect(),
+        Err(IoError::NOT_FOUND) => Vec::new(),
+        Err(error) => return Err(format!("{}: {error}", folder.display())),
+    };
+    let inventory = segments::inventory(names.iter().map(String::as_str), image.segment, image.state_file);
+    for leftover in &inventory.leftovers {
+        if let Err(error) = disk.unlink(&folder.join(leftover)) {
+            log::warn!("{}, a leftover, cannot be removed: {error}", folder.join(leftover).display());
+        }
+    }
+    let mut closed = Vec::new();
+    for base in &inventory.closed {
+        let summary = closed_summary(disk, folder, *base).map_err(|error| error.to_string())?;
+        if summary.end <= image.log_start {
+            // The log start is durable: what is left of the deed is repeated.
+            for path in [paths::index(folder, *base), paths::segment(folder, *base)] {
+                let _ = disk.unlink(&path); // absent is as good
+            }
+            continue;
+        }
+        closed.push(summary);
+    }
+    let segments = Segments::restore(closed, image.large.index.clone()).map_err(|error| error.to_string())?;
+    if segments.begin() > image.log_start {
+        return Err(format!("its log starts at offset {}, but its first segment at {}", image.log_start, segments.begin()));
+    }
+    let part = active_part(disk, &paths::segment(folder, image.segment), image.segment_bytes)?;
+    Ok((segments, part))
+}
+
+fn active_part(disk: &mut dyn Disk, path: &Path, bytes: u64) -> Result<Vec<u8>, String> {
+    if bytes == 0 {
+        return Ok(Vec::new());
+    }
+    let place = bytes / BLOCK as u64 * BLOCK as u64;
+    let mut part = vec![0; (bytes - place) as usize];
+    let read = disk.open(path, OpenHow::default()).and_then(|file| {
+        let len = disk.len(file);
+        let read = disk.read(file, place, &mut part);
+        disk.close(file);
+        Ok((len?, read?))
+    });
+    match read {
+        Ok((len, read)) if len >= bytes && read == part.len() => Ok(part),
+        Ok((len, _)) => Err(format!("{}: expected at least {bytes} bytes, found {len}", path.display())),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+/// The facts of a closed segment, from its index, which is made again when it is absent or damaged.
+fn closed_summary(disk: &mut dyn Disk, folder: &Path, base: Offset) -> Result<Summary, Corrupt> {
+    let path = paths::index(folder, base);
+    let name = path.display().to_string();
+    let mut block = vec![0; BLOCK];
+    let read = disk.open(&path, OpenHow::default()).and_then(|file| {
+        let read = disk.read(file, 0, &mut block);
+        disk.close(file);
+        read
+    });
+    let segment = paths::segment(folder, base);
+    let found = match read {
+        Ok(read) if read == BLOCK => index::decode_summary(&block, base, &name).ok(),
+        Ok(_) | Err(_) => None,
+    };
+    match found {
+        Some(summary) => Ok(summary),
+        None => {
+            log::warn!("{name} is absent or damaged and is made again from its segment");
+            let index = rebuild_index(disk, &segment, base)?;
+            if let Err(error) = write_index(disk, folder, &index) {
+                log::warn!("{name} cannot be written: {error}");
+            }
+            Ok(*index.summary())
+        }
+    }
+}
+
+/// Walks a closed segment's batch headers.
+pub fn rebuild_index(disk: &mut dyn Disk, segment: &Path, base: Offset) -> Result<index::Index, Corrupt> {
+    let name = segment.display().to_string();
+    let unreadable =
+        |place: u64, error: IoError| Corrupt { file: name.clone(), place, expected: "a segment".to_owned(), found: error.to_string() };
+    let file = disk.open(segment, OpenHow::default()).map_err(|error| unreadable(0, error))?;
+    let mut rebuild = Rebuild::new(base, 4096);
+    let result = disk.len(file).map_err(|error| unreadable(0, error)).and_then(|bytes| {
+        let mut piece = vec![0; 1 << 20];
+        while rebuild.wanted() < bytes {
+            let place = rebuild.wanted();
+            let read = disk.read(file, place, &mut piece).map_err(|error| unreadable(place, error))?;
+            if read == 0 {
+                break;
+            }
+            rebuild.push(place, &piece[..read], &name)?;
+        }
+        rebuild.finish(bytes, &name)
+    });
+    disk.close(file);
+    result
+}
+
+fn write_index(disk: &mut dyn Disk, folder: &Path, index: &index::Index) -> Result<(), IoError> {
+    let path = paths::index(folder, index.summary().base);
+    let file = disk.open(&path, OpenHow { write: true, create: true, ..OpenHow::default() })?;
+    let written = disk.truncate(file, 0).and_then(|()| disk.write(file, 0, &index.encode())).and_then(|()| disk.sync(file));
+    disk.close(file);
+    written?;
+    disk.sync_directory(folder)
+}
+
+struct Replayed {
+    meta: Meta,
+    applied: Offset,
+    deleted: BTreeSet<TopicId>,
+}
+
+/// Applies every command of replica set 0.
+fn replay_meta(disk: &mut dyn Disk, partition: Option<&PartitionBoot>, claimed: &[Claimed]) -> Result<Replayed, BootError> {
+    let mut replayed = Replayed { meta: Meta::new(), applied: 0, deleted: BTreeSet::new() };
+    let Some(partition) = partition else { return Ok(replayed) };
+    let bad = |reason: String| BootError::Meta { reason };
+    let found = partition.found.as_ref().map_err(|reason| bad(reason.clone()))?;
+    let folder = paths::partition(&claimed[partition.directory].path, META_PARTITION);
+    for summary in found.segments.all().filter(|summary| summary.bytes > 0) {
+        let path = paths::segment(&folder, summary.base);
+        let bytes = read_file(disk, &path).map_err(BootError::io("read", &path))?;
+        let whole = bytes.get(..summary.bytes as usize).ok_or_else(|| bad(format!("{} is cut", path.display())))?;
+        replay_commands(whole, &path.display().to_string(), &mut replayed)?;
+    }
+    for pending in &found.image.pending {
+        if let PendingBytes::Journal(bytes) = &pending.bytes {
+            replay_commands(bytes, "the journal", &mut replayed)?;
+        }
+    }
+    Ok(replayed)
+}
+
+fn replay_commands(bytes: &[u8], file: &str, replayed: &mut Replayed) -> Result<(), BootError> {
+    for found in walk::batches(bytes) {
+        let found = found.map_err(|error| BootError::Meta { reason: error.in_file(file, 0).to_string() })?;
+        batch::check_stored(found.bytes)
+            .map_err(|error| BootError::Meta { reason: format!("{file}, batch at offset {}: {error}", found.header.base_offset) })?;
+        for record in batch::records(found.bytes) {
+            let value = record.and_then(|record| record.value);
+            let value = value.ok_or_else(|| BootError::Meta { reason: format!("{file}: a record without a command") })?;
+            let command = Command::decode(value).map_err(|error| BootError::Meta { reason: error.to_string() })?;
+            if let Command::DeleteTopic { topic } = &command {
+                replayed.deleted.insert(*topic);
+            }
+            replayed.meta.apply(command);
+        }
+        replayed.applied = found.header.next_offset();
+    }
+    Ok(())
+}
+
+/// The partitions of a data directory whose journals are about to move.
+fn found_states(disk: &mut dyn Disk, claimed: &Claimed, found: &mut Found) -> Result<Vec<PartitionBoot>, BootError> {
+    let taken = Found { journals: BTreeMap::new(), images: std::mem::take(&mut found.images), damage: std::mem::take(&mut found.damage) };
+    partitions_of(disk, claimed, taken, 0)
+}

@@ -1,0 +1,487 @@
+//! Moving bytes and state out of the journal, so that its files can be used again.
+//!
+//! 1. When a journal grows past its mark, the partitions that hold its oldest file go first. Those with much pending are checkpointed:
+//!    batches into the segment, a sync, then a `Checkpoint` record. Those with little are carried: their batches and their state are
+//!    appended again at the journal's head, so that many small partitions do not cost a file sync each.
+//! 2. A checkpoint stops at the base of a segment that is stated and not begun; there the active segment is closed: cut to its bytes,
+//!    synced, its index written.
+//! 3. The journal is released up to the oldest entry that any partition still needs.
+//!
+//! Invariants: one script a partition; a `Checkpoint` record follows the sync of what it states; memory goes after that record is durable.
+
+use crate::directory::After;
+use crate::engine::{Engine, Turn};
+use crate::lifecycle::Finish;
+use crate::partition::Partition;
+use crate::script::{Handle, Outcome, Step};
+use crate::store::{WRITE_BYTES_MAX, Write};
+use crate::tail::Piece;
+use millrace_base::ids::PartitionId;
+use millrace_base::offset::Offset;
+use millrace_io::{IoError, OpenHow, Slice};
+use millrace_log::journal::{NoRoom, PayloadRange, Record, Urgency};
+use millrace_log::partition_state::{Checkpoint, Large, LargeAt, PartitionState};
+use millrace_log::paths;
+use std::time::Duration;
+
+/// Pending bytes from which a partition is checkpointed rather than carried.
+const CARRY_BYTES_MAX: usize = 16 << 10;
+
+/// Checkpoint scripts under way at once in one shard, so that they do not crowd the journal's writes out.
+const CHECKPOINTS_MAX: usize = 2;
+
+/// Pending bytes of a partition from which it is checkpointed without pressure: larger writes cost less.
+const EAGER_BYTES: usize = 4 << 20;
+
+/// How often the journals' fill is looked at.
+const RELIEF_PAUSE: Duration = Duration::from_micros(500);
+
+/// Journal files in use from which on the oldest is relieved, however many are free.
+const FILES_USED_MAX: usize = 8;
+
+const NOWHERE: PayloadRange = PayloadRange { start: 0, len: 0 };
+
+impl Engine {
+    /// Starts the work that the journals' fill asks for.
+    pub fn relieve_journals(&mut self, t: &mut Turn<'_>) {
+        if self.relief_at > t.now {
+            return;
+        }
+        self.relief_at = t.now + RELIEF_PAUSE;
+        for index in 0..self.directories.len() {
+            if self.directories[index].is_failed() {
+                continue;
+            }
+            self.grow_journal(t, index);
+            self.relieve(t, index);
+        }
+    }
+
+    fn relieve(&mut self, t: &mut Turn<'_>, index: usize) {
+        let pressure = self.directories[index].journal().pressure();
+        let (used, free) = pressure.files;
+        // The oldest file is worked on while others are free still, so that it is free before it is needed.
+        let pressed = used > free.max(1) || used > FILES_USED_MAX;
+        let Some((_, last)) = pressure.oldest_file.filter(|_| pressed) else { return };
+        let holds = |p: &Partition| usize::from(p.directory) == index && p.oldest_sequence() <= last;
+        let holders: Vec<PartitionId> = self.partitions.values().filter(|p| holds(p)).map(|p| p.id).collect();
+        if holders.is_empty() {
+            self.release(index);
+            return;
+        }
+        for id in holders {
+            self.relieve_partition(t, id);
+        }
+        self.release(index);
+    }
+
+    fn relieve_partition(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        let Some(partition) = self.partitions.get(&id) else { return };
+        if partition.busy || partition.remove_when_idle {
+            return;
+        }
+        if partition.tail.pending_bytes() > CARRY_BYTES_MAX {
+            if self.checkpoints < CHECKPOINTS_MAX {
+                self.checkpoint(t, id);
+            }
+        } else if self.carry(t, id).is_err() {
+            log::debug!("partition {id} cannot be carried now: the journal is full");
+        }
+    }
+
+    /// States up to which entry the journal is not needed any more.
+    fn release(&mut self, index: usize) {
+        let journal = self.directories[index].journal();
+        let durable = journal.durable();
+        let needed = self.partitions.values().filter(|p| usize::from(p.directory) == index).map(|p| p.oldest_sequence()).min();
+        let oldest = needed.unwrap_or(durable + 1).min(durable + 1);
+        self.directories[index].journal_mut().release(oldest);
+    }
+
+    /// Writes a partition's pending batches into its segments.
+    pub fn checkpoint(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        let pool = self.pool.clone();
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        if partition.busy {
+            return;
+        }
+        let commit = partition.core.commit();
+        let boundary = partition.store.boundary();
+        let mut slices: Vec<Slice> = Vec::new();
+        let mut bytes = 0;
+        for piece in partition.tail.pending() {
+            if piece.end > commit || piece.base >= boundary || bytes >= WRITE_BYTES_MAX {
+                break;
+            }
+            bytes += piece.bytes.len();
+            slices.push(piece.bytes.clone());
+        }
+        if slices.is_empty() {
+            if partition.store.is_at_roll() {
+                self.close_segment(t, id);
+            }
+            return;
+        }
+        let mut steps = Vec::new();
+        let mut synced_folders = Vec::new();
+        if !partition.store.has_folder {
+            if let Some(topic) = partition.folder.parent() {
+                steps.push(Step::MakeDirectory(topic.to_owned()));
+                synced_folders.extend(topic.parent().map(ToOwned::to_owned));
+                synced_folders.push(topic.to_owned());
+            }
+            steps.push(Step::MakeDirectory(partition.folder.clone()));
+        }
+        let file = match partition.store.file {
+            Some(file) => Handle::Open(file),
+            None => {
+                let how = OpenHow { write: true, create: true, exclusive: false, direct: true };
+                steps.push(Step::Open { path: partition.store.segment_path(partition.store.active()), how });
+                synced_folders.push(partition.folder.clone());
+                Handle::Nth(0)
+            }
+        };
+        let write = partition.store.plan(&slices, &pool);
+        steps.push(Step::Write { file, place: write.place, from: write.bytes.clone() });
+        steps.push(Step::Sync(file));
+        steps.extend(synced_folders.into_iter().map(Step::SyncDirectory));
+        partition.busy = true;
+        self.checkpoints += 1;
+        self.scripts.start(t.driver, steps, Finish::Checkpoint(id, write));
+    }
+
+    /// The batches are durable in the segment: that is stated.
+    pub fn checkpoint_written(&mut self, t: &mut Turn<'_>, id: PartitionId, write: Write, result: Result<Outcome, IoError>) {
+        self.checkpoints -= 1;
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let directory = usize::from(partition.directory);
+        match result {
+            Ok(outcome) => {
+                partition.store.has_folder = true;
+                partition.store.file = partition.store.file.or(outcome.opened.first().copied());
+                self.directories[directory].full = false;
+            }
+            // The batches are safe in the journal: the same write is tried again until there is room, and produce is refused meanwhile.
+            Err(error) if error.is_full() => {
+                if !std::mem::replace(&mut self.directories[directory].full, true) {
+                    log::error!("data directory {} is full: produce is refused until there is room", self.directories[directory].path.display());
+                }
+                partition.store.unwritten = Some(write);
+                return;
+            }
+            Err(error) => {
+                let reason = format!("a checkpoint of {} failed: {error}", partition.folder.display());
+                return self.fail_directory(t, directory, reason);
+            }
+        }
+        if self.state_checkpoint(t, id).is_err() {
+            self.fail_directory(t, directory, "the journal has no room left to state a checkpoint; its reserve is spent".to_owned());
+        }
+    }
+
+    /// Tries the writes again that a full disk refused.
+    pub fn retry_unwritten(&mut self, t: &mut Turn<'_>) {
+        let waiting: Vec<PartitionId> = self.partitions.values().filter(|p| p.store.unwritten.is_some()).map(|p| p.id).collect();
+        for id in waiting {
+            let Some(partition) = self.partitions.get_mut(&id) else { continue };
+            let Some(write) = partition.store.unwritten.take() else { continue };
+            let path = partition.store.segment_path(partition.store.active());
+            let mut steps: Vec<Step> = partition.store.file.take().map(|file| Step::Close(Handle::Open(file))).into_iter().collect();
+            steps.extend(partition.folder.parent().map(|topic| Step::MakeDirectory(topic.to_owned())));
+            steps.extend([
+                Step::MakeDirectory(partition.folder.clone()),
+                Step::Open { path, how: OpenHow { write: true, create: true, exclusive: false, direct: true } },
+                Step::Write { file: Handle::Nth(0), place: write.place, from: write.bytes.clone() },
+                Step::Sync(Handle::Nth(0)),
+            ]);
+            steps.extend(partition.folder.ancestors().take(3).map(|folder| Step::SyncDirectory(folder.to_owned())));
+            self.checkpoints += 1;
+            self.scripts.start(t.driver, steps, Finish::Checkpoint(id, write));
+        }
+    }
+
+    fn state_checkpoint(&mut self, t: &mut Turn<'_>, id: PartitionId) -> Result<(), NoRoom> {
+        let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
+        let index = partition.store.segments.active();
+        let summary = *index.summary();
+        let delta = Checkpoint::of(index, partition.config.index_interval_bytes as u32, &mut partition.producers, partition.store.stated);
+        partition.store.stated = (summary.base, summary.bytes);
+        let record =
+            Record::Checkpoint { partition: id, end: summary.end, segment: summary.base, segment_bytes: summary.bytes, delta: NOWHERE };
+        let directory = usize::from(partition.directory);
+        self.journal(directory, Urgency::Relief, record, &[&delta.encode()], Some(After::Checkpointed(id, summary.end)), t.now)?;
+        Ok(())
+    }
+
+    /// The checkpoint is stated: the memory of its batches is only a cache now.
+    pub fn checkpoint_stated(&mut self, t: &mut Turn<'_>, id: PartitionId, end: Offset) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        partition.tail.checkpoint(end);
+        partition.busy = false;
+        if partition.remove_when_idle {
+            return self.deletion_stated(t, id);
+        }
+        if partition.store.is_at_roll() {
+            return self.close_segment(t, id);
+        }
+        let more = partition.tail.pending_bytes() > EAGER_BYTES;
+        self.unlink_below(t, id);
+        if more {
+            self.checkpoint(t, id);
+        }
+    }
+
+    /// Cuts the active segment to its bytes, writes its index, and begins the next one.
+    fn close_segment(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let interval = partition.config.index_interval_bytes as u32;
+        let path = partition.store.segment_path(partition.store.active());
+        let bytes = partition.store.segments.active().summary().bytes;
+        let file = partition.store.file.take();
+        let index = partition.store.begin_next(interval);
+        let encoded = index.encode();
+        let mut space = self.pool.take(encoded.len());
+        let image = space.push(&encoded);
+        let mut steps = Vec::new();
+        let segment = match file {
+            Some(file) => Handle::Open(file),
+            None => {
+                steps.push(Step::Open { path, how: OpenHow { write: true, create: true, exclusive: false, direct: true } });
+                Handle::Nth(0)
+            }
+        };
+        let index_file = Handle::Nth(usize::from(file.is_none()));
+        steps.extend([
+            Step::Truncate { file: segment, len: bytes },
+            Step::Sync(segment),
+            Step::Close(segment),
+            Step::Open {
+                path: partition.store.index_path(index.summary().base),
+                how: OpenHow { write: true, create: true, exclusive: false, direct: false },
+            },
+            Step::Truncate { file: index_file, len: 0 },
+            Step::Write { file: index_file, place: 0, from: image },
+            Step::Sync(index_file),
+            Step::Close(index_file),
+            Step::SyncDirectory(partition.folder.clone()),
+        ]);
+        partition.busy = true;
+        self.scripts.start(t.driver, steps, Finish::Closed(id));
+    }
+
+    pub fn segment_closed(&mut self, t: &mut Turn<'_>, id: PartitionId, result: Result<Outcome, IoError>) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        partition.busy = false;
+        if let Err(error) = result.as_ref()
+            && error.is_full()
+        {
+            log::warn!("the index of a segment in {} cannot be written: {error}; it is made again at a start", partition.folder.display());
+        } else if let Err(error) = result {
+            let directory = usize::from(partition.directory);
+            let reason = format!("closing a segment of {} failed: {error}", partition.folder.display());
+            return self.fail_directory(t, directory, reason);
+        }
+        if partition.remove_when_idle {
+            return self.deletion_stated(t, id);
+        }
+        self.unlink_below(t, id);
+        if self
+            .partitions
+            .get(&id)
+            .is_some_and(|p| p.tail.pending().next().is_some() && (p.store.is_at_roll() || !p.store.rolls.is_empty()))
+        {
+            self.checkpoint(t, id);
+        }
+    }
+
+    /// Appends a small partition again at the journal's head: its state, and the batches that no segment has.
+    fn carry(&mut self, t: &mut Turn<'_>, id: PartitionId) -> Result<(), NoRoom> {
+        let state = self.whole_state(id);
+        let Some(partition) = self.partitions.get(&id) else { return Ok(()) };
+        let directory = usize::from(partition.directory);
+        let is_live = |piece: &&Piece| piece.sequence < self.directories[directory].journal().next_sequence();
+        let pending: Vec<Piece> = partition.tail.pending().filter(is_live).cloned().collect();
+        let (inline, file) = state.split(partition.store.state_file);
+        if let Some((name, bytes)) = file {
+            return self.carry_with_file(t, id, name, &bytes, inline);
+        }
+        // Room for all of it in one entry: half a carried partition would be worth nothing.
+        let total = inline.len() + pending.iter().map(|piece| piece.bytes.len()).sum::<usize>();
+        if self.directories[directory].journal().room_for(Urgency::Relief) < total + 64 * (pending.len() + 1) {
+            let sealed = self.directories[directory].seal(t.now);
+            self.sealed.extend(sealed.map(|sealed| (directory, sealed)));
+        }
+        let record = Record::State { partition: id, state: NOWHERE };
+        let (sequence, _) = self.journal(directory, Urgency::Relief, record, &[&inline], Some(After::Carried(id)), t.now)?;
+        for piece in pending {
+            let record = Record::Batches { partition: id, base: piece.base, end: piece.end, payload: NOWHERE };
+            let (again, _) = self.journal(directory, Urgency::Relief, record, &[&piece.bytes], None, t.now)?;
+            if let Some(partition) = self.partitions.get_mut(&id) {
+                partition.tail.carry(Piece { sequence: again, ..piece });
+            }
+        }
+        if let Some(partition) = self.partitions.get_mut(&id) {
+            partition.state_sequence = sequence;
+        }
+        Ok(())
+    }
+
+    /// The large parts go to a state file first; when it is durable the journal names it.
+    fn carry_with_file(
+        &mut self,
+        t: &mut Turn<'_>,
+        id: PartitionId,
+        name: millrace_log::state_file::Name,
+        bytes: &[u8],
+        inline: Vec<u8>,
+    ) -> Result<(), NoRoom> {
+        let image = self.pool.take(bytes.len()).push(bytes);
+        let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
+        let path = paths::state(&partition.folder, name);
+        let mut steps = Vec::new();
+        if let (false, Some(topic)) = (partition.store.has_folder, partition.folder.parent()) {
+            steps.push(Step::MakeDirectory(topic.to_owned()));
+            steps.push(Step::MakeDirectory(partition.folder.clone()));
+            steps.extend(topic.parent().map(|data| Step::SyncDirectory(data.to_owned())));
+            steps.push(Step::SyncDirectory(topic.to_owned()));
+        }
+        steps.extend([
+            Step::Open { path, how: OpenHow { write: true, create: true, exclusive: false, direct: false } },
+            Step::Write { file: Handle::Nth(0), place: 0, from: image },
+            Step::Sync(Handle::Nth(0)),
+            Step::Close(Handle::Nth(0)),
+            Step::SyncDirectory(partition.folder.clone()),
+        ]);
+        partition.busy = true;
+        self.scripts.start(t.driver, steps, Finish::StateFile { partition: id, name, inline });
+        Ok(())
+    }
+
+    pub fn state_file_written(
+        &mut self,
+        t: &mut Turn<'_>,
+        id: PartitionId,
+        name: millrace_log::state_file::Name,
+        inline: &[u8],
+        result: Result<Outcome, IoError>,
+    ) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let directory = usize::from(partition.directory);
+        if let Err(error) = result {
+            let reason = format!("a state file of {} failed: {error}", partition.folder.display());
+            return self.fail_directory(t, directory, reason);
+        }
+        partition.store.has_folder = true;
+        let record = Record::State { partition: id, state: NOWHERE };
+        match self.journal(directory, Urgency::Relief, record, &[inline], Some(After::Carried(id)), t.now) {
+            Ok((sequence, _)) => {
+                if let Some(partition) = self.partitions.get_mut(&id) {
+                    partition.old_state_file = partition.store.state_file.replace(name);
+                    partition.state_sequence = sequence;
+                }
+            }
+            Err(_) => log::debug!("partition {id} cannot be carried now: the journal is full"),
+        }
+        if let Some(partition) = self.partitions.get_mut(&id) {
+            partition.busy = false;
+        }
+    }
+
+    /// The state that stands for all that was journaled so far.
+    fn whole_state(&mut self, id: PartitionId) -> PartitionState {
+        let partition = self.partitions.get_mut(&id).expect("the caller has it");
+        let mut consensus = Vec::new();
+        partition.core.state().encode(&mut consensus);
+        let index = partition.store.segments.active().clone();
+        let summary = *index.summary();
+        partition.producers.forget_changes();
+        PartitionState {
+            log_start: partition.core.log_start(),
+            durable_end: summary.end,
+            segment: summary.base,
+            segment_bytes: summary.bytes,
+            log_end: partition.core.log_end(),
+            rolls: partition.store.rolls.iter().copied().collect(),
+            consensus,
+            large: LargeAt::Here(Large { index, producers: partition.producers.clone() }),
+        }
+    }
+
+    /// States a new segment before a batch that the newest one has no room for.
+    pub fn roll_if_due(&mut self, t: &mut Turn<'_>, id: PartitionId, size: usize, records: i32) -> Result<(), NoRoom> {
+        let Some(partition) = self.partitions.get(&id) else { return Ok(()) };
+        let base = partition.core.log_end();
+        if !partition.store.is_roll_due(&partition.config, size, base + i64::from(records), t.wall) {
+            return Ok(());
+        }
+        self.state_roll(t, id, base)
+    }
+
+    /// A segment that is older than its topic allows is closed though nothing is appended.
+    pub fn roll_if_old(&mut self, t: &mut Turn<'_>, id: PartitionId, force: bool) {
+        let Some(partition) = self.partitions.get(&id) else { return };
+        let base = partition.core.log_end();
+        let due = force || partition.store.is_old(&partition.config, t.wall);
+        if due && partition.is_writable() && partition.store.newest_holds_something() && self.state_roll(t, id, base).is_ok() {
+            self.checkpoint(t, id);
+        }
+    }
+
+    fn state_roll(&mut self, t: &mut Turn<'_>, id: PartitionId, base: Offset) -> Result<(), NoRoom> {
+        let directory = usize::from(self.partitions[&id].directory);
+        self.journal(directory, Urgency::Data, Record::Roll { partition: id, base }, &[], None, t.now)?;
+        if let Some(partition) = self.partitions.get_mut(&id) {
+            partition.store.rolled(base);
+        }
+        Ok(())
+    }
+
+    /// Unlinks segments that are wholly below the log start, which is durable.
+    pub fn unlink_below(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let settled = partition.core.marks_settled().log_start;
+        let mut files = partition.store.cut_below(settled);
+        files.extend(partition.old_state_file.take().map(|name| paths::state(&partition.folder, name)));
+        if !files.is_empty() {
+            self.scripts.start(t.driver, files.into_iter().map(Step::Unlink).collect(), Finish::Removed);
+        }
+    }
+
+    /// Makes another journal file in the background when it is wanted.
+    fn grow_journal(&mut self, t: &mut Turn<'_>, index: usize) {
+        let Some(slot) = self.directories[index].journal_mut().wants_file() else { return };
+        let folder = paths::journal(&self.directories[index].path, self.here);
+        let bytes = self.directories[index].journal().options().file_bytes;
+        let unfinished = folder.join(millrace_log::journal::layout::unfinished_name(slot));
+        let how = OpenHow { write: true, create: true, exclusive: false, direct: true };
+        let mut steps = vec![Step::Open { path: unfinished.clone(), how }];
+        let mut space = self.pool.take(1 << 20);
+        space.unfrozen().fill(0);
+        let zeros = space.freeze(1 << 20);
+        for place in (0..bytes).step_by(1 << 20) {
+            let len = (bytes - place).min(1 << 20) as usize;
+            steps.push(Step::Write { file: Handle::Nth(0), place, from: zeros.sub(0..len) });
+        }
+        steps.extend([
+            Step::Sync(Handle::Nth(0)),
+            Step::Rename { from: unfinished, to: folder.join(millrace_log::journal::layout::file_name(slot)) },
+            Step::SyncDirectory(folder),
+        ]);
+        self.scripts.start(t.driver, steps, Finish::JournalFile { directory: index, slot });
+    }
+
+    pub fn journal_file_made(&mut self, index: usize, slot: u32, result: Result<Outcome, IoError>) {
+        match result {
+            Ok(outcome) => {
+                if let Some(file) = outcome.opened.first() {
+                    self.directories[index].add_file(slot, *file);
+                }
+            }
+            Err(error) => {
+                log::warn!("the journal in {} cannot grow: {error}", self.directories[index].path.display());
+                self.directories[index].full = error.is_full();
+                self.directories[index].journal_mut().file_failed(slot);
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The consumer groups of one partition of `__consumer_offsets`, joined with its log.
+//!
+//! 1. When the partition is led here its log is read from the start to the commit; until then requests are told to wait.
+//! 2. A request goes to the machine; the machine's writes become batches; what it answers after a write waits for the commit.
+//! 3. When the log has grown to several times what is live, the live records are appended again and the log start moves up to them.
+//!
+//! Invariants: writes are reported to the machine in the order in which it asked for them; the log start never passes a live record.
+//! Knows nothing of the protocol: requests and answers are the machine's.
+
+use crate::api::{GroupUnavailable, Reply};
+use crate::engine::{Engine, Turn};
+use crate::partition::{CommitWaiter, Standing, Waiting};
+use crate::timers::TimerFor;
+use millrace_base::batch::{self, Builder};
+use millrace_base::clock::Nanos;
+use millrace_base::ids::{PartitionId, ShardId, Uuid};
+use millrace_base::offset::Offset;
+use millrace_log::journal::Urgency;
+use millrace_state::groups::records::Record;
+use millrace_state::groups::{Effect, Groups, Now, Request, Settings, WriteError};
+use std::collections::BTreeMap;
+
+/// Bytes of one batch that a coordinator writes, at most; a record that is larger stands alone.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// The log is rewritten when it holds more bytes than this and than [`REWRITE_FACTOR`] times what was live at the last rewrite.
+const REWRITE_BYTES_MIN: u64 = 4 << 20;
+const REWRITE_FACTOR: u64 = 4;
+
+/// See the module's head.
+pub struct Coordinator {
+    groups: Groups,
+    /// Everything below has been replayed; while loading, the next offset to read.
+    pub loaded_to: Offset,
+    /// The commit when loading began; None: loaded.
+    pub loading_to: Option<Offset>,
+    /// Requests of the machine: who asked.
+    requests: BTreeMap<u64, (ShardId, u64)>,
+    next_request: u64,
+    timer_at: Option<u64>,
+    /// Bytes appended since the log start.
+    log_bytes: u64,
+    /// Bytes of the last rewrite.
+    live_bytes: u64,
+    /// A rewrite is under way: its first offset.
+    rewriting: Option<Offset>,
+}
+
+/// The token of the wait for a rewrite; the machine's own count from zero.
+const REWRITE: u64 = u64::MAX;
+
+fn now_of(t: &Turn<'_>) -> Now {
+    Now { steady_ms: t.now.0 / 1_000_000, wall_ms: t.wall }
+}
+
+impl Coordinator {
+    fn new(settings: Settings, from: Offset, to: Offset) -> Coordinator {
+        Coordinator {
+            groups: Groups::new(settings),
+            loaded_to: from,
+            loading_to: Some(to),
+            requests: BTreeMap::new(),
+            next_request: 0,
+            timer_at: None,
+            log_bytes: 0,
+            live_bytes: 0,
+            rewriting: None,
+        }
+    }
+
+    /// Takes whole batches of the log, in order.
+    fn replay(&mut self, batches: &[u8]) {
+        for found in millrace_log::walk::batches(batches) {
+            let Ok(found) = found else { return };
+            if found.header.next_offset() <= self.loaded_to {
+                continue;
+            }
+            for record in batch::records(found.bytes).flatten() {
+                let Some(key) = record.key else { continue };
+                if let Err(error) = self.groups.replay(key, record.value) {
+                    log::warn!("a group record at offset {} is passed over: {error}", record.offset);
+                }
+            }
+            self.loaded_to = found.header.next_offset();
+            self.log_bytes += found.header.size as u64;
+        }
+    }
+}
+
+impl Engine {
+    fn group_settings(&self) -> Settings {
+        let s = &self.settings;
+        Settings {
+            initial_rebalance_delay_ms: s.group_initial_rebalance_delay_ms,
+            session_timeout_min_ms: i32::try_from(s.group_min_session_timeout_ms).unwrap_or(i32::MAX),
+            session_timeout_max_ms: i32::try_from(s.group_max_session_timeout_ms).unwrap_or(i32::MAX),
+            group_size_max: s.group_max_size as usize,
+            offset_metadata_bytes_max: s.offset_metadata_max_bytes as usize,
+            offsets_retention_ms: i64::try_from(s.offsets_retention_minutes).unwrap_or(i64::MAX).saturating_mul(60_000),
+            offsets_retention_check_interval_ms: s.offsets_retention_check_interval_ms,
+        }
+    }
+
+    /// A partition of `__consumer_offsets` is led here: its log is read before requests are taken.
+    pub fn start_coordinator(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        let Some(partition) = self.partitions.get(&id) else { return };
+        let coordinator = Coordinator::new(self.group_settings(), partition.log_start(), partition.read_bound());
+        self.coordinators.insert(id, coordinator);
+        self.load_coordinator(t, id);
+    }
+
+    /// Goes on reading, or begins to serve.
+    pub fn load_coordinator(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        let Some(coordinator) = self.coordinators.get(&id) else { return };
+        let Some(to) = coordinator.loading_to else { return };
+        if coordinator.loaded_to < to {
+            return self.read_for_coordinator(t, id, coordinator.loaded_to, to);
+        }
+        let now = now_of(t);
+        let coordinator = self.coordinators.get_mut(&id).expect("found above");
+        coordinator.loading_to = None;
+        let effects = coordinator.groups.loaded(now);
+        self.run_group_effects(t, id, effects);
+    }
+
+    /// Batches that [`Engine::load_coordinator`] asked for; empty when they cannot be read.
+    pub fn coordinator_read(&mut self, t: &mut Turn<'_>, id: PartitionId, batches: &[&[u8]]) {
+        let Some(coordinator) = self.coordinators.get_mut(&id) else { return };
+        let before = coordinator.loaded_to;
+        batches.iter().for_each(|batches| coordinator.replay(batches));
+        if coordinator.loaded_to == before {
+            let reason = format!("its log cannot be read at offset {before}");
+            log::error!("the group coordinator of {id} cannot start: {reason}");
+            if let Some(partition) = self.partitions.get_mut(&id) {
+                partition.standing = Standing::Damaged { reason };
+            }
+            self.coordinators.remove(&id);
+            return;
+        }
+        self.load_coordinator(t, id);
+    }
+
+    pub fn group_request(&mut self, t: &mut Turn<'_>, from: ShardId, ticket: u64, id: PartitionId, request: Request) {
+        let serves = self.partitions.get(&id).is_some_and(|partition| partition.is_writable() && partition.core.is_leader());
+        let refusal = match self.coordinators.get(&id) {
+            Some(coordinator) if serves && coordinator.loading_to.is_none() => None,
+            Some(_) if serves => Some(GroupUnavailable::Loading),
+            _ => Some(GroupUnavailable::NotCoordinator),
+        };
+        if let Some(refusal) = refusal {
+            return self.routes.reply(from, ticket, Reply::Group(Err(refusal)));
+        }
+        let fresh = Uuid::from_entropy(t.driver.entropy(), t.driver.entropy());
+        let now = now_of(t);
+        let coordinator = self.coordinators.get_mut(&id).expect("looked up above");
+        let token = coordinator.next_request;
+        coordinator.next_request += 1;
+        coordinator.requests.insert(token, (from, ticket));
+        let effects = coordinator.groups.handle(token, request, now, fresh);
+        self.run_group_effects(t, id, effects);
+    }
+
+    pub fn coordinator_timer(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        let now = now_of(t);
+        let Some(coordinator) = self.coordinators.get_mut(&id) else { return };
+        if coordinator.loading_to.is_some() {
+            return;
+        }
+        coordinator.timer_at = None;
+        let effects = coordinator.groups.tick(now);
+        self.run_group_effects(t, id, effects);
+    }
+
+    /// Topics are gone: so are the offsets committed for them.
+    pub fn coordinators_forget_topic(&mut self, t: &mut Turn<'_>, name: &str) {
+        let now = now_of(t);
+        let ids: Vec<PartitionId> = self.coordinators.keys().copied().collect();
+        for id in ids {
+            let Some(coordinator) = self.coordinators.get_mut(&id).filter(|coordinator| coordinator.loading_to.is_none()) else { continue };
+            let effects = coordinator.groups.topics_deleted(&[name.to_owned()], now);
+            self.run_group_effects(t, id, effects);
+        }
+    }
+
+    fn run_group_effects(&mut self, t: &mut Turn<'_>, id: PartitionId, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Reply { request, answer } => {
+                    let asked = self.coordinators.get_mut(&id).and_then(|coordinator| coordinator.requests.remove(&request));
+                    if let Some((from, ticket)) = asked {
+                        self.routes.reply(from, ticket, Reply::Group(Ok(answer)));
+                    }
+                }
+                Effect::Write { token, records } => self.write_group_records(t, id, token, &records),
+                Effect::Timer { at_ms } => {
+                    let Some(coordinator) = self.coordinators.get_mut(&id) else { return };
+                    if coordinator.timer_at.is_none_or(|at| at_ms < at) {
+                        coordinator.timer_at = Some(at_ms);
+                        t.timers.add(Nanos(at_ms.saturating_mul(1_000_000)), TimerFor::Coordinator { partition: id });
+                    }
+                }
+            }
+        }
+    }
+
+    fn write_group_records(&mut self, t: &mut Turn<'_>, id: PartitionId, token: u64, records: &[Record]) {
+        match self.append_records(t, id, records) {
+            Some((_, end)) => {
+                if let Some(partition) = self.partitions.get_mut(&id) {
+                    partition.wait(CommitWaiter { end, what: Waiting::Coordinator { token } });
+                }
+            }
+            None => self.coordinator_refused(t, id, token),
+        }
+    }
+
+    /// Appends records in batches; gives the first offset and the end. None: the log does not take them now.
+    fn append_records(&mut self, t: &mut Turn<'_>, id: PartitionId, records: &[Record]) -> Option<(Offset, Offset)> {
+        let writable = self.partitions.get(&id).is_some_and(|partition| partition.is_writable() && partition.core.is_leader());
+        if !writable || records.is_empty() {
+            return None;
+        }
+        let mut appended: Option<(Offset, Offset)> = None;
+        let mut builder = Builder::new(t.wall);
+        for (index, record) in records.iter().enumerate() {
+            builder.push(t.wall, Some(&record.key), record.value.as_deref());
+            if builder.size() < BATCH_BYTES && index + 1 < records.len() {
+                continue;
+            }
+            let bytes = std::mem::replace(&mut builder, Builder::new(t.wall)).finish();
+            let header = batch::Header::parse(&bytes).expect("the builder made it");
+            let (base, end) = self.append_batch(t, id, &bytes, header, None, Urgency::Reserved).ok()?;
+            appended = Some((appended.map_or(base, |(first, _)| first), end));
+            if let Some(coordinator) = self.coordinators.get_mut(&id) {
+                coordinator.log_bytes += bytes.len() as u64;
+            }
+        }
+        appended
+    }
+
+    /// A write of the coordinator is committed.
+    pub fn coordinator_written(&mut self, t: &mut Turn<'_>, id: PartitionId, token: u64) {
+        if token == REWRITE {
+            return self.rewritten(t, id);
+        }
+        let now = now_of(t);
+        let Some(coordinator) = self.coordinators.get_mut(&id) else { return };
+        let effects = coordinator.groups.written(token, Ok(()), now);
+        self.run_group_effects(t, id, effects);
+        self.rewrite_if_due(t, id);
+    }
+
+    /// A write of the coordinator never will be.
+    pub fn coordinator_refused(&mut self, t: &mut Turn<'_>, id: PartitionId, token: u64) {
+        let now = now_of(t);
+        let Some(coordinator) = self.coordinators.get_mut(&id) else { return };
+        if token == REWRITE {
+            coordinator.rewriting = None;
+            return;
+        }
+        let effects = coordinator.groups.written(token, Err(WriteError::Unavailable), now);
+        self.run_group_effects(t, id, effects);
+    }
+
+    fn rewrite_if_due(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        let Some(coordinator) = self.coordinators.get_mut(&id) else { return };
+        let due = coordinator.log_bytes > REWRITE_BYTES_MIN.max(REWRITE_FACTOR * coordinator.live_bytes);
+        if !due || coordinator.rewriting.is_some() {
+            return;
+        }
+        let live: Vec<Record> = coordinator.groups.live_records().collect();
+        let Some(end) = self.partitions.get(&id).map(|partition| partition.core.log_end()) else { return };
+        let appended = if live.is_empty() { Some((end, end)) } else { self.append_records(t, id, &live) };
+        let (Some((first, end)), Some(coordinator)) = (appended, self.coordinators.get_mut(&id)) else { return };
+        coordinator.rewriting = Some(first);
+        coordinator.live_bytes = live.iter().map(|record| (record.key.len() + record.value.as_ref().map_or(0, Vec::len) + 16) as u64).sum();
+        coordinator.log_bytes = coordinator.live_bytes;
+        if let Some(partition) = self.partitions.get_mut(&id) {
+            partition.wait(CommitWaiter { end, what: Waiting::Coordinator { token: REWRITE } });
+        }
+    }
+
+    /// What is live stands in the log again: what is below can go.
+    fn rewritten(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        let first = self.coordinators.get_mut(&id).and_then(|coordinator| coordinator.rewriting.take());
+        if let Some(first) = first {
+            self.raise_log_start(t, id, first);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Everything one shard knows about its partitions, and what the modules around it do with that.
+//!
+//! `produce`, `read`, `queries`, `lifecycle`, `checkpoint`, `controller` and `coordinator` each add methods for one kind of work;
+//! this file holds what they share: finding partitions, appending to journals, carrying out what a consensus core wants.
+//!
+//! Invariants: an effect of a core is carried out in the order given; what was journaled earlier is reported durable earlier.
+//! Knows nothing of connections or protocols.
+
+use crate::api::{Leadership, NodeFacts, Request};
+use crate::controller::Controller;
+use crate::coordinator::Coordinator;
+use crate::directory::{After, Directory};
+use crate::lifecycle::Finish;
+use crate::partition::{Partition, Standing, Waiting};
+use crate::produce::{ProduceWait, Stalled};
+use crate::queries::QueryWait;
+use crate::read::ReadWait;
+use crate::routes::{Routes, Submitter};
+use crate::script::Scripts;
+use crate::tail::Piece;
+use crate::timers::{TimerFor, Timers};
+use crate::waits::Waits;
+use millrace_base::clock::{Nanos, WallMs};
+use millrace_base::ids::{META_PARTITION, PartitionId, ShardId};
+use millrace_base::offset::Offset;
+use millrace_base::settings::Settings;
+use millrace_io::{Driver, Pool};
+use millrace_log::journal::{NoRoom, PayloadRange, Record, Sealed, Urgency};
+use millrace_raftlog::{Effect, Member};
+use millrace_state::meta::{Meta, Node};
+use std::collections::{BTreeMap, VecDeque};
+
+/// What a turn lends to whoever works in it.
+pub struct Turn<'a> {
+    pub driver: &'a mut dyn Driver,
+    pub timers: &'a mut Timers<TimerFor>,
+    pub now: Nanos,
+    pub wall: WallMs,
+}
+
+pub struct Engine {
+    pub here: ShardId,
+    pub facts: NodeFacts,
+    pub settings: Settings,
+    /// The broker's defaults of topic configs, by config name.
+    pub topic_defaults: BTreeMap<String, String>,
+    pub meta: Meta,
+    pub leaders: BTreeMap<PartitionId, Leadership>,
+    pub pool: Pool,
+    pub partitions: BTreeMap<PartitionId, Box<Partition>>,
+    /// By index; a shard has its own journal in each.
+    pub directories: Vec<Directory>,
+    pub scripts: Scripts<Finish>,
+    pub routes: Routes,
+    pub produces: Waits<ProduceWait>,
+    /// Produce requests that a full journal holds back, in order.
+    pub stalled: VecDeque<Stalled>,
+    pub reads: Waits<ReadWait>,
+    /// Reads to look at again in this turn: bytes came.
+    pub woken: Vec<crate::waits::WaitId>,
+    /// On the shard that leads replica set 0.
+    pub controller: Option<Controller>,
+    pub coordinators: BTreeMap<PartitionId, Coordinator>,
+    /// Entries sealed before the turn's end, because they were full.
+    pub sealed: Vec<(usize, Sealed)>,
+    /// Leadership that the controller's shard has not been told.
+    pub leadership_news: Vec<Leadership>,
+    /// At start: shards of which it is known that their partitions have leaders (on the controller's shard).
+    pub shards_ready: usize,
+    pub ready_told: bool,
+    /// Checkpoint scripts under way.
+    pub checkpoints: usize,
+    /// Replica set 0 is applied up to here, on the shard that leads it.
+    pub meta_applied: Offset,
+    pub queries: Waits<QueryWait>,
+    /// How this node wants to be known.
+    pub register: Option<Node>,
+    pub retention_at: Nanos,
+    /// A directory that had no room is not tried again before.
+    pub full_until: Nanos,
+    /// The journals' fill is not looked at before.
+    pub relief_at: Nanos,
+    /// The controller's shard has told all shards to open.
+    pub open_sent: bool,
+    /// Whether connections are accepted.
+    pub is_open: bool,
+    pub stopping: bool,
+}
+
+impl Engine {
+    pub fn member(&self, directory: usize) -> Member {
+        Member { node: self.facts.node, disk: self.directories[directory].id }
+    }
+
+    /// Appends a record to the journal of a directory.
+    ///
+    /// # Errors
+    /// [`NoRoom::Journal`], [`NoRoom::TooLarge`].
+    pub fn journal(
+        &mut self,
+        directory: usize,
+        urgency: Urgency,
+        record: Record,
+        payload: &[&[u8]],
+        after: Option<After>,
+        now: Nanos,
+    ) -> Result<(u64, PayloadRange), NoRoom> {
+        let mut sealed = Vec::new();
+        let appended = self.directories[directory].append(urgency, record, payload, after, &mut sealed, now);
+        self.sealed.extend(sealed.into_iter().map(|sealed| (directory, sealed)));
+        appended
+    }
+
+    /// Carries out what the core of `id` wants.
+    pub fn run_core(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        while let Some(effect) = self.partitions.get_mut(&id).and_then(|partition| partition.core.poll_effect()) {
+            self.run_effect(t, id, effect);
+        }
+    }
+
+    fn run_effect(&mut self, t: &mut Turn<'_>, id: PartitionId, effect: Effect) {
+        match effect {
+            Effect::Persist { sequence, record } => {
+                let mut step = Vec::new();
+                record.encode(&mut step);
+                let log_start = Some(record.marks.log_start);
+                let record = Record::Raft { partition: id, truncate: record.truncate, log_start, step: PayloadRange { start: 0, len: 0 } };
+                let directory = usize::from(self.partitions[&id].directory);
+                let appended = self.journal(directory, Urgency::Reserved, record, &[&step], Some(After::Saved(id, sequence)), t.now);
+                if appended.is_err() {
+                    self.fail_directory(t, directory, "the journal has no room left for consensus; its reserve is spent".to_owned());
+                }
+            }
+            Effect::BecameLeader { epoch, .. } => {
+                let leader = Some(self.facts.node);
+                self.tell_leadership(Leadership { partition: id, leader, epoch });
+                self.became_leader(t, id);
+            }
+            Effect::SteppedDown { term } => self.tell_leadership(Leadership { partition: id, leader: None, epoch: term }),
+            Effect::Committed { commit } => self.committed(t, id, commit),
+            Effect::Settled { marks } => self.settled(t, id, marks.log_start),
+            Effect::Truncate { .. } | Effect::Append { .. } | Effect::Send { .. } => {
+                unreachable!("an only voter neither truncates, nor follows, nor has peers")
+            }
+        }
+    }
+
+    fn tell_leadership(&mut self, news: Leadership) {
+        self.leaders.insert(news.partition, news);
+        self.leadership_news.push(news);
+    }
+
+    fn committed(&mut self, t: &mut Turn<'_>, id: PartitionId, commit: Offset) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        partition.producers.commit(commit);
+        let answered = partition.answered(commit);
+        self.woken.append(&mut partition.readers);
+        for waiter in answered {
+            match waiter.what {
+                Waiting::Produce { wait, part } => self.produce_committed(wait, part),
+                Waiting::Coordinator { token } => self.coordinator_written(t, id, token),
+            }
+        }
+        if id == META_PARTITION {
+            self.meta_committed(t, commit);
+        }
+    }
+
+    /// Takes what is durable now in a directory.
+    pub fn durable(&mut self, t: &mut Turn<'_>, told: Vec<After>) {
+        for after in told {
+            match after {
+                After::Persisted(id, position) => {
+                    if let Some(partition) = self.partitions.get_mut(&id) {
+                        partition.core.persisted(position);
+                    }
+                    self.run_core(t, id);
+                }
+                After::Saved(id, sequence) => {
+                    if let Some(partition) = self.partitions.get_mut(&id) {
+                        partition.core.saved(sequence);
+                    }
+                    self.run_core(t, id);
+                }
+                After::Checkpointed(id, end) => self.checkpoint_stated(t, id, end),
+                After::Carried(id) => self.unlink_below(t, id),
+                After::Deleted(id) => self.deletion_stated(t, id),
+            }
+        }
+        self.resume_stalled(t);
+    }
+
+    /// Seals what the turn has appended and submits it.
+    pub fn write_journals(&mut self, t: &mut Turn<'_>) {
+        for index in 0..self.directories.len() {
+            if self.directories[index].should_seal() {
+                let sealed = self.directories[index].seal(t.now);
+                self.sealed.extend(sealed.map(|sealed| (index, sealed)));
+            }
+        }
+        for (index, sealed) in std::mem::take(&mut self.sealed) {
+            let sequence = sealed.sequence;
+            for batches in self.directories[index].write(t.driver, sealed) {
+                if let Some(partition) = self.partitions.get_mut(&batches.partition) {
+                    let piece = Piece { base: batches.base, end: batches.end, bytes: batches.bytes, sequence };
+                    partition.sealed(piece);
+                }
+            }
+        }
+    }
+
+    /// Nothing of the directory is acknowledged or served for writing any more.
+    pub fn fail_directory(&mut self, t: &mut Turn<'_>, index: usize, reason: String) {
+        if self.directories[index].is_failed() {
+            return;
+        }
+        self.directories[index].fail(reason.clone());
+        let lost: Vec<PartitionId> = self.partitions.values().filter(|p| usize::from(p.directory) == index).map(|p| p.id).collect();
+        for id in lost {
+            if let Some(partition) = self.partitions.get_mut(&id) {
+                partition.standing = Standing::Offline { reason: reason.clone() };
+                let epoch = partition.core.epoch();
+                let waiters: Vec<_> = partition.waiters.drain(..).collect();
+                let readers = std::mem::take(&mut partition.readers);
+                self.woken.extend(readers);
+                for waiter in waiters {
+                    match waiter.what {
+                        Waiting::Produce { wait, part } => self.produce_lost(wait, part),
+                        Waiting::Coordinator { token } => self.coordinator_refused(t, id, token),
+                    }
+                }
+                self.tell_leadership(Leadership { partition: id, leader: None, epoch });
+            }
+            self.coordinators.remove(&id);
+        }
+        self.resume_stalled(t);
+    }
+
+    /// Sends what became known of leaders to the controller's shard, which tells all.
+    pub fn send_leadership(&mut self) {
+        if self.leadership_news.is_empty() {
+            return;
+        }
+        let news = std::mem::take(&mut self.leadership_news);
+        if self.controller.is_some() {
+            self.leadership_at_controller(news);
+        } else {
+            self.routes.submit_for(0, Submitter::Nobody, Request::Leadership(news));
+        }
+    }
+
+    /// Leadership came to the controller's shard: every other shard is told, and waiting changes go on.
+    pub fn leadership_at_controller(&mut self, news: Vec<Leadership>) {
+        for shard in 1..self.facts.shards {
+            self.routes.submit_for(shard, Submitter::Nobody, Request::Leadership(news.clone()));
+        }
+        for one in &news {
+            self.leaders.insert(one.partition, *one);
+            if let Some(controller) = &mut self.controller {
+                controller.led(one.partition);
+            }
+        }
+    }
+}

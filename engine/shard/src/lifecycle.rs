@@ -1,0 +1,404 @@
+//! What committed commands and the passing of time do to partitions: birth, new settings, deletion, retention.
+//!
+//! 1. Every shard applies every command to its own copy of `state/meta`; the owner of a partition acts on what concerns it.
+//! 2. A new partition is a `State` record in its directory's journal, then an epoch start; it is led when that is durable.
+//! 3. A deleted one is stated deleted in the journal first; when that is durable its folder goes.
+//! 4. The log start moves by DeleteRecords, by retention, and when a coordinator has rewritten its log: a mark of the core, journaled
+//!    before it is answered; segments wholly below it are unlinked after that.
+//!
+//! Invariants: a statement is durable before its deed; nothing is deleted because a statement is absent.
+
+use crate::api::{MetaChange, Reply, Request};
+use crate::controller::{Controller, Defaults, Next};
+use crate::directory::After;
+use crate::engine::{Engine, Turn};
+use crate::partition::{Partition, Standing, Waiting};
+use crate::routes::Submitter;
+use crate::script::{Outcome, Step};
+use millrace_base::batch::{self, Builder};
+use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, Uuid};
+use millrace_base::offset::Offset;
+use millrace_base::settings::{Given, Source};
+use millrace_io::{IoError, Space};
+use millrace_log::journal::{PayloadRange, Record, Urgency};
+use millrace_log::partition_state::PartitionState;
+use millrace_raftlog::{Configuration, Core, State, Timing};
+use millrace_state::meta::{Command, Effect, NodeScope};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The internal topic of group coordinators.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// Heartbeats and elections of replica sets; an only voter needs neither.
+pub const TIMING: Timing = Timing { heartbeat_ms: 100, election_ms: 1000 };
+
+/// What a script was for.
+pub enum Finish {
+    /// The segment writes of a partition's checkpoint.
+    Checkpoint(PartitionId, crate::store::Write),
+    /// A closed segment was cut to size and its index written.
+    Closed(PartitionId),
+    /// Bytes of a segment for a search by time.
+    TimeSearch { query: crate::waits::WaitId, part: usize },
+    /// Bytes of a segment for a read.
+    ColdRead { read: crate::waits::WaitId, part: usize },
+    /// The large parts of a partition's state.
+    StateFile { partition: PartitionId, name: millrace_log::state_file::Name, inline: Vec<u8> },
+    /// The index of a closed segment; those who wait look again.
+    IndexRead { partition: PartitionId, segment: Offset, then: Then },
+    /// Bytes of a segment for a coordinator that loads its log.
+    CoordinatorRead { partition: PartitionId, window: crate::read::Window },
+    /// A new journal file.
+    JournalFile { directory: usize, slot: u32 },
+    /// Files that were stated gone.
+    Removed,
+}
+
+/// Who waits for an index.
+#[derive(Clone, Copy, Debug)]
+pub enum Then {
+    Read(crate::waits::WaitId),
+    Query(crate::waits::WaitId),
+    Coordinator,
+}
+
+impl Engine {
+    /// A committed command, in order; the controller's shard has appended it.
+    pub fn apply(&mut self, t: &mut Turn<'_>, bytes: &[u8]) -> Option<(Command, Vec<Effect>)> {
+        let command = match Command::decode(bytes) {
+            Ok(command) => command,
+            Err(error) => {
+                log::error!("a command of replica set 0 cannot be read and is passed over: {error}");
+                return None;
+            }
+        };
+        let effects = self.meta.apply(command.clone());
+        for effect in &effects {
+            self.act(t, effect);
+        }
+        Some((command, effects))
+    }
+
+    fn act(&mut self, t: &mut Turn<'_>, effect: &Effect) {
+        match effect {
+            Effect::PartitionCreated { partition, directory } => self.create_partition(t, *partition, *directory),
+            Effect::TopicDeleted { topic } => {
+                for index in 0..topic.partitions() {
+                    let id = PartitionId { topic: topic.id, index };
+                    self.leaders.remove(&id);
+                    self.delete_partition(t, id);
+                }
+                self.coordinators_forget_topic(t, &topic.name);
+            }
+            Effect::TopicConfigsChanged { topic } => self.refresh_configs(Some(*topic)),
+            Effect::NodeConfigsChanged { .. } => {
+                self.refresh_settings();
+                self.refresh_configs(None);
+            }
+            Effect::NodeRegistered { .. }
+            | Effect::TopicCreated { .. }
+            | Effect::ProducerIdBlock { .. }
+            | Effect::FeatureLevelChanged { .. }
+            | Effect::ClusterIdSet { .. }
+            | Effect::Refused { .. } => {}
+        }
+    }
+
+    /// Settings changed at run time win over what this node was started with.
+    pub fn refresh_settings(&mut self) {
+        let given = |scope, source: Source| {
+            self.meta.node_configs(scope).map(move |(key, value)| Given::new(key, value, source.clone())).collect::<Vec<_>>()
+        };
+        let mut all = given(NodeScope::Every, Source::Cluster);
+        all.extend(given(NodeScope::One(self.facts.node), Source::Node));
+        match self.settings.changed(all) {
+            Ok(settings) => self.settings = settings,
+            Err(error) => log::warn!("a setting changed at run time is not taken: {error}"),
+        }
+        self.topic_defaults = self.settings.topic_defaults().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    }
+
+    fn refresh_configs(&mut self, topic: Option<Uuid>) {
+        let ids: Vec<PartitionId> = self.partitions.keys().copied().filter(|id| topic.is_none_or(|topic| id.topic == topic)).collect();
+        for id in ids {
+            let config = self.config_of(id);
+            if let Some(partition) = self.partitions.get_mut(&id) {
+                partition.config = config;
+            }
+        }
+    }
+
+    /// The settings in force of a partition's topic.
+    pub fn config_of(&self, id: PartitionId) -> Arc<millrace_state::meta::topic_configs::TopicConfig> {
+        let none = Default::default();
+        match self.meta.topic(id.topic) {
+            Some(topic) => Arc::new(self.meta.topic_config(topic, self.facts.node, &self.topic_defaults)),
+            None => {
+                let mut config = millrace_state::meta::topic_configs::TopicConfig::effective(&none, &none);
+                config.cleanup_delete = false; // replica set 0 keeps its log; snapshots bound it
+                config.retention_ms = None;
+                config.retention_bytes = None;
+                Arc::new(config)
+            }
+        }
+    }
+
+    /// Where a partition's files are.
+    pub fn folder_of(&self, id: PartitionId, directory: usize) -> PathBuf {
+        millrace_log::paths::partition(&self.directories[directory].path, id)
+    }
+
+    /// A partition that a committed command made, if it is ours. One that is there already (the command is applied again) stays as it is.
+    pub fn create_partition(&mut self, t: &mut Turn<'_>, id: PartitionId, directory: Uuid) {
+        if id.shard(self.facts.shards) != self.here || self.partitions.contains_key(&id) {
+            return;
+        }
+        let Some(index) = self.directories.iter().position(|candidate| candidate.id == directory && !candidate.is_failed()) else {
+            log::error!("partition {id} belongs to data directory {directory}, which is not here: it is offline");
+            self.leadership_news.push(crate::api::Leadership { partition: id, leader: None, epoch: 0 });
+            return;
+        };
+        let config = self.config_of(id);
+        let consensus = State::new(Configuration::sole(self.member(index)));
+        let mut bytes = Vec::new();
+        consensus.encode(&mut bytes);
+        let state = PartitionState::birth(0, config.index_interval_bytes as u32, bytes);
+        let record = Record::State { partition: id, state: PayloadRange { start: 0, len: 0 } };
+        let appended = self.journal(index, Urgency::Reserved, record, &[&state.encode()], Some(After::Carried(id)), t.now);
+        let Ok((sequence, _)) = appended else {
+            return self.fail_directory(t, index, "the journal has no room for a new partition".to_owned());
+        };
+        let core = Core::restore(self.member(index), consensus, TIMING, t.driver.entropy(), t.now).expect("a newborn state is sound");
+        let folder = self.folder_of(id, index);
+        let partition = Partition::new(id, index as u16, folder, core, config, &state, sequence);
+        self.partitions.insert(id, Box::new(partition));
+        self.run_core(t, id);
+    }
+
+    /// The partition leads: its own start is committed with it, since it is the only voter.
+    pub fn became_leader(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        let is_coordinator = self.meta.topic(id.topic).is_some_and(|topic| topic.name == OFFSETS_TOPIC);
+        if is_coordinator {
+            self.start_coordinator(t, id);
+        }
+        self.tell_ready();
+    }
+
+    /// At start: says once that every partition here which can have a leader has one.
+    pub fn tell_ready(&mut self) {
+        let led = |partition: &Partition| partition.core.is_leader() || matches!(partition.standing, Standing::Offline { .. });
+        if self.ready_told || !self.partitions.values().all(|partition| led(partition)) {
+            return;
+        }
+        self.ready_told = true;
+        self.send_leadership();
+        self.routes.submit_for(0, Submitter::Nobody, Request::Ready);
+    }
+
+    pub fn delete_partition(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        self.coordinators.remove(&id);
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        partition.standing = Standing::Deleting;
+        let directory = usize::from(partition.directory);
+        let waiters: Vec<_> = partition.waiters.drain(..).collect();
+        let readers = std::mem::take(&mut partition.readers);
+        self.woken.extend(readers);
+        for waiter in waiters {
+            if let Waiting::Produce { wait, part } = waiter.what {
+                self.produce_lost(wait, part);
+            }
+        }
+        if self.directories[directory].is_failed() {
+            return;
+        }
+        let appended = self.journal(directory, Urgency::Reserved, Record::Deleted { partition: id }, &[], Some(After::Deleted(id)), t.now);
+        if appended.is_err() {
+            self.fail_directory(t, directory, "the journal has no room to state a deletion".to_owned());
+        }
+    }
+
+    /// The deletion is stated: the files go, as soon as no file work of the partition is under way.
+    pub fn deletion_stated(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        if partition.busy {
+            partition.remove_when_idle = true;
+            return;
+        }
+        let Some(partition) = self.partitions.remove(&id) else { return };
+        let mut steps = Vec::new();
+        if let Some(file) = partition.store.file {
+            steps.push(Step::Close(crate::script::Handle::Open(file)));
+        }
+        steps.extend(partition.store.all_files().into_iter().map(Step::Unlink));
+        steps.push(Step::RemoveDirectory(partition.folder.clone()));
+        if let Some(topic) = partition.folder.parent() {
+            steps.push(Step::RemoveDirectory(topic.to_owned()));
+        }
+        self.scripts.start(t.driver, steps, Finish::Removed);
+    }
+
+    /// Moves the log start; the mark is journaled, and what waits for it is told when it is settled.
+    pub fn raise_log_start(&mut self, t: &mut Turn<'_>, id: PartitionId, to: Offset) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let mut marks = partition.core.marks();
+        if to <= marks.log_start {
+            return;
+        }
+        marks.log_start = to;
+        if partition.core.raise_marks(marks).is_ok() {
+            self.run_core(t, id);
+        }
+    }
+
+    /// Retention by time and size of every partition, expiry of producers.
+    pub fn apply_retention(&mut self, t: &mut Turn<'_>) {
+        let expiration = i64::try_from(self.settings.producer_id_expiration_ms).unwrap_or(i64::MAX);
+        let ids: Vec<PartitionId> = self.partitions.keys().copied().collect();
+        for id in ids {
+            let Some(partition) = self.partitions.get_mut(&id) else { continue };
+            if !partition.is_writable() {
+                continue;
+            }
+            partition.producers.expire(t.wall, expiration);
+            let (start, commit) = (partition.log_start(), partition.core.commit());
+            let due = partition.store.retention(&partition.config, start, commit, t.wall);
+            if let Some(to) = due.log_start {
+                self.raise_log_start(t, id, to);
+            }
+            self.roll_if_old(t, id, due.roll);
+        }
+    }
+
+    /// A script's end.
+    pub fn finished(&mut self, t: &mut Turn<'_>, finish: Finish, result: Result<Outcome, IoError>) {
+        match finish {
+            Finish::Checkpoint(id, write) => self.checkpoint_written(t, id, write, result),
+            Finish::Closed(id) => self.segment_closed(t, id, result),
+            Finish::ColdRead { read, part } => self.cold_read(t, read, part, result),
+            Finish::TimeSearch { query, part } => self.search_read(t, query, part, result),
+            Finish::StateFile { partition, name, inline } => self.state_file_written(t, partition, name, &inline, result),
+            Finish::IndexRead { partition, segment, then } => self.index_read(t, partition, segment, then, result),
+            Finish::CoordinatorRead { partition, window } => {
+                let read: Option<(Space, usize)> = result.ok().and_then(|mut outcome| outcome.read.pop());
+                let bytes = read.map(|(mut space, len)| space.freeze(len));
+                self.coordinator_window(t, partition, &window, bytes);
+            }
+            Finish::JournalFile { directory, slot } => self.journal_file_made(directory, slot, result),
+            Finish::Removed => {
+                if let Err(error) = result {
+                    log::warn!("files that were deleted could not all be removed: {error}; they are removed at the next start");
+                }
+            }
+        }
+    }
+}
+
+/// Replica set 0.
+impl Engine {
+    pub fn meta_request(&mut self, from: ShardId, ticket: u64, changes: Vec<MetaChange>) {
+        match &mut self.controller {
+            Some(controller) => controller.request(from, ticket, changes),
+            None => {
+                let refusal = crate::api::MetaRefusal::Unavailable { reason: "this shard does not lead replica set 0".to_owned() };
+                let results = changes.iter().map(|_| Err(refusal.clone())).collect();
+                self.routes.reply(from, ticket, Reply::Meta(results));
+            }
+        }
+    }
+
+    /// Lets the controller go on with its queue.
+    pub fn run_controller(&mut self, t: &mut Turn<'_>) {
+        let Some(mut controller) = self.controller.take() else { return };
+        let leads = self.partitions.get(&META_PARTITION).is_some_and(|partition| partition.core.is_leader());
+        while leads && !controller.is_idle() {
+            let driver = &mut *t.driver;
+            let mut fresh = || Uuid::from_entropy(driver.entropy(), driver.entropy());
+            match controller.next(&self.meta, &self.meta_defaults(), &mut fresh) {
+                Next::Nothing => break,
+                Next::Reply { to, ticket, reply } => self.routes.reply(to, ticket, reply),
+                Next::Append(command) => self.propose(t, &mut controller, &command),
+            }
+        }
+        self.controller = Some(controller);
+    }
+
+    fn meta_defaults(&self) -> Defaults {
+        let live = self.directories.iter().filter(|directory| !directory.is_failed()).map(|directory| directory.id).collect();
+        Defaults {
+            partitions: self.settings.num_partitions,
+            replication_factor: u16::try_from(self.settings.default_replication_factor).unwrap_or(1),
+            live,
+        }
+    }
+
+    fn propose(&mut self, t: &mut Turn<'_>, controller: &mut Controller, command: &Command) {
+        let mut builder = Builder::new(t.wall);
+        builder.push(t.wall, None, Some(&command.encode()));
+        let bytes = builder.finish();
+        let header = batch::Header::parse(&bytes).expect("the builder made it");
+        let writable = self.partitions.get(&META_PARTITION).is_some_and(|partition| partition.is_writable());
+        let appended = if writable { self.append_batch(t, META_PARTITION, &bytes, header, None, Urgency::Reserved).ok() } else { None };
+        match appended {
+            Some(_) => controller.appended(),
+            None => controller.refused("the log of replica set 0 takes no writes now: its data directory is full or failed".to_owned()),
+        }
+    }
+
+    /// Set 0's commit moved: commands that are new are applied everywhere.
+    pub fn meta_committed(&mut self, t: &mut Turn<'_>, commit: Offset) {
+        let from = self.meta_applied;
+        if commit <= from {
+            return;
+        }
+        let slices = self.partitions.get(&META_PARTITION).and_then(|partition| partition.tail.read(from, commit, usize::MAX, true));
+        let slices = slices.expect("what was appended since start is still in memory until applied");
+        self.meta_applied = commit;
+        for slice in slices {
+            for found in millrace_log::walk::batches(&slice) {
+                let found = found.expect("set 0's own batches are whole");
+                if found.header.base_offset < from {
+                    continue;
+                }
+                for record in batch::records(found.bytes).flatten() {
+                    if let Some(value) = record.value {
+                        self.apply_everywhere(t, value);
+                    }
+                }
+            }
+        }
+    }
+
+    fn apply_everywhere(&mut self, t: &mut Turn<'_>, bytes: &[u8]) {
+        let shared: Arc<[u8]> = bytes.into();
+        for shard in (0..self.facts.shards).filter(|shard| *shard != self.here) {
+            self.routes.submit_for(shard, Submitter::Applied, Request::Apply(Arc::clone(&shared)));
+        }
+        let Some((command, effects)) = self.apply(t, bytes) else { return };
+        let ours: Vec<Uuid> = self.meta.node(self.facts.node).map(|n| n.directories.iter().map(|d| d.id).collect()).unwrap_or_default();
+        let here = |partition: &PartitionId| {
+            let topic = self.meta.topic(partition.topic);
+            topic.and_then(|topic| topic.directories.get(partition.index as usize)).is_some_and(|directory| ours.contains(directory))
+        };
+        if let Some(controller) = &mut self.controller {
+            controller.applying(&command, &effects, here);
+        }
+        // Those of this shard may have leaders already; the controller counts only from now on.
+        let led: Vec<PartitionId> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::PartitionCreated { partition, .. } if self.leaders.contains_key(partition) => Some(*partition),
+                _ => None,
+            })
+            .collect();
+        if let Some(controller) = &mut self.controller {
+            led.into_iter().for_each(|partition| controller.led(partition));
+        }
+    }
+
+    pub fn applied_elsewhere(&mut self) {
+        if let Some(controller) = &mut self.controller {
+            controller.applied();
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! One partition on the shard that owns it: consensus core, tail, producers, segments, and who waits for its commit.
+//!
+//! 1. The core decides who leads and what is committed; its effects are carried out by the engine.
+//! 2. An append takes offsets at the core's log end; what is durable is reported back to the core, which moves the commit.
+//! 3. The commit settles producers, answers those who wait for it, and wakes readers.
+//!
+//! Invariants: log start <= commit <= log end; tail end <= log end; a waiter is answered once; at most one script works on its files.
+//! Knows nothing of the ring: scripts and journal appends are the engine's.
+
+use crate::store::Store;
+use crate::tail::{Piece, Tail};
+use crate::waits::WaitId;
+use millrace_base::batch::Header;
+use millrace_base::clock::WallMs;
+use millrace_base::ids::{DirectoryIndex, PartitionId};
+use millrace_base::offset::Offset;
+use millrace_log::partition_state::PartitionState;
+use millrace_log::producers::Producers;
+use millrace_raftlog::Core;
+use millrace_state::meta::topic_configs::TopicConfig;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Something that waits for the commit to pass an offset.
+#[derive(Clone, Copy, Debug)]
+pub struct CommitWaiter {
+    /// Answered when the commit is at or above.
+    pub end: Offset,
+    pub what: Waiting,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Waiting {
+    /// Part `part` of a produce request.
+    Produce { wait: WaitId, part: usize },
+    /// A write of the partition's coordinator.
+    Coordinator { token: u64 },
+}
+
+/// Who waits for a log start to be settled.
+#[derive(Clone, Copy, Debug)]
+pub struct StartWaiter {
+    pub start: Offset,
+    pub wait: WaitId,
+    pub part: usize,
+}
+
+/// What a partition does with requests.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Standing {
+    Serving,
+    /// Bytes were lost or altered: read as far as it is intact, not written.
+    Damaged {
+        reason: String,
+    },
+    /// Its data directory failed.
+    Offline {
+        reason: String,
+    },
+    /// To be deleted; files are going.
+    Deleting,
+}
+
+pub struct Partition {
+    pub id: PartitionId,
+    pub directory: DirectoryIndex,
+    /// `<data dir>/<topic id>/<partition>`
+    pub folder: PathBuf,
+    pub standing: Standing,
+    pub core: Core,
+    pub config: Arc<TopicConfig>,
+    pub tail: Tail,
+    pub producers: Producers,
+    /// Its segments.
+    pub store: Store,
+    /// In order of `end`.
+    pub waiters: VecDeque<CommitWaiter>,
+    pub start_waiters: Vec<StartWaiter>,
+    /// Reads that wait for bytes of this partition.
+    pub readers: Vec<WaitId>,
+    /// The journal entry in which the whole state stands last.
+    pub state_sequence: u64,
+    /// A script works on its files.
+    pub busy: bool,
+    /// The state file that was named before the present one: it can go when the present one is stated.
+    pub old_state_file: Option<millrace_log::state_file::Name>,
+    /// Its deletion is stated; its files go when the script ends.
+    pub remove_when_idle: bool,
+}
+
+impl Partition {
+    /// A partition that holds nothing yet; its birth is in journal entry `sequence`.
+    pub fn new(
+        id: PartitionId,
+        directory: DirectoryIndex,
+        folder: PathBuf,
+        core: Core,
+        config: Arc<TopicConfig>,
+        state: &PartitionState,
+        sequence: u64,
+    ) -> Partition {
+        let store = Store::new(folder.clone(), state.segment, config.index_interval_bytes as u32);
+        Partition {
+            id,
+            directory,
+            folder,
+            standing: Standing::Serving,
+            core,
+            config,
+            tail: Tail::new(state.durable_end),
+            producers: Producers::default(),
+            store,
+            waiters: VecDeque::new(),
+            start_waiters: Vec::new(),
+            readers: Vec::new(),
+            state_sequence: sequence,
+            busy: false,
+            old_state_file: None,
+            remove_when_idle: false,
+        }
+    }
+
+    /// What a reader may read up to.
+    pub fn read_bound(&self) -> Offset {
+        self.core.commit().min(self.tail.end())
+    }
+
+    pub fn log_start(&self) -> Offset {
+        self.core.log_start()
+    }
+
+    pub fn is_writable(&self) -> bool {
+        self.standing == Standing::Serving
+    }
+
+    /// A batch was appended to the journal entry being built.
+    pub fn appended(&mut self, header: &Header, now: WallMs) {
+        self.store.appended(header, now);
+    }
+
+    /// The entry with batches of this partition is sealed: their bytes can be lent.
+    pub fn sealed(&mut self, piece: Piece) {
+        self.tail.push(piece);
+    }
+
+    /// Takes the waiters that a commit answers.
+    pub fn answered(&mut self, commit: Offset) -> Vec<CommitWaiter> {
+        let count = self.waiters.iter().take_while(|waiter| waiter.end <= commit).count();
+        self.waiters.drain(..count).collect()
+    }
+
+    /// Adds a waiter; a duplicate may wait for an earlier end than the last.
+    pub fn wait(&mut self, waiter: CommitWaiter) {
+        let at = self.waiters.partition_point(|other| other.end <= waiter.end);
+        self.waiters.insert(at, waiter);
+    }
+
+    /// The first journal entry that this partition still needs.
+    pub fn oldest_sequence(&self) -> u64 {
+        self.tail.oldest_sequence().map_or(self.state_sequence, |sequence| sequence.min(self.state_sequence))
+    }
+
+    /// Bytes that its segments and its part of the journal hold above the log start's segment.
+    pub fn bytes(&self) -> u64 {
+        self.store.bytes() + self.tail.pending_bytes() as u64
+    }
+}

@@ -1,0 +1,280 @@
+//! Produce requests on the owning shard: check, append, wait for the commit, answer.
+//!
+//! 1. Each part is checked against its partition in protocol order: there, led here, size, timestamps, producer sequence.
+//! 2. What passes is copied once, into the journal entry being built, where base offset and epoch are patched.
+//! 3. The request is answered when all its parts are committed or refused; a duplicate waits for the commit of the first copy.
+//! 4. When a journal is full, the request and all behind it wait in order until files are free again.
+//!
+//! Invariants: parts of one partition are appended in the order in which requests came; a part is answered once.
+//! Knows nothing of protocols or of how entries are written.
+
+use crate::api::{Acks, Produce, ProduceError, ProducePart, Produced, Reply};
+use crate::directory::{After, Health};
+use crate::engine::{Engine, Turn};
+use crate::partition::{CommitWaiter, Standing, Waiting};
+use crate::waits::WaitId;
+use millrace_base::batch::{self, Header};
+use millrace_base::clock::{Nanos, WallMs};
+use millrace_base::ids::{PartitionId, ShardId};
+use millrace_base::offset::Offset;
+use millrace_log::journal::{NoRoom, PayloadRange, Record, Urgency};
+use millrace_log::producers::Verdict;
+use millrace_state::meta::topic_configs::{TimestampType, TopicConfig};
+
+/// A produce request that waits for commits.
+pub struct ProduceWait {
+    from: ShardId,
+    ticket: u64,
+    deadline: Nanos,
+    results: Vec<Option<Result<Produced, ProduceError>>>,
+    /// Parts that are neither refused nor committed; while parts are still being appended, one more.
+    open: usize,
+}
+
+/// A produce request that a full journal holds back from its part `next` on.
+pub struct Stalled {
+    wait: WaitId,
+    produce: Produce,
+    next: usize,
+}
+
+/// What became of a part.
+enum Outcome {
+    /// In the log; committed when the commit is at `end`.
+    Waits {
+        end: Offset,
+        produced: Produced,
+    },
+    /// Answered now.
+    Done(Produced),
+    Refused(ProduceError),
+    /// The journal is full: later.
+    Stall,
+}
+
+impl Engine {
+    pub fn produce(&mut self, t: &mut Turn<'_>, from: ShardId, ticket: u64, produce: Produce) {
+        let results = produce.parts.iter().map(|_| None).collect();
+        let wait = self.produces.insert(ProduceWait { from, ticket, deadline: produce.deadline, results, open: 1 });
+        if self.stalled.is_empty() {
+            self.append_parts(t, wait, produce, 0);
+        } else {
+            self.stalled.push_back(Stalled { wait, produce, next: 0 });
+        }
+    }
+
+    /// Goes on with what a full journal held back.
+    pub fn resume_stalled(&mut self, t: &mut Turn<'_>) {
+        while let Some(Stalled { wait, produce, next }) = self.stalled.pop_front() {
+            let before = self.stalled.len();
+            self.append_parts(t, wait, produce, next);
+            if self.stalled.len() > before {
+                // Held back again; it stands in front of those that came later.
+                if let Some(again) = self.stalled.pop_back() {
+                    self.stalled.push_front(again);
+                }
+                return;
+            }
+        }
+    }
+
+    fn append_parts(&mut self, t: &mut Turn<'_>, wait: WaitId, produce: Produce, first: usize) {
+        for index in first..produce.parts.len() {
+            let part = &produce.parts[index];
+            let id = part.partition;
+            match self.append_part(t, part, produce.acks) {
+                Outcome::Waits { end, produced } => {
+                    let early = produce.acks == Acks::None || self.answers_early(id);
+                    self.set_result(wait, index, Ok(produced));
+                    if !early && let Some(partition) = self.partitions.get_mut(&id) {
+                        partition.wait(CommitWaiter { end, what: Waiting::Produce { wait, part: index } });
+                        self.hold(wait);
+                    }
+                }
+                Outcome::Done(produced) => self.set_result(wait, index, Ok(produced)),
+                Outcome::Refused(error) => self.set_result(wait, index, Err(error)),
+                Outcome::Stall => {
+                    self.stalled.push_back(Stalled { wait, produce, next: index });
+                    return;
+                }
+            }
+        }
+        self.let_go(wait);
+    }
+
+    fn answers_early(&self, id: PartitionId) -> bool {
+        self.partitions.get(&id).is_some_and(|partition| partition.config.write_caching)
+    }
+
+    fn append_part(&mut self, t: &mut Turn<'_>, part: &ProducePart, acks: Acks) -> Outcome {
+        let Some(partition) = self.partitions.get(&part.partition) else {
+            return Outcome::Refused(ProduceError::UnknownPartition);
+        };
+        match &partition.standing {
+            Standing::Serving => {}
+            Standing::Deleting => return Outcome::Refused(ProduceError::UnknownPartition),
+            Standing::Damaged { reason } | Standing::Offline { reason } => {
+                return Outcome::Refused(ProduceError::Storage { reason: reason.clone() });
+            }
+        }
+        if !partition.core.is_leader() {
+            return Outcome::Refused(ProduceError::NotLeader { leader: None, epoch: partition.core.epoch() });
+        }
+        let config = &partition.config;
+        if let Err(error) = check_batch(config, &part.header, t.wall, acks) {
+            return Outcome::Refused(error);
+        }
+        let directory = &self.directories[usize::from(partition.directory)];
+        if let Health::Failed { reason } = &directory.health {
+            return Outcome::Refused(ProduceError::Storage { reason: reason.clone() });
+        }
+        if directory.full {
+            return Outcome::Refused(ProduceError::DiskFull { directory: directory.path.display().to_string() });
+        }
+        let log_start = partition.log_start();
+        match partition.producers.check(&part.header) {
+            Verdict::Append => {}
+            Verdict::Duplicate { base_offset, end, timestamp, committed } => {
+                let append_time = if config.message_timestamp_type == TimestampType::LogAppendTime { timestamp } else { -1 };
+                let produced = Produced { base: base_offset, append_time, log_start };
+                return if committed { Outcome::Done(produced) } else { Outcome::Waits { end, produced } };
+            }
+            Verdict::OutOfOrder { expected } => {
+                return Outcome::Refused(ProduceError::OutOfOrderSequence { expected, found: part.header.base_sequence });
+            }
+            Verdict::Fenced { current_epoch } => {
+                return Outcome::Refused(ProduceError::ProducerFenced { current: current_epoch, found: part.header.producer_epoch });
+            }
+        }
+        let stamp = (config.message_timestamp_type == TimestampType::LogAppendTime).then_some(t.wall);
+        match self.append_batch(t, part.partition, &part.batch, part.header, stamp, Urgency::Data) {
+            Ok((base, end)) => Outcome::Waits { end, produced: Produced { base, append_time: stamp.unwrap_or(-1), log_start } },
+            Err(NoRoom::TooLarge) => Outcome::Refused(ProduceError::BatchTooLarge {
+                size: part.batch.len(),
+                max: self.directories[0].journal().options().entry_bytes_max,
+            }),
+            Err(NoRoom::Journal | NoRoom::Entry) => Outcome::Stall,
+        }
+    }
+
+    /// Appends one checked batch at the log end of a partition that is led here. Gives its first offset and the one after its last.
+    ///
+    /// # Errors
+    /// The journal has no room: nothing has changed.
+    pub fn append_batch(
+        &mut self,
+        t: &mut Turn<'_>,
+        id: PartitionId,
+        batch: &[u8],
+        mut header: Header,
+        stamp: Option<WallMs>,
+        urgency: Urgency,
+    ) -> Result<(Offset, Offset), NoRoom> {
+        let partition = self.partitions.get(&id).expect("the caller has found it");
+        let (base, epoch) = (partition.core.log_end(), partition.core.epoch());
+        let directory = usize::from(partition.directory);
+        self.roll_if_due(t, id, batch.len(), header.last_offset_delta + 1)?;
+        let end = base + i64::from(header.last_offset_delta) + 1;
+        let record = Record::Batches { partition: id, base, end, payload: PayloadRange { start: 0, len: 0 } };
+        let after = After::Persisted(id, millrace_base::offset::Position::new(epoch, end));
+        let (_, range) = self.journal(directory, urgency, record, &[batch], Some(after), t.now)?;
+        let copied = self.directories[directory].journal_mut().payload_mut(range);
+        batch::patch(copied, base, epoch);
+        if let Some(now) = stamp {
+            batch::stamp_append_time(copied, now);
+            header.max_timestamp = now;
+        }
+        header.base_offset = base;
+        let partition = self.partitions.get_mut(&id).expect("found above");
+        partition.core.appended(end);
+        partition.producers.append(&header, t.wall);
+        partition.appended(&header, t.wall);
+        Ok((base, end))
+    }
+
+    fn set_result(&mut self, wait: WaitId, part: usize, result: Result<Produced, ProduceError>) {
+        if let Some(wait) = self.produces.get_mut(wait) {
+            wait.results[part] = Some(result);
+        }
+    }
+
+    fn hold(&mut self, wait: WaitId) {
+        if let Some(wait) = self.produces.get_mut(wait) {
+            wait.open += 1;
+        }
+    }
+
+    /// One part less to wait for; with the last the request is answered.
+    fn let_go(&mut self, id: WaitId) {
+        let Some(wait) = self.produces.get_mut(id) else { return };
+        wait.open -= 1;
+        if wait.open == 0 {
+            self.answer_produce(id);
+        }
+    }
+
+    fn answer_produce(&mut self, id: WaitId) {
+        if let Some(wait) = self.produces.remove(id) {
+            let results = wait.results.into_iter().map(|result| result.unwrap_or(Err(ProduceError::TimedOut))).collect();
+            self.routes.reply(wait.from, wait.ticket, Reply::Produced(results));
+        }
+    }
+
+    pub fn produce_committed(&mut self, wait: WaitId, _part: usize) {
+        self.let_go(wait);
+    }
+
+    /// The batch was in the log of a directory that failed: nobody can say whether it is kept.
+    pub fn produce_lost(&mut self, wait: WaitId, part: usize) {
+        self.set_result(wait, part, Err(ProduceError::UnknownOutcome));
+        self.let_go(wait);
+    }
+
+    /// Submitters that do not wait any longer: parts that are not committed are answered as timed out.
+    pub fn time_out_produces(&mut self, now: Nanos) {
+        for id in self.produces.find(|wait| wait.deadline <= now) {
+            self.time_out_produce(id);
+        }
+    }
+
+    fn time_out_produce(&mut self, id: WaitId) {
+        if self.stalled.iter().any(|stalled| stalled.wait == id) {
+            return; // in no log yet: it is still appended or refused
+        }
+        let mut waiting = Vec::new();
+        for partition in self.partitions.values_mut() {
+            partition.waiters.retain(|waiter| match waiter.what {
+                Waiting::Produce { wait, part } if wait == id => {
+                    waiting.push(part);
+                    false
+                }
+                Waiting::Produce { .. } | Waiting::Coordinator { .. } => true,
+            });
+        }
+        for part in waiting {
+            self.set_result(id, part, Err(ProduceError::TimedOut));
+        }
+        self.answer_produce(id);
+    }
+}
+
+/// What the topic's settings say of a batch.
+fn check_batch(config: &TopicConfig, header: &Header, wall: WallMs, acks: Acks) -> Result<(), ProduceError> {
+    let max = usize::try_from(config.max_message_bytes).unwrap_or(0);
+    if header.size > max {
+        return Err(ProduceError::BatchTooLarge { size: header.size, max });
+    }
+    if acks == Acks::All && config.min_insync_replicas > 1 {
+        return Err(ProduceError::TooFewReplicas { live: 1, needed: config.min_insync_replicas as u32 });
+    }
+    if config.message_timestamp_type == TimestampType::CreateTime {
+        let oldest = wall.saturating_sub(config.message_timestamp_before_max_ms);
+        let newest = wall.saturating_add(config.message_timestamp_after_max_ms);
+        for found in [header.base_timestamp, header.max_timestamp] {
+            if found != -1 && !(oldest..=newest).contains(&found) {
+                return Err(ProduceError::Timestamp { found, oldest, newest });
+            }
+        }
+    }
+    Ok(())
+}

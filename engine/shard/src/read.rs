@@ -1,0 +1,463 @@
+//! Reads on the owning shard: from memory, from segments by the ring, and waiting for bytes to come.
+//!
+//! 1. A read looks at its parts in order: who leads, which epoch, which bounds; what is in memory is lent at once.
+//! 2. What is not in memory is read from its segment, one window at a time, off the turn; then the read goes on.
+//! 3. With too few bytes and no error the read waits: its partitions wake it when their commit moves, its deadline ends it.
+//!
+//! Invariants: nothing at or above the commit is given; only whole batches; the first batch comes whatever its size; a read is
+//! answered once.
+//! Knows nothing of fetch sessions or protocols.
+
+use crate::api::{EpochEnd, Read, ReadData, ReadError, ReadPart, Reply};
+use crate::engine::{Engine, Turn};
+use crate::lifecycle::{Finish, Then};
+use crate::partition::{Partition, Standing};
+use crate::script::{Handle, Outcome, Step};
+use crate::timers::TimerFor;
+use crate::waits::WaitId;
+use millrace_base::batch::HEADER_BYTES;
+use millrace_base::fault::Corrupt;
+use millrace_base::ids::{PartitionId, ShardId};
+use millrace_base::limits::BLOCK;
+use millrace_base::offset::{Epoch, Offset};
+use millrace_io::{IoError, OpenHow, Slice};
+use millrace_log::segments::Lookup;
+use millrace_log::walk;
+use std::path::PathBuf;
+
+/// Bytes of a segment that one read operation brings, unless a single batch is larger.
+const WINDOW_BYTES: usize = 256 << 10;
+const WINDOW_BYTES_MAX: usize = 1 << 20;
+
+/// A read that is not yet answered.
+pub struct ReadWait {
+    from: ShardId,
+    ticket: u64,
+    read: Read,
+    results: Vec<Option<Result<ReadData, ReadError>>>,
+    windows: Vec<Option<Window>>,
+    /// Windows under way.
+    loading: usize,
+    /// Whether its partitions and a timer know of it.
+    waits: bool,
+    /// Something that it lacked has come: it must look again.
+    stale: bool,
+}
+
+/// Bytes of a segment that are being read.
+#[derive(Clone, Debug)]
+pub struct Window {
+    pub path: PathBuf,
+    /// Where the bytes asked for begin; the operation begins at the block before.
+    pub place: u64,
+    pub len: usize,
+    /// The first offset wanted, and the bound.
+    pub from: Offset,
+    pub bound: Offset,
+    pub max_bytes: usize,
+    pub first_whole: bool,
+}
+
+impl Window {
+    fn block(&self) -> u64 {
+        self.place / BLOCK as u64 * BLOCK as u64
+    }
+
+    /// Opens the segment, reads the window, closes it.
+    fn steps(&self, pool: &millrace_io::Pool) -> Vec<Step> {
+        let len = (self.place - self.block()) as usize + self.len;
+        let len = len.next_multiple_of(BLOCK);
+        vec![
+            Step::Open { path: self.path.clone(), how: OpenHow { direct: true, ..OpenHow::default() } },
+            Step::Read { file: Handle::Nth(0), place: self.block(), into: Some(pool.take(len)), len: len as u32 },
+            Step::Close(Handle::Nth(0)),
+        ]
+    }
+
+    /// What the bytes of the window hold.
+    fn cut(&self, bytes: &Slice) -> Cut {
+        let skip = (self.place - self.block()) as usize;
+        if bytes.len() <= skip {
+            return Cut::Bad(self.corrupt(self.place, "a record batch", "the end of the file"));
+        }
+        let body = &bytes[skip..];
+        let (mut at, mut start, mut end) = (0, None, 0);
+        loop {
+            let header = match body.get(at..).filter(|rest| rest.len() >= HEADER_BYTES).map(walk::header_at) {
+                Some(Ok(header)) => header,
+                Some(Err(error)) if start.is_none() => {
+                    return Cut::Bad(error.in_file(&self.path.display().to_string(), self.place + at as u64));
+                }
+                // Behind what is wanted lie other batches, or the zeros of a segment that is open.
+                Some(Err(_)) => break,
+                None if start.is_none() => return Cut::Further { at: self.place + at as u64, size: HEADER_BYTES },
+                None => break,
+            };
+            let next = header.next_offset();
+            if next > self.bound {
+                break;
+            }
+            if next > self.from {
+                let begin = *start.get_or_insert(at);
+                let fits = at + header.size - begin <= self.max_bytes || (begin == at && self.first_whole);
+                if !fits {
+                    break;
+                }
+                if at + header.size > body.len() {
+                    if begin == at {
+                        return Cut::Further { at: self.place + at as u64, size: header.size };
+                    }
+                    break;
+                }
+                end = at + header.size;
+            }
+            at += header.size;
+        }
+        match start {
+            Some(start) if end > start => Cut::Batches(bytes.sub(skip + start..skip + end)),
+            _ => Cut::Nothing,
+        }
+    }
+
+    fn corrupt(&self, place: u64, expected: &str, found: &str) -> Corrupt {
+        Corrupt { file: self.path.display().to_string(), place, expected: expected.to_owned(), found: found.to_owned() }
+    }
+}
+
+/// What a window held.
+enum Cut {
+    Batches(Slice),
+    /// No batch that may be given.
+    Nothing,
+    /// The batch wanted begins at `at` and needs so many bytes.
+    Further {
+        at: u64,
+        size: usize,
+    },
+    Bad(Corrupt),
+}
+
+/// What a part can be given at once.
+enum Look {
+    Done(ReadData),
+    Load(Box<Window>, ReadData),
+    /// The index of this closed segment is needed first.
+    Index(Offset),
+}
+
+impl Engine {
+    pub fn read(&mut self, t: &mut Turn<'_>, from: ShardId, ticket: u64, read: Read) {
+        let results = read.parts.iter().map(|_| None).collect();
+        let windows = read.parts.iter().map(|_| None).collect();
+        let id = self.reads.insert(ReadWait { from, ticket, read, results, windows, loading: 0, waits: false, stale: false });
+        self.look(t, id);
+    }
+
+    /// Looks at all parts anew.
+    fn look(&mut self, t: &mut Turn<'_>, id: WaitId) {
+        let Some(mut wait) = self.reads.remove(id) else { return };
+        let mut left = wait.read.max_bytes;
+        let mut any = false;
+        let (mut scripts, mut indexes) = (Vec::new(), Vec::new());
+        for index in 0..wait.read.parts.len() {
+            let part = wait.read.parts[index];
+            let looked = match self.partitions.get(&part.partition) {
+                Some(partition) => look_at(partition, &part, left, !any),
+                None => Err(ReadError::UnknownPartition),
+            };
+            wait.windows[index] = None;
+            wait.results[index] = Some(match looked {
+                Ok(Look::Done(data)) => {
+                    any |= data.bytes() > 0;
+                    left = left.saturating_sub(data.bytes());
+                    Ok(data)
+                }
+                Ok(Look::Load(window, data)) => {
+                    // Until it is read, it is counted with what it may bring.
+                    any = true;
+                    left = left.saturating_sub(window.max_bytes.min(window.len));
+                    scripts.push((index, window.steps(&self.pool)));
+                    wait.windows[index] = Some(*window);
+                    Ok(data)
+                }
+                Ok(Look::Index(segment)) => {
+                    any = true;
+                    indexes.push((part.partition, segment));
+                    Ok(ReadData::default())
+                }
+                Err(error) => Err(error),
+            });
+        }
+        wait.loading = scripts.len() + indexes.len();
+        let id = self.reads.insert(wait);
+        for (partition, segment) in indexes {
+            let Some(path) = self.partitions.get(&partition).map(|partition| partition.store.index_path(segment)) else { continue };
+            self.read_index(t, partition, segment, path, Then::Read(id));
+        }
+        for (part, steps) in scripts {
+            self.scripts.start(t.driver, steps, Finish::ColdRead { read: id, part });
+        }
+        self.answer_or_wait(t, id);
+    }
+
+    fn answer_or_wait(&mut self, t: &mut Turn<'_>, id: WaitId) {
+        let Some(wait) = self.reads.get_mut(id) else { return };
+        if wait.loading > 0 {
+            return;
+        }
+        if std::mem::take(&mut wait.stale) {
+            return self.look(t, id);
+        }
+        let mut bytes = 0;
+        let mut enough = wait.read.deadline <= t.now || wait.read.min_bytes == 0 || wait.read.parts.is_empty();
+        for result in wait.results.iter().flatten() {
+            match result {
+                Ok(data) => {
+                    bytes += data.bytes();
+                    enough |= data.diverging.is_some();
+                }
+                Err(_) => enough = true,
+            }
+        }
+        if enough || bytes >= wait.read.min_bytes {
+            return self.answer_read(id);
+        }
+        wait.waits = true;
+        let deadline = wait.read.deadline;
+        let partitions: Vec<PartitionId> = wait.read.parts.iter().map(|part| part.partition).collect();
+        for partition in partitions {
+            if let Some(partition) = self.partitions.get_mut(&partition) {
+                partition.readers.push(id);
+            }
+        }
+        t.timers.add(deadline, TimerFor::Read { slot: id.slot, generation: id.generation });
+    }
+
+    fn answer_read(&mut self, id: WaitId) {
+        let Some(wait) = self.reads.remove(id) else { return };
+        if wait.waits {
+            for part in &wait.read.parts {
+                if let Some(partition) = self.partitions.get_mut(&part.partition) {
+                    partition.readers.retain(|reader| *reader != id);
+                }
+            }
+        }
+        let results = wait.results.into_iter().map(|result| result.unwrap_or(Err(ReadError::NotAvailable))).collect();
+        self.routes.reply(wait.from, wait.ticket, Reply::Read(results));
+    }
+
+    /// Reads whose partitions have something new.
+    pub fn look_again(&mut self, t: &mut Turn<'_>) {
+        let mut woken = std::mem::take(&mut self.woken);
+        woken.sort_unstable();
+        woken.dedup();
+        for id in woken {
+            if self.reads.get_mut(id).is_some_and(|wait| wait.loading == 0) {
+                self.forget_readers(id);
+                self.look(t, id);
+            }
+        }
+    }
+
+    fn forget_readers(&mut self, id: WaitId) {
+        let Some(wait) = self.reads.get_mut(id) else { return };
+        let partitions: Vec<PartitionId> = wait.read.parts.iter().map(|part| part.partition).collect();
+        for partition in partitions {
+            if let Some(partition) = self.partitions.get_mut(&partition) {
+                partition.readers.retain(|reader| *reader != id);
+            }
+        }
+    }
+
+    pub fn read_deadline(&mut self, t: &mut Turn<'_>, id: WaitId) {
+        if self.reads.get_mut(id).is_some_and(|wait| wait.loading == 0 && wait.read.deadline <= t.now) {
+            self.answer_read(id);
+        }
+    }
+
+    /// The submitter has enough from elsewhere.
+    pub fn stop_waiting(&mut self, _t: &mut Turn<'_>, from: ShardId, ticket: u64) {
+        for id in self.reads.find(|wait| wait.from == from && wait.ticket == ticket) {
+            match self.reads.get_mut(id) {
+                Some(wait) if wait.loading > 0 => wait.read.min_bytes = 0,
+                _ => self.answer_read(id),
+            }
+        }
+    }
+
+    /// A window came from a segment.
+    pub fn cold_read(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, result: Result<Outcome, IoError>) {
+        let Some(wait) = self.reads.get_mut(id) else { return };
+        wait.loading -= 1;
+        let window = wait.windows[part].take().expect("a window under way is remembered");
+        let partition = wait.read.parts[part].partition;
+        match result {
+            Ok(mut outcome) => {
+                let bytes = outcome.read.pop().map(|(mut space, len)| space.freeze(len)).expect("the script reads once");
+                match window.cut(&bytes) {
+                    Cut::Batches(batches) => {
+                        if let Some(Ok(data)) = &mut wait.results[part] {
+                            data.batches = vec![batches];
+                        }
+                    }
+                    Cut::Nothing => {}
+                    Cut::Further { at, size } => {
+                        let window = Window { place: at, len: size.max(window.len), ..window };
+                        let steps = window.steps(&self.pool);
+                        wait.windows[part] = Some(window);
+                        wait.loading += 1;
+                        return self.scripts.start(t.driver, steps, Finish::ColdRead { read: id, part });
+                    }
+                    Cut::Bad(corrupt) => {
+                        log::error!("partition {partition} is damaged: {corrupt}");
+                        wait.results[part] = Some(Err(ReadError::Storage { reason: corrupt.to_string() }));
+                    }
+                }
+            }
+            // The segment went while it was being read: the log start has moved.
+            Err(IoError::NOT_FOUND) => {
+                wait.results[part] = Some(Err(match self.partitions.get(&partition) {
+                    Some(partition) => out_of_range(partition),
+                    None => ReadError::UnknownPartition,
+                }));
+            }
+            Err(error) => {
+                let reason = format!("{}: {error}", window.path.display());
+                log::error!("partition {partition} cannot be read: {reason}");
+                wait.results[part] = Some(Err(ReadError::Storage { reason }));
+            }
+        }
+        self.answer_or_wait(t, id);
+    }
+
+    /// An index that a read needed is there: it looks again when nothing else is under way.
+    pub fn index_ready_for_read(&mut self, t: &mut Turn<'_>, id: WaitId) {
+        let Some(wait) = self.reads.get_mut(id) else { return };
+        wait.loading -= 1;
+        wait.stale = true;
+        self.answer_or_wait(t, id);
+    }
+
+    /// A coordinator that loads its log asks for its next bytes.
+    pub fn read_for_coordinator(&mut self, t: &mut Turn<'_>, id: PartitionId, from: Offset, to: Offset) {
+        let Some(partition) = self.partitions.get(&id) else { return };
+        let part = ReadPart { partition: id, offset: from, max_bytes: WINDOW_BYTES_MAX, current_epoch: -1, last_read_epoch: -1 };
+        match fetch(partition, &part, to, WINDOW_BYTES_MAX, true) {
+            Look::Done(data) => {
+                let bytes: Vec<&[u8]> = data.batches.iter().map(|slice| &**slice).collect();
+                self.coordinator_read(t, id, &bytes);
+            }
+            Look::Load(window, _) => {
+                let steps = window.steps(&self.pool);
+                self.scripts.start(t.driver, steps, Finish::CoordinatorRead { partition: id, window: *window });
+            }
+            Look::Index(segment) => {
+                let path = partition.store.index_path(segment);
+                self.read_index(t, id, segment, path, Then::Coordinator);
+            }
+        }
+    }
+
+    pub fn coordinator_window(&mut self, t: &mut Turn<'_>, id: PartitionId, window: &Window, bytes: Option<Slice>) {
+        match bytes.map(|bytes| window.cut(&bytes)) {
+            Some(Cut::Batches(batches)) => self.coordinator_read(t, id, &[&batches]),
+            Some(Cut::Further { at, size }) => {
+                let window = Window { place: at, len: size.max(window.len), ..window.clone() };
+                let steps = window.steps(&self.pool);
+                self.scripts.start(t.driver, steps, Finish::CoordinatorRead { partition: id, window });
+            }
+            Some(Cut::Nothing | Cut::Bad(_)) | None => self.coordinator_read(t, id, &[]),
+        }
+    }
+}
+
+fn out_of_range(partition: &Partition) -> ReadError {
+    ReadError::OutOfRange { log_start: partition.log_start(), commit: partition.read_bound() }
+}
+
+/// Whether the reader's idea of the leader's epoch is right.
+pub fn check_epoch(partition: &Partition, epoch: Epoch) -> Result<(), ReadError> {
+    let current = partition.core.epoch();
+    match epoch {
+        -1 => Ok(()),
+        epoch if epoch < current => Err(ReadError::EpochFenced { current }),
+        epoch if epoch > current => Err(ReadError::EpochUnknown { current }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the partition can be read here.
+pub fn check_readable(partition: &Partition) -> Result<(), ReadError> {
+    match &partition.standing {
+        Standing::Serving | Standing::Damaged { .. } => {}
+        Standing::Offline { reason } => return Err(ReadError::Storage { reason: reason.clone() }),
+        Standing::Deleting => return Err(ReadError::UnknownPartition),
+    }
+    if !partition.core.is_leader() {
+        return Err(ReadError::NotLeader { leader: None, epoch: partition.core.epoch() });
+    }
+    Ok(())
+}
+
+fn look_at(partition: &Partition, part: &ReadPart, left: usize, is_first: bool) -> Result<Look, ReadError> {
+    check_readable(partition)?;
+    check_epoch(partition, part.current_epoch)?;
+    let mut data = facts(partition);
+    if let Some(end) = diverging(partition, part) {
+        data.diverging = Some(end);
+        return Ok(Look::Done(data));
+    }
+    let bound = partition.read_bound();
+    if part.offset < partition.log_start() || part.offset > partition.core.log_end() {
+        return Err(out_of_range(partition));
+    }
+    if part.offset > bound && !partition.core.is_settled() {
+        return Err(ReadError::NotAvailable);
+    }
+    let max_bytes = part.max_bytes.min(left);
+    if part.offset >= bound || (max_bytes == 0 && !is_first) {
+        return Ok(Look::Done(data));
+    }
+    Ok(fetch(partition, part, bound, max_bytes, is_first))
+}
+
+fn facts(partition: &Partition) -> ReadData {
+    let commit = partition.read_bound();
+    ReadData { commit, stable: commit, log_start: partition.log_start(), ..ReadData::default() }
+}
+
+/// The reader's last record is of an epoch that ended here before the offset it asks for.
+fn diverging(partition: &Partition, part: &ReadPart) -> Option<EpochEnd> {
+    if part.last_read_epoch < 0 {
+        return None;
+    }
+    let end = partition.core.history().end_of(part.last_read_epoch)?;
+    (end.epoch < part.last_read_epoch || end.offset < part.offset).then_some(EpochEnd { epoch: end.epoch, end: end.offset })
+}
+
+/// From memory, or the window of a segment to read.
+fn fetch(partition: &Partition, part: &ReadPart, bound: Offset, max_bytes: usize, first_whole: bool) -> Look {
+    let mut data = facts(partition);
+    if let Some(batches) = partition.tail.read(part.offset, bound, max_bytes, first_whole) {
+        data.batches = batches;
+        return Look::Done(data);
+    }
+    let (segment, place) = match partition.store.for_offset(part.offset) {
+        Lookup::Place { segment, place, .. } => (segment, place),
+        Lookup::NeedsIndex { segment } => return Look::Index(segment),
+        // What is above the segments is in memory, and below them nothing is kept.
+        Lookup::Above | Lookup::Below => return Look::Done(data),
+    };
+    let Some(summary) = partition.store.summary(segment) else { return Look::Done(data) };
+    let len = max_bytes.clamp(WINDOW_BYTES, WINDOW_BYTES_MAX).min((summary.bytes - place) as usize);
+    let window = Window {
+        path: partition.store.segment_path(segment),
+        place,
+        len: len.max(HEADER_BYTES),
+        from: part.offset,
+        bound: bound.min(summary.end),
+        max_bytes,
+        first_whole,
+    };
+    Look::Load(Box::new(window), data)
+}

@@ -1,0 +1,356 @@
+//! The loop of one shard.
+//!
+//! A turn: take completions, tell fronts what came, drain lanes, fire timers, look again at reads that were woken, let the controller go
+//! on, seal and submit one journal entry per data directory, flush sockets, ring sleepers. Then wait for the ring, no longer than the
+//! next deadline.
+//!
+//! [`Completion`]s, lane messages and [`TimerFor`] are all that can wake a shard.
+//!
+//! Invariants: what a front submits is seen no later than the next turn; a journal entry holds the appends of one turn, or of those that
+//! passed while the ring was busy.
+//! Knows nothing of protocols; all clocks are the driver's.
+
+use crate::api::{Reply, Request};
+use crate::boot::ShardBoot;
+use crate::engine::{Engine, Turn};
+use crate::front::{Cx, Front};
+use crate::net::{ConnectionId, Event, Net, Next};
+use crate::routes::{Inward, Routes, Submitter};
+use crate::timers::{TimerFor, Timers};
+use crate::token::{self, Purpose};
+use crate::waits::WaitId;
+use millrace_base::clock::Nanos;
+use millrace_base::ids::ShardId;
+use millrace_io::{Completion, Driver, IoError, Listener, Memory, Wait};
+use std::collections::BTreeMap;
+
+/// Lane messages handled in one turn.
+const MESSAGES_PER_TURN: usize = 1024;
+
+/// Frames of one connection handled before others get their turn.
+const FRAMES_PER_VISIT: usize = 32;
+
+/// How often time-outs of produces and idle connections are looked for.
+const HOUSEKEEPING_MS: u64 = 250;
+
+/// How a shard stands after a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Status {
+    Running,
+    /// Everything is closed and durable; the shard can be dropped.
+    Stopped,
+}
+
+/// One front, and the sockets that the shard listens on for it.
+pub struct FrontSetup {
+    pub front: Box<dyn Front>,
+    /// In the order of the front's own list.
+    pub listeners: Vec<Listener>,
+}
+
+/// See the module's head.
+pub struct Shard {
+    driver: Box<dyn Driver>,
+    engine: Engine,
+    net: Net,
+    timers: Timers<TimerFor>,
+    fronts: Vec<Box<dyn Front>>,
+    /// For each listener of `net`: its front, and its index in the front's list.
+    listeners: Vec<(usize, usize)>,
+    waiting_listeners: Vec<(usize, usize, Listener)>,
+    completions: Vec<Completion>,
+    events: Vec<Event>,
+    resumed: Vec<ConnectionId>,
+    moves: BTreeMap<ConnectionId, ShardId>,
+    spin_ns: u64,
+    last_work: Nanos,
+    opened_told: bool,
+}
+
+impl Shard {
+    /// Joins what boot found for this shard with its driver and routes.
+    pub fn new(mut driver: Box<dyn Driver>, boot: ShardBoot, routes: Routes, fronts: Vec<FrontSetup>) -> Result<Shard, IoError> {
+        let spin_ns = u64::from(boot.settings.shard_spin_us) * 1000;
+        let net = Net::new(boot.pool.clone());
+        let mut timers = Timers::default();
+        let (now, wall) = (driver.now(), driver.wall());
+        let mut turn = Turn { driver: &mut *driver, timers: &mut timers, now, wall };
+        let engine = Engine::start(&mut turn, boot, routes)?;
+        timers.add(now.plus_ms(HOUSEKEEPING_MS), TimerFor::Housekeeping);
+        let mut waiting_listeners = Vec::new();
+        let mut boxes = Vec::new();
+        for (front, setup) in fronts.into_iter().enumerate() {
+            waiting_listeners.extend(setup.listeners.into_iter().enumerate().map(|(index, listener)| (front, index, listener)));
+            boxes.push(setup.front);
+        }
+        Ok(Shard {
+            driver,
+            engine,
+            net,
+            timers,
+            fronts: boxes,
+            listeners: Vec::new(),
+            waiting_listeners,
+            completions: Vec::new(),
+            events: Vec::new(),
+            resumed: Vec::new(),
+            moves: BTreeMap::new(),
+            spin_ns,
+            last_work: now,
+            opened_told: false,
+        })
+    }
+
+    /// Whether connections are accepted.
+    pub fn is_open(&self) -> bool {
+        self.engine.is_open
+    }
+
+    /// Begins a clean stop: no new connections; what is acknowledged is durable already.
+    pub fn stop(&mut self) {
+        if !self.engine.stopping {
+            self.engine.stopping = true;
+            self.net.stop_listening(&mut *self.driver);
+        }
+    }
+
+    /// One pass of the loop.
+    pub fn turn(&mut self) -> Status {
+        let wait = self.wait();
+        let mut completions = std::mem::take(&mut self.completions);
+        self.driver.poll(wait, &mut completions);
+        let now = self.driver.now();
+        let mut worked = !completions.is_empty();
+        for completion in completions.drain(..) {
+            self.completed(completion, now);
+        }
+        self.completions = completions;
+        self.tell_fronts(now);
+        worked |= self.drain_lanes(now);
+        worked |= self.fire_timers(now);
+        self.work(now);
+        self.net.flush(&mut *self.driver, now);
+        if worked {
+            self.last_work = now;
+        }
+        if self.engine.stopping && self.engine.is_quiet() { Status::Stopped } else { Status::Running }
+    }
+
+    fn wait(&mut self) -> Wait {
+        if self.engine.has_work() || !self.resumed.is_empty() || !self.events.is_empty() {
+            return Wait::No;
+        }
+        if self.spin_ns > 0 && self.driver.now().since(self.last_work).as_nanos() < u128::from(self.spin_ns) {
+            return Wait::No;
+        }
+        Wait::Until(self.timers.next().min(self.engine.journals_want()))
+    }
+
+    fn completed(&mut self, completion: Completion, now: Nanos) {
+        let (purpose, slot, generation) = token::unpack(completion.token);
+        let wall = self.driver.wall();
+        let mut turn = Turn { driver: &mut *self.driver, timers: &mut self.timers, now, wall };
+        match purpose {
+            Purpose::Accept | Purpose::Receive | Purpose::Readable | Purpose::Send | Purpose::CloseSocket => {
+                self.net.completed(&mut *self.driver, completion, now, &mut self.events);
+            }
+            Purpose::Task => {
+                if let Some((finish, result)) = self.engine.scripts.completed(turn.driver, completion) {
+                    self.engine.finished(&mut turn, finish, result);
+                }
+            }
+            Purpose::Entry => {
+                if let Memory::Slice(slice) = completion.memory {
+                    self.engine.entry_completed(&mut turn, slot as usize, generation, completion.result, slice);
+                }
+            }
+            Purpose::Nobody => {}
+        }
+    }
+
+    fn tell_fronts(&mut self, now: Nanos) {
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            match event {
+                Event::Accepted { connection, listener, peer } => {
+                    let too_many = self.net.open() > self.engine.connections_max();
+                    if too_many || self.engine.stopping {
+                        self.net.close(&mut *self.driver, connection);
+                        continue;
+                    }
+                    let (front, index) = self.listeners[listener];
+                    self.with_front(front, now, |front, cx| front.accepted(cx, connection, index, peer));
+                }
+                Event::Bytes { connection } => self.frames(connection, now),
+                Event::Sent { connection } => {
+                    if let Some((front, _)) = self.front_of(connection) {
+                        self.with_front(front, now, |front, cx| front.sent(cx, connection));
+                    }
+                }
+                Event::Closed { connection, listener } => {
+                    let (front, _) = self.listeners[listener];
+                    self.moves.remove(&connection);
+                    self.with_front(front, now, |front, cx| front.closed(cx, connection));
+                }
+                Event::AcceptEnded { listener } => {
+                    if !self.engine.stopping {
+                        self.net.accept(&mut *self.driver, listener);
+                    }
+                }
+            }
+        }
+        // What the fronts' calls brought is for the next turn; keep both.
+        events.append(&mut self.events);
+        self.events = events;
+        for connection in std::mem::take(&mut self.resumed) {
+            self.frames(connection, now);
+        }
+    }
+
+    fn front_of(&self, connection: ConnectionId) -> Option<(usize, usize)> {
+        self.net.listener_of(connection).map(|listener| self.listeners[listener])
+    }
+
+    /// Hands the whole frames of a connection to its front.
+    fn frames(&mut self, connection: ConnectionId, now: Nanos) {
+        let Some((index, _)) = self.front_of(connection) else { return };
+        if self.try_move(connection, index) {
+            return;
+        }
+        for _ in 0..FRAMES_PER_VISIT {
+            let front = &self.fronts[index];
+            match self.net.next_frame(&mut *self.driver, connection, |bytes| front.frame(bytes)) {
+                Next::Frame(frame) => self.with_front(index, now, |front, cx| front.received(cx, connection, frame)),
+                Next::Nothing => return,
+                Next::Bad(reason) => {
+                    self.with_front(index, now, |_, cx| cx.close(connection, &reason));
+                    return;
+                }
+            }
+        }
+        self.resumed.push(connection);
+    }
+
+    fn with_front(&mut self, index: usize, now: Nanos, call: impl FnOnce(&mut dyn Front, &mut Cx<'_>)) {
+        let wall = self.driver.wall();
+        let engine = &mut self.engine;
+        let mut cx = Cx {
+            now,
+            wall,
+            shard: engine.here,
+            facts: &engine.facts,
+            settings: &engine.settings,
+            meta: &engine.meta,
+            leaders: &engine.leaders,
+            front: index,
+            driver: &mut *self.driver,
+            net: &mut self.net,
+            routes: &mut engine.routes,
+            timers: &mut self.timers,
+            pool: &engine.pool,
+            resumed: &mut self.resumed,
+            moves: &mut self.moves,
+        };
+        call(&mut *self.fronts[index], &mut cx);
+    }
+
+    fn drain_lanes(&mut self, now: Nanos) -> bool {
+        let mut worked = false;
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(inward) = self.engine.routes.receive() else { break };
+            worked = true;
+            match inward {
+                Inward::Request { from, ticket, request: Request::Connection(moved) } => {
+                    self.engine.routes.reply(from, ticket, Reply::Done);
+                    let crate::api::Moved { detached, state } = *moved;
+                    let (front, index) = self.listeners[detached.listener];
+                    let connection = self.net.attach(&mut *self.driver, detached, now);
+                    self.with_front(front, now, |front, cx| front.arrived(cx, connection, index, state));
+                    self.frames(connection, now);
+                }
+                Inward::Request { from, ticket, request: Request::Open } => {
+                    self.open();
+                    self.engine.routes.reply(from, ticket, Reply::Done);
+                }
+                Inward::Request { from, ticket, request } => {
+                    let wall = self.driver.wall();
+                    let mut turn = Turn { driver: &mut *self.driver, timers: &mut self.timers, now, wall };
+                    self.engine.request(&mut turn, from, ticket, request);
+                }
+                Inward::Reply { to: Submitter::Front { front, token }, reply } => {
+                    self.with_front(front, now, |front, cx| front.replied(cx, token, reply));
+                }
+                Inward::Reply { to: Submitter::Applied, .. } => self.engine.applied_elsewhere(),
+                Inward::Reply { to: Submitter::Nobody, .. } => {}
+            }
+        }
+        worked
+    }
+
+    fn open(&mut self) {
+        self.engine.is_open = true;
+        for (front, index, listener) in std::mem::take(&mut self.waiting_listeners) {
+            self.listeners.push((front, index));
+            let added = self.net.listen(&mut *self.driver, listener);
+            assert_eq!(added + 1, self.listeners.len());
+        }
+    }
+
+    fn fire_timers(&mut self, now: Nanos) -> bool {
+        let mut worked = false;
+        while let Some(timer) = self.timers.pop(now) {
+            worked = true;
+            let wall = self.driver.wall();
+            let mut turn = Turn { driver: &mut *self.driver, timers: &mut self.timers, now, wall };
+            match timer {
+                TimerFor::Front { front, token } => self.with_front(front, now, |front, cx| front.timer(cx, token)),
+                TimerFor::Read { slot, generation } => self.engine.read_deadline(&mut turn, WaitId { slot, generation }),
+                TimerFor::Coordinator { partition } => self.engine.coordinator_timer(&mut turn, partition),
+                TimerFor::Housekeeping => {
+                    self.engine.keep_house(&mut turn);
+                    self.close_idle(now);
+                    self.timers.add(now.plus_ms(HOUSEKEEPING_MS), TimerFor::Housekeeping);
+                }
+            }
+        }
+        worked
+    }
+
+    fn close_idle(&mut self, now: Nanos) {
+        let (idle_ms, stalled_ms) = self.engine.connection_limits_ms();
+        let before = Nanos(now.0.saturating_sub(idle_ms.saturating_mul(1_000_000)));
+        let stalled = Nanos(now.0.saturating_sub(stalled_ms.saturating_mul(1_000_000)));
+        for connection in self.net.idle(before, stalled) {
+            if let Some((front, _)) = self.front_of(connection) {
+                self.with_front(front, now, |_, cx| cx.close(connection, "nothing came from it or went to it for too long"));
+            }
+        }
+    }
+
+    fn work(&mut self, now: Nanos) {
+        let wall = self.driver.wall();
+        let mut turn = Turn { driver: &mut *self.driver, timers: &mut self.timers, now, wall };
+        self.engine.work(&mut turn);
+        self.engine.routes.ring();
+    }
+
+    /// Hands a connection that wants to move to its new shard, together with the bytes that have just come. False: not now.
+    fn try_move(&mut self, connection: ConnectionId, front: usize) -> bool {
+        let Some(to) = self.moves.get(&connection).copied() else { return false };
+        if to == self.engine.here || !self.net.is_quiet(connection) {
+            return false;
+        }
+        let Some(state) = self.fronts[front].depart(connection) else { return false };
+        self.moves.remove(&connection);
+        let detached = self.net.detach(&mut *self.driver, connection).expect("it was quiet a moment ago");
+        self.engine.routes.submit_for(to, Submitter::Nobody, Request::Connection(Box::new(crate::api::Moved { detached, state })));
+        true
+    }
+
+    /// True once, when the node has begun to accept connections.
+    pub fn has_just_opened(&mut self) -> bool {
+        let just = self.engine.is_open && !self.opened_told;
+        self.opened_told |= just;
+        just
+    }
+}

@@ -1,0 +1,244 @@
+//! The segments of one partition: the closed ones, the active one, and the rolls that are stated but not yet carried out.
+//!
+//! 1. Appended batches are counted against the active segment at once, so that a roll is decided before the batch that would pass its
+//!    bounds; the roll is stated in the journal before that batch.
+//! 2. A checkpoint writes batches into the active segment in whole blocks; the block that is only part-filled is kept here, since it is
+//!    written again with the same bytes in front.
+//! 3. When a checkpoint reaches a roll's base the segment is closed: cut to its bytes, its index written beside it.
+//!
+//! Invariants: segments are in order without gaps; written bytes <= counted bytes; the kept block's bytes = written bytes mod a block.
+//! Knows nothing of the ring: it plans, the engine executes.
+
+use millrace_base::batch::Header;
+use millrace_base::clock::WallMs;
+use millrace_base::limits::BLOCK;
+use millrace_base::offset::Offset;
+use millrace_io::{File, Pool, Slice};
+use millrace_log::index::{Index, Summary};
+use millrace_log::segments::{Lookup, Segments};
+use millrace_log::{paths, retention, state_file, walk};
+use millrace_state::meta::topic_configs::TopicConfig;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The largest write into a segment at once.
+pub const WRITE_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes to be written into the active segment.
+pub struct Write {
+    pub place: u64,
+    /// Whole blocks.
+    pub bytes: Slice,
+}
+
+/// See the module's head.
+pub struct Store {
+    folder: PathBuf,
+    pub segments: Segments,
+    /// Indexes of closed segments that were needed, by base.
+    indexes: BTreeMap<Offset, Arc<Index>>,
+    /// The active segment's file, when open.
+    pub file: Option<File>,
+    /// Bases of segments that are stated and not begun.
+    pub rolls: VecDeque<Offset>,
+    /// Bytes behind the last whole block of the active segment.
+    part: Vec<u8>,
+    /// Whether the folder is known to be there.
+    pub has_folder: bool,
+    /// Counted for the newest segment, written or not.
+    newest: Summary,
+    newest_since: WallMs,
+    /// As of the last checkpoint stated: the active segment and its bytes.
+    pub stated: (Offset, u64),
+    /// The state file that the journal names.
+    pub state_file: Option<state_file::Name>,
+    /// A planned write that a full disk refused.
+    pub unwritten: Option<Write>,
+}
+
+impl Store {
+    pub fn new(folder: PathBuf, base: Offset, interval: u32) -> Store {
+        Store {
+            folder,
+            segments: Segments::new(Index::new(base, interval)),
+            indexes: BTreeMap::new(),
+            file: None,
+            rolls: VecDeque::new(),
+            part: Vec::new(),
+            has_folder: false,
+            newest: Summary::empty(base),
+            newest_since: 0,
+            stated: (base, 0),
+            state_file: None,
+            unwritten: None,
+        }
+    }
+
+    /// As recovery found it. `part`: the active segment's bytes behind its last whole block.
+    pub fn recovered(folder: PathBuf, segments: Segments, rolls: Vec<Offset>, part: Vec<u8>, now: WallMs) -> Store {
+        let active = *segments.active().summary();
+        assert_eq!(part.len() as u64, active.bytes % BLOCK as u64);
+        let newest = rolls.last().map_or(active, |base| Summary::empty(*base));
+        Store {
+            folder,
+            segments,
+            indexes: BTreeMap::new(),
+            file: None,
+            rolls: rolls.into(),
+            part,
+            has_folder: true,
+            newest,
+            newest_since: now,
+            stated: (active.base, active.bytes),
+            state_file: None,
+            unwritten: None,
+        }
+    }
+
+    /// Base of the segment that is being written to.
+    pub fn active(&self) -> Offset {
+        self.segments.active().summary().base
+    }
+
+    /// Bytes in segments.
+    pub fn bytes(&self) -> u64 {
+        self.segments.bytes()
+    }
+
+    /// Counts a batch that was appended.
+    pub fn appended(&mut self, header: &Header, now: WallMs) {
+        if self.newest.bytes == 0 {
+            self.newest_since = now;
+        }
+        self.newest.bytes += header.size as u64;
+        self.newest.end = header.next_offset();
+        self.newest.max_timestamp = self.newest.max_timestamp.max(header.max_timestamp);
+    }
+
+    /// Whether the newest segment should be closed before a batch of `size` bytes whose offsets end at `end` is appended.
+    pub fn is_roll_due(&self, config: &TopicConfig, size: usize, end: Offset, now: WallMs) -> bool {
+        let newest = &self.newest;
+        let full = newest.bytes + size as u64 > config.segment_bytes as u64 || !Summary::reaches(newest.base, end);
+        newest.bytes > 0 && (full || self.is_old(config, now))
+    }
+
+    /// Whether the newest segment holds something and is older than `segment.ms`.
+    pub fn is_old(&self, config: &TopicConfig, now: WallMs) -> bool {
+        // Jitter spreads the rolls of many partitions: a part of it, fixed for each segment.
+        let jitter = if config.segment_jitter_ms > 0 {
+            (self.newest.base.wrapping_mul(0x9e37_79b9) & 0xffff) * config.segment_jitter_ms / 0x10000
+        } else {
+            0
+        };
+        self.newest.bytes > 0 && now.saturating_sub(self.newest_since) >= config.segment_ms.saturating_sub(jitter)
+    }
+
+    pub fn newest_holds_something(&self) -> bool {
+        self.newest.bytes > 0
+    }
+
+    /// A new segment is stated to begin at `base`, the end of all that was appended.
+    pub fn rolled(&mut self, base: Offset) {
+        self.rolls.push_back(base);
+        self.newest = Summary::empty(base);
+    }
+
+    /// Where the next checkpoint must stop: at the base of a segment that is not begun.
+    pub fn boundary(&self) -> Offset {
+        self.rolls.front().copied().unwrap_or(Offset::MAX)
+    }
+
+    /// Lays the next bytes out in whole blocks: what stands in the part-filled block, then `slices`, whole batches in order. Counts them
+    /// as written.
+    pub fn plan(&mut self, slices: &[Slice], pool: &Pool) -> Write {
+        let index = self.segments.active_mut();
+        let place = index.summary().bytes - self.part.len() as u64;
+        let total = self.part.len() + slices.iter().map(|slice| slice.len()).sum::<usize>();
+        let padded = total.next_multiple_of(BLOCK);
+        let mut space = pool.take(padded);
+        let memory = &mut space.unfrozen()[..padded];
+        memory[..self.part.len()].copy_from_slice(&self.part);
+        let mut at = self.part.len();
+        for slice in slices {
+            memory[at..at + slice.len()].copy_from_slice(slice);
+            at += slice.len();
+            for found in walk::batches(slice) {
+                let found = found.expect("what was appended was checked");
+                index.add(&found.header, found.bytes);
+            }
+        }
+        memory[total..].fill(0);
+        self.part = memory[total / BLOCK * BLOCK..total].to_vec();
+        Write { place, bytes: space.freeze(padded) }
+    }
+
+    /// Whether everything before the next stated segment is written, so that the active one can be closed.
+    pub fn is_at_roll(&self) -> bool {
+        self.rolls.front().is_some_and(|base| *base == self.segments.active().summary().end)
+    }
+
+    /// The active segment is closed and the next stated one begins. Gives the closed one's index.
+    pub fn begin_next(&mut self, interval: u32) -> Arc<Index> {
+        self.rolls.pop_front().expect("the caller saw a roll");
+        let index = Arc::new(self.segments.roll(interval));
+        self.indexes.insert(index.summary().base, Arc::clone(&index));
+        self.part = Vec::new();
+        index
+    }
+
+    pub fn for_offset(&self, offset: Offset) -> Lookup {
+        self.segments.for_offset(offset, |base| self.indexes.get(&base).map(|index| &**index))
+    }
+
+    pub fn for_time(&self, time: WallMs, from: Offset) -> Lookup {
+        self.segments.for_time(time, from, |base| self.indexes.get(&base).map(|index| &**index))
+    }
+
+    pub fn keep_index(&mut self, index: Index) {
+        self.indexes.insert(index.summary().base, Arc::new(index));
+    }
+
+    /// What is known of a segment.
+    pub fn summary(&self, segment: Offset) -> Option<&Summary> {
+        self.segments.all().find(|summary| summary.base == segment)
+    }
+
+    pub fn segment_path(&self, base: Offset) -> PathBuf {
+        paths::segment(&self.folder, base)
+    }
+
+    pub fn index_path(&self, base: Offset) -> PathBuf {
+        paths::index(&self.folder, base)
+    }
+
+    /// What retention asks for.
+    pub fn retention(&self, config: &TopicConfig, log_start: Offset, committed: Offset, now: WallMs) -> retention::Outcome {
+        let bound = |value: Option<u64>| value.map_or(-1, |value| i64::try_from(value).unwrap_or(i64::MAX));
+        let policy = retention::Policy {
+            delete: config.cleanup_delete,
+            retention_ms: bound(config.retention_ms),
+            retention_bytes: bound(config.retention_bytes),
+        };
+        retention::due(&self.segments, &policy, log_start, committed, now, |_| self.newest_since)
+    }
+
+    /// Takes the closed segments that are wholly below `start`; gives the files to unlink.
+    pub fn cut_below(&mut self, start: Offset) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for base in retention::removable(&self.segments, start) {
+            self.segments.remove(base);
+            self.indexes.remove(&base);
+            files.extend([self.index_path(base), self.segment_path(base)]);
+        }
+        files
+    }
+
+    /// Every file that the partition may have.
+    pub fn all_files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> =
+            self.segments.all().flat_map(|summary| [self.segment_path(summary.base), self.index_path(summary.base)]).collect();
+        files.extend(self.state_file.map(|name| paths::state(&self.folder, name)));
+        files
+    }
+}

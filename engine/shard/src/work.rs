@@ -1,0 +1,332 @@
+//! What the loop calls: start, requests, the turn's work, housekeeping.
+//!
+//! Knows nothing of what the requests mean; each goes to the module that does.
+
+use crate::api::{Leadership, MetaChange, Reply, Request};
+use crate::boot::{DirectoryBoot, PartitionBoot, ShardBoot};
+use crate::controller::Controller;
+use crate::directory::Directory;
+use crate::engine::{Engine, Turn};
+use crate::lifecycle::TIMING;
+use crate::partition::{Partition, Standing};
+use crate::routes::{Routes, Submitter};
+use crate::script::Scripts;
+use crate::store::Store;
+use crate::tail::{Piece, Tail};
+use crate::waits::Waits;
+use millrace_base::clock::Nanos;
+use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, Uuid};
+use millrace_io::{IoError, OpenHow, Slice};
+use millrace_log::image::PendingBytes;
+use millrace_log::journal::layout;
+use millrace_log::partition_state::PartitionState;
+use millrace_raftlog::{Configuration, Core, Member, State};
+use millrace_state::meta::{self, Request as MetaRequest};
+use std::collections::{BTreeMap, VecDeque};
+
+/// A send that has stood still for so long gives its connection up.
+const SEND_STALL_MS: u64 = 60_000;
+
+/// How long a data directory that had no room is left alone before produce is tried again.
+const FULL_RETRY_MS: u64 = 1_000;
+
+/// Memory that may hold checkpointed batches for readers, of a shard's budget.
+const CACHE_SHARE: usize = 2;
+
+impl Engine {
+    /// What boot found becomes running state; the first epochs are appended, to be written in the first turn.
+    pub fn start(t: &mut Turn<'_>, boot: ShardBoot, routes: Routes) -> Result<Engine, IoError> {
+        let directories = boot.directories.into_iter().enumerate().map(|(index, boot)| open_directory(t, index, boot));
+        let directories = directories.collect::<Result<Vec<_>, _>>()?;
+        let mut engine = Engine {
+            here: boot.here,
+            controller: (boot.here == 0).then(|| Controller::new(boot.facts.shards)),
+            facts: boot.facts,
+            settings: boot.settings,
+            topic_defaults: BTreeMap::new(),
+            meta: boot.meta,
+            leaders: BTreeMap::new(),
+            pool: boot.pool,
+            partitions: BTreeMap::new(),
+            directories,
+            scripts: Scripts::default(),
+            routes,
+            produces: Waits::default(),
+            stalled: VecDeque::new(),
+            reads: Waits::default(),
+            queries: Waits::default(),
+            woken: Vec::new(),
+            coordinators: BTreeMap::new(),
+            sealed: Vec::new(),
+            leadership_news: Vec::new(),
+            shards_ready: 0,
+            ready_told: false,
+            checkpoints: 0,
+            meta_applied: boot.meta_applied,
+            register: Some(boot.register),
+            retention_at: t.now,
+            full_until: Nanos(0),
+            relief_at: Nanos(0),
+            open_sent: false,
+            is_open: false,
+            stopping: false,
+        };
+        engine.refresh_settings();
+        let mut gone = Vec::new();
+        for partition in boot.partitions {
+            let id = partition.id;
+            engine.adopt(t, partition);
+            if boot.deleted_topics.contains(&id.topic) {
+                gone.push(id);
+            }
+        }
+        for id in gone {
+            engine.delete_partition(t, id);
+        }
+        engine.create_missing(t);
+        engine.retention_at = t.now.plus_ms(engine.settings.log_retention_check_interval_ms);
+        engine.tell_ready();
+        Ok(engine)
+    }
+
+    /// Partitions that set 0 says are ours and no journal knows: their birth was not durable when the node stopped.
+    fn create_missing(&mut self, t: &mut Turn<'_>) {
+        if self.here == 0 && !self.partitions.contains_key(&META_PARTITION) {
+            let first = self.directories[0].id;
+            self.create_partition(t, META_PARTITION, first);
+        }
+        let missing = |topic: &meta::Topic| {
+            let of = |(index, directory): (u32, &Uuid)| (PartitionId { topic: topic.id, index }, *directory);
+            (0..).zip(&topic.directories).map(of).collect::<Vec<_>>()
+        };
+        let all: Vec<(PartitionId, Uuid)> = self.meta.topics().flat_map(missing).collect();
+        let ours: Vec<Uuid> = self.directories.iter().map(|directory| directory.id).collect();
+        for (id, directory) in all {
+            if ours.contains(&directory) {
+                self.create_partition(t, id, directory);
+            }
+        }
+    }
+
+    fn adopt(&mut self, t: &mut Turn<'_>, boot: PartitionBoot) {
+        let (id, index) = (boot.id, boot.directory);
+        let (config, folder, member) = (self.config_of(id), self.folder_of(id, index), self.member(index));
+        let found = match boot.found {
+            Ok(found) => found,
+            Err(reason) => {
+                log::error!("partition {id} in {} is damaged and is not served: {reason}", folder.display());
+                let mut consensus = Vec::new();
+                State::new(Configuration::sole(member)).encode(&mut consensus);
+                let state = PartitionState::birth(0, config.index_interval_bytes as u32, consensus);
+                // A voter that is not alone never campaigns by itself: the core stands still.
+                let nobody = Member { node: member.node, disk: Uuid::ZERO };
+                let still = State::new(Configuration::new(&[member, nobody], &[]).expect("two members are a configuration"));
+                let core = Core::restore(member, still, TIMING, 0, t.now).expect("a newborn state is sound");
+                let mut partition = Partition::new(id, index as u16, folder, core, config, &state, 0);
+                partition.standing = Standing::Offline { reason };
+                self.leadership_news.push(Leadership { partition: id, leader: None, epoch: 0 });
+                self.partitions.insert(id, Box::new(partition));
+                return;
+            }
+        };
+        let mut tail = Tail::new(found.image.durable_end);
+        let mut producers = found.image.large.producers;
+        for pending in found.image.pending {
+            if let PendingBytes::Journal(bytes) = pending.bytes {
+                if let Err(error) = producers.append_all(&bytes, t.wall) {
+                    log::error!("partition {id}: {error}");
+                }
+                tail.push(Piece { base: pending.base, end: pending.end, bytes, sequence: pending.sequence });
+            }
+        }
+        let mut store = Store::recovered(folder.clone(), found.segments, found.image.rolls, found.part, t.wall);
+        store.state_file = found.image.state_file;
+        let last_roll = store.rolls.back().copied().unwrap_or(found.image.durable_end);
+        for piece in tail.pending().filter(|piece| piece.base >= last_roll) {
+            for batch in millrace_log::walk::batches(&piece.bytes).flatten() {
+                store.appended(&batch.header, t.wall);
+            }
+        }
+        let core = match Core::restore(member, found.consensus, TIMING, t.driver.entropy(), t.now) {
+            Ok(core) => core,
+            Err(error) => {
+                log::error!("partition {id} is not served: {error}");
+                return;
+            }
+        };
+        let state = PartitionState::birth(0, config.index_interval_bytes as u32, Vec::new());
+        let mut partition = Partition::new(id, index as u16, folder, core, config, &state, found.oldest_sequence);
+        partition.tail = tail;
+        partition.producers = producers;
+        partition.store = store;
+        self.partitions.insert(id, Box::new(partition));
+        self.run_core(t, id);
+    }
+
+    /// A request from a shard.
+    pub fn request(&mut self, t: &mut Turn<'_>, from: ShardId, ticket: u64, request: Request) {
+        match request {
+            Request::Produce(produce) => self.produce(t, from, ticket, produce),
+            Request::Read(read) => self.read(t, from, ticket, read),
+            Request::StopWaiting { token } => {
+                self.stop_waiting(t, from, token);
+                self.routes.reply(from, ticket, Reply::Done);
+            }
+            Request::ListOffsets(queries) => self.list_offsets(t, from, ticket, queries),
+            Request::EpochEnds(queries) => self.epoch_ends(from, ticket, &queries),
+            Request::DeleteRecords(parts) => self.delete_records(t, from, ticket, parts),
+            Request::DescribeLogs(ids) => self.describe_logs(from, ticket, &ids),
+            Request::DescribeProducers(ids) => self.describe_producers(from, ticket, &ids),
+            Request::Meta(changes) => self.meta_request(from, ticket, changes),
+            Request::Group { coordinator, request } => self.group_request(t, from, ticket, coordinator, request),
+            Request::Apply(bytes) => {
+                self.apply(t, &bytes);
+                self.routes.reply(from, ticket, Reply::Done);
+            }
+            Request::Leadership(news) => {
+                if self.controller.is_some() {
+                    self.leadership_at_controller(news);
+                } else {
+                    for one in news {
+                        self.leaders.insert(one.partition, one);
+                    }
+                }
+                self.routes.reply(from, ticket, Reply::Done);
+            }
+            Request::Ready => {
+                self.shards_ready += 1;
+                self.routes.reply(from, ticket, Reply::Done);
+            }
+            Request::Open | Request::Connection(_) => unreachable!("the loop takes these itself"),
+        }
+    }
+
+    /// When all shards have leaders for what is theirs, and set 0 knows this node as it is, connections may come.
+    fn open_when_ready(&mut self) {
+        if self.controller.is_none() || self.shards_ready < usize::from(self.facts.shards) {
+            return;
+        }
+        if let Some(node) = self.register.take() {
+            let mut changes = Vec::new();
+            if self.meta.node(node.id) != Some(&node) {
+                changes.push(MetaChange { request: MetaRequest::RegisterNode(node), validate_only: false });
+            }
+            if self.meta.cluster_id().is_none() {
+                changes.push(MetaChange { request: MetaRequest::SetClusterId { id: self.facts.cluster }, validate_only: false });
+            }
+            self.routes.submit_for(self.here, Submitter::Nobody, Request::Meta(changes));
+            return;
+        }
+        let is_known = self.meta.node(self.facts.node).is_some() && self.meta.cluster_id().is_some();
+        if is_known && !self.open_sent {
+            self.open_sent = true;
+            for shard in 0..self.facts.shards {
+                self.routes.submit_for(shard, Submitter::Nobody, Request::Open);
+            }
+        }
+    }
+
+    /// The turn's work, after everything that came was taken.
+    pub fn work(&mut self, t: &mut Turn<'_>) {
+        self.run_controller(t);
+        self.look_again(t);
+        self.open_when_ready();
+        self.relieve_journals(t);
+        self.write_journals(t);
+        self.write_statements(t);
+        self.send_leadership();
+    }
+
+    fn write_statements(&mut self, t: &mut Turn<'_>) {
+        for index in 0..self.directories.len() {
+            if let Some(sealed) = self.directories[index].statement(t.now) {
+                self.directories[index].write(t.driver, sealed);
+            }
+        }
+    }
+
+    /// An entry's write has completed.
+    pub fn entry_completed(&mut self, t: &mut Turn<'_>, index: usize, generation: u32, result: Result<u32, IoError>, entry: Slice) {
+        if let Ok(written) = result
+            && (written as usize) < entry.len()
+            && written > 0
+        {
+            return self.directories[index].write_again(t.driver, generation, entry);
+        }
+        match self.directories[index].completed(generation, result, entry.len(), t.now) {
+            Ok(told) => self.durable(t, told),
+            Err(error) => self.fail_directory(t, index, format!("a journal write failed: {error}")),
+        }
+    }
+
+    /// Whether there is something to do without waiting.
+    pub fn has_work(&self) -> bool {
+        self.routes.has_inward() || self.directories.iter().any(Directory::should_seal) || !self.woken.is_empty() || !self.sealed.is_empty()
+    }
+
+    /// When a journal wants to state what is synced.
+    pub fn journals_want(&self) -> Nanos {
+        let at = |directory: &Directory| if directory.is_failed() { None } else { directory.journal().statement_at() };
+        self.directories.iter().filter_map(at).min().unwrap_or(Nanos::NEVER)
+    }
+
+    /// Nothing is under way: a clean stop can end here.
+    pub fn is_quiet(&self) -> bool {
+        let journals = self
+            .directories
+            .iter()
+            .all(|directory| directory.is_failed() || (directory.in_flight() == 0 && !directory.journal().is_building()));
+        journals && self.scripts.running() == 0 && self.produces.is_empty() && !self.routes.has_inward()
+    }
+
+    pub fn connections_max(&self) -> usize {
+        self.settings.max_connections as usize / usize::from(self.facts.shards).max(1)
+    }
+
+    /// After how long without traffic, and after how long of a send that stands still, a connection is closed.
+    pub fn connection_limits_ms(&self) -> (u64, u64) {
+        let idle = u64::try_from(self.settings.connections_max_idle_ms).unwrap_or(u64::MAX / 2_000_000);
+        (idle, SEND_STALL_MS)
+    }
+
+    /// Called a few times a second.
+    pub fn keep_house(&mut self, t: &mut Turn<'_>) {
+        self.time_out_produces(t.now);
+        if self.full_until <= t.now {
+            self.full_until = t.now.plus_ms(FULL_RETRY_MS);
+            self.retry_unwritten(t);
+        }
+        self.evict();
+        if self.retention_at <= t.now {
+            self.retention_at = t.now.plus_ms(self.settings.log_retention_check_interval_ms);
+            self.apply_retention(t);
+        }
+        self.resume_stalled(t);
+    }
+
+    /// Lets cached batches go while the shard's memory is short.
+    fn evict(&mut self) {
+        let keep = self.pool.budget() / CACHE_SHARE;
+        if self.pool.used() <= keep {
+            return;
+        }
+        // The largest caches first would need an order; a share each is fair and simple.
+        let share = keep / self.partitions.len().max(1);
+        for partition in self.partitions.values_mut() {
+            partition.tail.evict(share);
+        }
+    }
+}
+
+fn open_directory(t: &mut Turn<'_>, index: usize, boot: DirectoryBoot) -> Result<Directory, IoError> {
+    let journal = match boot.state {
+        Ok(journal) => journal,
+        Err(reason) => unreachable!("boot refuses to start with a data directory that fails: {reason}"),
+    };
+    let mut files = BTreeMap::new();
+    for slot in &journal.slots {
+        let how = OpenHow { write: true, direct: true, ..OpenHow::default() };
+        files.insert(*slot, t.driver.disk().open(&journal.folder.join(layout::file_name(*slot)), how)?);
+    }
+    Ok(Directory::new(index as u16, boot.id, boot.path, journal.journal, files))
+}

@@ -1,0 +1,112 @@
+"""Judges what a broker holds after crashes against what it had told its clients.
+
+`judge` gets the whole log of every partition, the acknowledgements, and what tailing consumers were served, and returns the
+violations of these promises, each as (kind, line):
+  gap       offsets of a partition are dense from 0 on
+  altered   every record is byte for byte what some producer sent (its checksum holds, key and value follow from its identity)
+  lost      every acknowledged record is there; every record served to a consumer is still at its offset
+  moved     an acknowledged record is at exactly the offset that was acknowledged
+  doubled   a record of an idempotent producer is there once
+  reordered sequences of an idempotent producer increase along a partition; of one that is not (one request in flight), the offsets
+            acknowledged increase with the sequence
+
+Marks: `went_back` compares high watermarks, or committed offsets with the last acknowledged commits.
+Knows nothing of brokers, processes and files: checker_test.py plants each crime.
+"""
+
+from collections import namedtuple
+
+import payload
+
+Violation = namedtuple("Violation", "kind line")
+MOST_SHOWN = 5
+
+
+class Convictions(list):
+    """Violations; of each kind all are counted, the first few kept as lines."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = {}
+
+    def add(self, kind, line):
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        if self.counts[kind] <= MOST_SHOWN:
+            self.append(Violation(kind, line))
+
+
+def judge(logs, acks, served, idempotent):
+    """logs: {(topic, partition): [(offset, key, value)]} as read from the log start; acks: [payload.Ack]; served: [payload.Seen];
+    idempotent: the set of producers that are."""
+    found = Convictions()
+    places = {}  # (topic, partition, offset) -> (producer, sequence)
+    copies = {}  # (producer, sequence) -> [(topic, partition, offset)]
+    for (topic, partition), log in logs.items():
+        _read_log(found, topic, partition, log, places, copies, idempotent)
+    _check_acks(found, acks, places, copies)
+    _check_ack_order(found, acks, idempotent)
+    for one in served:
+        held = places.get((one.topic, one.partition, one.offset))
+        if held != (one.producer, one.sequence):
+            found.add("lost", f"a consumer was served {_who(one)} at {_where(one)}, now there is {held}")
+    return found
+
+
+def _read_log(found, topic, partition, log, places, copies, idempotent):
+    following, last = 0, {}
+    for offset, key, value in log:
+        where = f"{topic}-{partition} offset {offset}"
+        if offset != following:
+            found.add("gap", f"{where}: offset {following} was next")
+        following = offset + 1
+        who = payload.identity(value)
+        if who is None or (key, value) != (payload.key(*who), payload.value(*who)):
+            found.add("altered", f"{where}: not a record that a producer sent (identity {who})")
+            continue
+        producer, sequence = who
+        places[(topic, partition, offset)] = who
+        copies.setdefault(who, []).append((topic, partition, offset))
+        if producer in idempotent:
+            if len(copies[who]) > 1:
+                found.add("doubled", f"producer {producer} sequence {sequence} is at {copies[who]}")
+            elif sequence < last.get(producer, -1):
+                found.add("reordered", f"{where}: producer {producer} sequence {sequence} after {last[producer]}")
+            last[producer] = max(sequence, last.get(producer, -1))
+
+
+def _check_acks(found, acks, places, copies):
+    for ack in acks:
+        who = (ack.producer, ack.sequence)
+        in_partition = [place for place in copies.get(who, []) if place[:2] == (ack.topic, ack.partition)]
+        if not in_partition:
+            found.add("lost", f"{_who(ack)} was acknowledged at {_where(ack)} and is nowhere in the partition")
+        elif ack.offset >= 0 and places.get((ack.topic, ack.partition, ack.offset)) != who:
+            found.add("moved", f"{_who(ack)} was acknowledged at {_where(ack)} and is at {in_partition}")
+
+
+def _check_ack_order(found, acks, idempotent):
+    last = {}
+    for ack in sorted(acks, key=lambda one: (one.producer, one.topic, one.partition, one.sequence)):
+        if ack.offset < 0:
+            continue
+        line = (ack.producer, ack.topic, ack.partition)
+        if ack.offset <= last.get(line, -1):
+            found.add("reordered", f"{_who(ack)} was acknowledged at {_where(ack)}, an earlier sequence at {last[line]}")
+        last[line] = max(ack.offset, last.get(line, -1))
+
+
+def went_back(what, before, now):
+    """Violations where a mark in `now` is below the one in `before`, or is gone."""
+    found = Convictions()
+    for place, mark in sorted(before.items()):
+        if now.get(place, -1) < mark:
+            found.add("went back", f"{what} of {place} was {mark}, is {now.get(place)}")
+    return found
+
+
+def _who(one):
+    return f"producer {one.producer} sequence {one.sequence}"
+
+
+def _where(one):
+    return f"{one.topic}-{one.partition} offset {one.offset}"

@@ -1,0 +1,134 @@
+"""One process of the crash loop's load. Usage: load.py produce WORK PORT NUMBER | load.py consume WORK PORT NUMBER GROUP
+
+A producer sends until SIGTERM, then waits for what is under way; every acknowledgement is noted at once in WORK/acks-NUMBER. A consumer is a
+member of GROUP on all topics: it notes what it was served in WORK/seen-NUMBER and, after each acknowledged synchronous commit, the
+commit in WORK/commits-NUMBER. Both live through the broker's deaths. A fatal client error (as an idempotent producer's
+lost state) goes to WORK/fatal-NUMBER, which fails the run.
+"""
+
+import signal
+import sys
+import time
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+import payload
+
+FLUSH_SECONDS = 120
+stopping = False
+
+
+def stop(_signal, _frame):
+    global stopping
+    stopping = True
+
+
+def fatal(work, number, text):
+    with open(f"{work}/fatal-{number}", "a", encoding="utf-8") as file:
+        file.write(text + "\n")
+
+
+def produce(work, port, number):
+    style = payload.STYLES[number % len(payload.STYLES)]
+    notes = payload.Notes(f"{work}/acks-{number}")
+    failed = []
+
+    def on_error(error):
+        if error.fatal():
+            fatal(work, number, f"producer {number}: {error}")
+
+    producer = Producer({
+        "bootstrap.servers": f"127.0.0.1:{port}", "acks": "all", "enable.idempotence": style.idempotent, "compression.type": style.codec,
+        "batch.size": style.batch_bytes, "linger.ms": style.linger_ms, "message.timeout.ms": 600_000, "request.timeout.ms": 5_000,
+        "max.in.flight.requests.per.connection": 5 if style.idempotent else 1, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200,
+        "retry.backoff.ms": 20, "retry.backoff.max.ms": 200, "queue.buffering.max.messages": 5_000, "error_cb": on_error, "log_level": 0,
+    })  # fmt: skip
+
+    def delivered(sequence, error, message):
+        if error:
+            failed.append(str(error))
+            return
+        offset = message.offset() if message.offset() is not None else -1
+        notes.write(payload.PLACE.pack(payload.NAMES.index(message.topic()), message.partition(), offset, number, sequence))
+
+    sequence, began = 0, time.monotonic()
+    while not stopping:
+        ahead = sequence - (time.monotonic() - began) * style.per_second
+        if ahead > 0:
+            producer.poll(min(0.05, ahead / style.per_second))
+            continue
+        topic = payload.NAMES[sequence % len(payload.NAMES)]
+        where = {} if style.by_key else {"partition": sequence // len(payload.NAMES) % payload.TOPICS[topic]}
+        try:
+            on_delivery = lambda error, message, sequence=sequence: delivered(sequence, error, message)
+            producer.produce(topic, payload.value(number, sequence), payload.key(number, sequence), on_delivery=on_delivery, **where)
+        except BufferError:
+            # The broker is away: what was not sent meanwhile is not made up for, or every restart would begin under a flood.
+            producer.poll(0.1)
+            began = time.monotonic() - sequence / style.per_second
+            continue
+        except KafkaException as problem:
+            fatal(work, number, f"producer {number}: {problem}")
+            return 1
+        sequence += 1
+        producer.poll(0)
+    left = producer.flush(FLUSH_SECONDS)
+    if left or failed:
+        fatal(work, number, f"producer {number}: {left} not delivered in {FLUSH_SECONDS} s, {len(failed)} failed, first {failed[:1]}")
+    with open(f"{work}/sent-{number}", "w", encoding="utf-8") as file:
+        file.write(str(sequence))
+    return 0
+
+
+def consume(work, port, number, group):
+    seen, commits = payload.Notes(f"{work}/seen-{number}"), payload.Notes(f"{work}/commits-{number}")
+    consumer = Consumer({
+        "bootstrap.servers": f"127.0.0.1:{port}", "group.id": f"crash-{group}", "auto.offset.reset": "earliest", "enable.auto.commit": False,
+        "session.timeout.ms": 10_000, "heartbeat.interval.ms": 500, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200, "check.crcs": True,
+        "log_level": 0,
+    })  # fmt: skip
+    consumer.subscribe(payload.NAMES)
+    positions = {}
+
+    def commit():
+        asked = [TopicPartition(topic, partition, offset) for (topic, partition), offset in positions.items()]
+        positions.clear()
+        try:
+            done = consumer.commit(offsets=asked, asynchronous=False)
+        except KafkaException:
+            return  # not acknowledged: nothing was promised
+        for one in done:
+            if one.error is None:
+                commits.write(payload.COMMIT.pack(group, payload.NAMES.index(one.topic), one.partition, one.offset))
+
+    last = time.monotonic()
+    while not stopping:
+        rows = bytearray()
+        for message in consumer.consume(500, 0.05):
+            if message.error():
+                continue
+            who = payload.identity(message.value())
+            if who is None:
+                fatal(work, number, f"consumer {number} was served a damaged record at {message.topic()}-{message.partition()} offset {message.offset()}")
+                continue
+            rows += payload.PLACE.pack(payload.NAMES.index(message.topic()), message.partition(), message.offset(), *who)
+            positions[(message.topic(), message.partition())] = message.offset() + 1
+        if rows:
+            seen.write(bytes(rows))
+        if positions and time.monotonic() - last > 0.1:
+            commit()
+            last = time.monotonic()
+    consumer.close()
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    kind, work, port, number = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    try:
+        code = produce(work, port, number) if kind == "produce" else consume(work, port, number, int(sys.argv[5]))
+    except KafkaException as problem:  # librdkafka raises out of poll once it is in a fatal state
+        fatal(work, number, f"{kind} {number}: {problem}")
+        code = 1
+    sys.exit(code)
