@@ -15,8 +15,8 @@ use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseTopics,
 };
 use millrace_base::ids::Uuid;
-use millrace_state::groups::records::CommittedOffset;
 use millrace_state::groups;
+use millrace_state::groups::records::CommittedOffset;
 use millrace_state::meta::Meta;
 
 use crate::call::{Answer, Call, Outcome};

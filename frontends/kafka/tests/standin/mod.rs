@@ -229,7 +229,12 @@ pub fn said(request: Request, mood: Mood) -> Reply {
         }
         Request::Meta(changes) => Reply::Meta(changes.into_iter().map(|change| changed(change, good)).collect()),
         Request::Group { request, .. } => Reply::Group(if good { Ok(grouped(request)) } else { Err(GroupUnavailable::Loading) }),
-        Request::StopWaiting { .. } | Request::Apply(_) | Request::Leadership(_) | Request::Connection(_) => Reply::Done,
+        Request::StopWaiting { .. }
+        | Request::Apply(_)
+        | Request::Leadership(_)
+        | Request::Ready
+        | Request::Open
+        | Request::Connection(_) => Reply::Done,
     }
 }
 
@@ -247,7 +252,8 @@ fn changed(change: MetaChange, good: bool) -> Result<MetaDone, MetaRefusal> {
 fn grouped(request: groups::Request) -> groups::Answer {
     use groups::{Answer, Request};
     let instance = Some("instance".to_owned());
-    let offset = groups::CommittedOffset { offset: 5, leader_epoch: 4, metadata: "m".into(), commit_timestamp: 1, expire_timestamp: None };
+    let offset =
+        groups::records::CommittedOffset { offset: 5, leader_epoch: 4, metadata: "m".into(), commit_timestamp: 1, expire_timestamp: None };
     let part = |topic: &str, partition| groups::PartitionAnswer { topic: topic.to_owned(), partition, result: Ok(()) };
     match request {
         Request::Join(_) => Answer::Joined(Ok(groups::Joined {
