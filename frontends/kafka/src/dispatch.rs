@@ -18,6 +18,9 @@ use crate::wire::requests::Request;
 use crate::wire::table::Api;
 use crate::wire::unsupported;
 
+/// Only a produce may be longer: what other requests name costs us many times its bytes.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+
 /// What the first bytes of a frame say.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Found {
@@ -39,6 +42,10 @@ pub fn find(frame: &[u8]) -> Found {
         return Found::Bad(format!("{} (version {version})", DecodeError::UnknownKey { key }));
     };
     let asked = Asked { api, version, correlation_id };
+    if api != Api::Produce && frame.len() > FRAME_BYTES_MAX {
+        let bytes = frame.len();
+        return Found::Bad(format!("a request of {bytes} bytes for {}; all but Produce have at most {FRAME_BYTES_MAX}", api.name()));
+    }
     if api.serves(version) { Found::Served(asked) } else { Found::Unserved(asked) }
 }
 
@@ -110,6 +117,18 @@ mod tests {
         assert!(matches!(find(&prelude(0, 2)), Found::Unserved(_)));
         assert!(matches!(find(&prelude(4, 0)), Found::Bad(reason) if reason.contains("key 4")));
         assert!(matches!(find(&[0, 3, 0]), Found::Bad(_)));
+    }
+
+    #[test]
+    fn only_a_produce_may_be_long() {
+        let long = |key: i16, version: i16| {
+            let mut frame = vec![0; FRAME_BYTES_MAX + 1];
+            frame[..2].copy_from_slice(&key.to_be_bytes());
+            frame[2..4].copy_from_slice(&version.to_be_bytes());
+            find(&frame)
+        };
+        assert!(matches!(long(0, 9), Found::Served(_)));
+        assert!(matches!(long(3, 9), Found::Bad(reason) if reason.contains("Metadata")));
     }
 
     #[test]

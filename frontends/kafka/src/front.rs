@@ -98,7 +98,7 @@ impl KafkaFront {
                 Answer::Nothing => {}
                 Answer::Close(reason) => {
                     connection.is_closing = true;
-                    cx.close(id, &reason);
+                    end_connection(cx, id, &connection.host, &reason);
                 }
             }
         }
@@ -224,6 +224,7 @@ impl Front for KafkaFront {
 
     fn timer(&mut self, cx: &mut Cx<'_>, token: u64) {
         self.step(cx, token, |pending, turn| pending.timer(turn));
+        self.wake(cx);
     }
 
     fn sent(&mut self, cx: &mut Cx<'_>, connection: ConnectionId) {
@@ -263,6 +264,16 @@ impl Front for KafkaFront {
             self.shared.sessions.adopt(session, Engine::now(cx));
         }
         self.connections.insert(connection, moved);
+    }
+}
+
+/// Closes, after what the client has been answered so far has left.
+fn end_connection(cx: &mut Cx<'_>, id: ConnectionId, host: &str, reason: &str) {
+    if cx.unsent(id) == 0 {
+        cx.close(id, reason);
+    } else {
+        log::info!("closing {host} after its answers: {reason}");
+        cx.finish(id);
     }
 }
 

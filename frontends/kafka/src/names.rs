@@ -18,7 +18,7 @@ pub enum TopicRef<'a> {
 
 impl<'a> TopicRef<'a> {
     /// The topic, or the error for it.
-    pub fn find<'m>(self, meta: &'m Meta) -> Result<&'m Topic, ErrorCode> {
+    pub fn find(self, meta: &Meta) -> Result<&Topic, ErrorCode> {
         match self {
             TopicRef::Name(name) => meta.topic_named(name).ok_or(ErrorCode::UnknownTopicOrPartition),
             TopicRef::Id(id) => meta.topic(id).ok_or(ErrorCode::UnknownTopicId),

@@ -7,7 +7,7 @@
 //! 2. Topics are answered in the request's order, all of them in the order of their names.
 //! 3. A partition without a leader has LEADER_NOT_AVAILABLE and leader -1.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::messages::MetadataResponse;
 use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
@@ -25,7 +25,7 @@ use crate::wire::errors::ErrorCode;
 use crate::wire::requests::MetadataRequest;
 
 /// What the request names.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Wanted {
     Name(String),
     Id(Uuid),
@@ -85,7 +85,9 @@ fn wanted(request: &MetadataRequest<'_>, version: i16) -> Option<Vec<Wanted>> {
         Some(name) => Wanted::Name(name.to_owned()),
         None => Wanted::Nothing,
     };
-    Some(topics.iter().map(one).collect())
+    // A topic that is named often is answered once, as in Kafka: it may have many partitions.
+    let mut seen = BTreeSet::new();
+    Some(topics.iter().map(one).filter(|wanted| seen.insert(wanted.clone())).collect())
 }
 
 fn unpack(reply: Reply) -> Vec<Option<MetaRefusal>> {
@@ -219,6 +221,13 @@ mod tests {
         assert_eq!(wanted(&empty, 0), None);
         assert_eq!(wanted(&empty, 1), Some(vec![]));
         assert_eq!(wanted(&null, 1), None);
+    }
+
+    #[test]
+    fn a_topic_named_twice_is_answered_once() {
+        let name = |name| MetadataRequestTopic { topic_id: Uuid::ZERO, name: Some(name) };
+        let request = MetadataRequest { topics: Some(vec![name("b"), name("a"), name("b")]), ..Default::default() };
+        assert_eq!(wanted(&request, 9), Some(vec![Wanted::Name("b".into()), Wanted::Name("a".into())]));
     }
 
     #[test]

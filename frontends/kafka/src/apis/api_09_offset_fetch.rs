@@ -15,8 +15,8 @@ use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseTopics,
 };
 use millrace_base::ids::Uuid;
-use millrace_state::groups::records::CommittedOffset;
 use millrace_state::groups;
+use millrace_state::groups::records::CommittedOffset;
 use millrace_state::meta::Meta;
 
 use crate::call::{Answer, Call, Outcome};
@@ -53,7 +53,13 @@ pub fn handle(call: &mut Call<'_, '_>, request: OffsetFetchRequest<'_>) -> Outco
     let version = call.version();
     let asked = asked(call.meta(), &request, version);
     let mut gathering = coordinator::none();
+    let mut seen = std::collections::BTreeSet::new();
     for group in &asked {
+        // A group that is named often could make a large answer of a small request.
+        if !seen.insert(group.group.as_str()) {
+            gathering.fill(Err(ErrorCode::InvalidRequest));
+            continue;
+        }
         let partitions = group.topics.as_ref().map(|topics| {
             let known = topics.iter().filter_map(|topic| Some((topic.name.clone()?, topic.indexes.clone())));
             known.collect::<Vec<(String, Vec<i32>)>>()

@@ -18,7 +18,13 @@ use crate::wire::requests::DescribeGroupsRequest;
 pub fn handle(call: &mut Call<'_, '_>, request: DescribeGroupsRequest<'_>) -> Outcome {
     let version = call.version();
     let mut gathering = coordinator::none();
+    let mut seen = std::collections::BTreeSet::new();
     for group in &request.groups {
+        // A group that is named often could make a large answer of a small request.
+        if !seen.insert(*group) {
+            gathering.fill(Err(ErrorCode::InvalidRequest));
+            continue;
+        }
         coordinator::ask(call, &mut gathering, group, groups::Request::Describe { group: (*group).to_owned() });
     }
     let names: Vec<String> = request.groups.iter().map(|group| (*group).to_owned()).collect();

@@ -22,6 +22,9 @@ use crate::names::{text, topic_name, uuid};
 use crate::wire::errors::ErrorCode;
 use crate::wire::requests::{CreatableTopic, CreateTopicsRequest};
 
+/// Topics that one request may make: each is answered with all its settings.
+const TOPICS_MAX: usize = 2_000;
+
 /// A topic as it was asked for.
 struct Named {
     name: String,
@@ -33,8 +36,10 @@ pub fn handle(call: &mut Call<'_, '_>, request: CreateTopicsRequest<'_>) -> Outc
     let twice: BTreeSet<&str> = request.topics.iter().map(|topic| topic.name).filter(|name| !seen.insert(*name)).collect();
     let mut changes = Changes::new();
     let mut named = Vec::with_capacity(request.topics.len());
-    for topic in &request.topics {
-        let checked = if twice.contains(topic.name) {
+    for (at, topic) in request.topics.iter().enumerate() {
+        let checked = if at >= TOPICS_MAX {
+            Err((ErrorCode::PolicyViolation, format!("more than {TOPICS_MAX} topics in one request")))
+        } else if twice.contains(topic.name) {
             Err((ErrorCode::InvalidRequest, format!("topic '{}' is named twice in one request", topic.name)))
         } else {
             check(topic, call.version())

@@ -3,7 +3,7 @@
 //! v1 synonyms; v3 types and documentation; v4 form only.
 //!
 //! 1. Topics, this broker, and (empty name) what was changed for all brokers. Broker loggers have no levels to set: an empty list.
-//! 2. Any other type of resource is INVALID_REQUEST.
+//! 2. Any other type of resource is INVALID_REQUEST; so is one named twice, and what is beyond [`ROWS_MAX`].
 
 use std::collections::BTreeSet;
 
@@ -24,9 +24,24 @@ pub fn handle(call: &mut Call<'_, '_>, request: DescribeConfigsRequest<'_>) -> O
         has_kind: call.version() >= 3,
         has_docs: call.version() >= 3 && request.include_documentation,
     };
-    let results = request.resources.iter().map(|resource| result(call, resource, shape)).collect();
+    let mut seen = BTreeSet::new();
+    let mut results = Vec::with_capacity(request.resources.len());
+    let mut rows = 0;
+    for resource in &request.resources {
+        let described = match seen.insert((resource.resource_type, resource.resource_name)) {
+            false => Err((ErrorCode::InvalidRequest, "the resource is named twice in one request".to_owned())),
+            true if rows > ROWS_MAX => Err((ErrorCode::InvalidRequest, format!("more than {ROWS_MAX} settings; ask for fewer resources"))),
+            true => described(call, resource),
+        };
+        let result = result(resource, described, shape);
+        rows += result.configs.len();
+        results.push(result);
+    }
     Outcome::Done(call.asked.answer(&DescribeConfigsResponse::default().with_results(results)))
 }
+
+/// Settings in one answer: some 3,000 topics.
+const ROWS_MAX: usize = 100_000;
 
 #[derive(Clone, Copy)]
 struct Shape {
@@ -35,10 +50,10 @@ struct Shape {
     has_docs: bool,
 }
 
-fn result(call: &Call<'_, '_>, resource: &DescribeConfigsResource<'_>, shape: Shape) -> DescribeConfigsResult {
+fn result(resource: &DescribeConfigsResource<'_>, described: Result<Vec<Described>, Refusal>, shape: Shape) -> DescribeConfigsResult {
     let response =
         DescribeConfigsResult::default().with_resource_type(resource.resource_type).with_resource_name(text(resource.resource_name));
-    match described(call, resource) {
+    match described {
         Err((code, message)) => response.with_error_code(code.code()).with_error_message(Some(text(&message))),
         Ok(rows) => {
             let keys: Option<BTreeSet<&str>> = resource.configuration_keys.as_ref().map(|keys| keys.iter().copied().collect());

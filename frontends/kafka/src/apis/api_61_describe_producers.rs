@@ -16,11 +16,13 @@ type Slot = Result<Vec<ProducerRow>, Refusal>;
 
 pub fn handle(call: &mut Call<'_, '_>, request: DescribeProducersRequest<'_>) -> Outcome {
     let mut gathering: Gather<PartitionId, Slot> = Gather::new();
+    let mut seen = std::collections::BTreeSet::new();
     let mut named: Named = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
         for index in &topic.partition_indexes {
             match TopicRef::Name(topic.name).partition(call.meta(), *index) {
                 Err(code) => gathering.fill(Err(plain(code))),
+                Ok(partition) if !seen.insert(partition) => gathering.fill(Err(plain(ErrorCode::InvalidRequest))),
                 Ok(partition) => gathering.ask(call.owner_of(partition), partition),
             }
         }
