@@ -64,15 +64,31 @@ pub struct Header {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BatchError {
     /// Fewer bytes than the header, or than its length field claims.
-    Short { needed: usize, found: usize },
+    Short {
+        needed: usize,
+        found: usize,
+    },
     /// The length field is below the smallest batch or negative.
-    Length { found: i32 },
+    Length {
+        found: i32,
+    },
     /// More bytes than one batch.
-    Trailing { size: usize, found: usize },
-    Magic { found: i8 },
-    Crc { expected: u32, found: u32 },
+    Trailing {
+        size: usize,
+        found: usize,
+    },
+    Magic {
+        found: i8,
+    },
+    Crc {
+        expected: u32,
+        found: u32,
+    },
     /// Record count and last offset delta disagree, or a client's batch is empty.
-    Count { count: i32, last_offset_delta: i32 },
+    Count {
+        count: i32,
+        last_offset_delta: i32,
+    },
     /// A producer id without a sequence or an epoch, or the reverse.
     Producer,
 }
@@ -83,7 +99,9 @@ impl fmt::Display for BatchError {
             BatchError::Short { needed, found } => write!(f, "the batch is cut: it needs {needed} bytes, {found} are here"),
             BatchError::Length { found } => write!(f, "the batch length {found} is impossible"),
             BatchError::Trailing { size, found } => write!(f, "more than one batch: {found} bytes where the first batch has {size}"),
-            BatchError::Magic { found } => write!(f, "batch magic {found}: only version 2 is stored"),
+            BatchError::Magic { found } => {
+                write!(f, "batch magic {found}: only version 2 is stored")
+            }
             BatchError::Crc { expected, found } => write!(f, "the batch's CRC field says {expected:#010x}, its bytes have {found:#010x}"),
             BatchError::Count { count, last_offset_delta } => {
                 write!(f, "the batch counts {count} records, but its last offset delta is {last_offset_delta}")

@@ -2,11 +2,13 @@
 //!
 //! Knows nothing of files, sockets, threads, the wall clock or any protocol's requests; time and seeds arrive as arguments.
 
-pub mod ids;
-pub mod offset;
-pub mod clock;
-pub mod prng;
-pub mod crc;
 pub mod batch;
+pub mod clock;
+pub mod crc;
 pub mod fault;
+pub mod ids;
+pub mod lane;
 pub mod limits;
+pub mod offset;
+pub mod prng;
+pub mod settings;

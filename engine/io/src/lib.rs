@@ -1,1 +1,25 @@
-//! The ring: the Driver trait, memory, io_uring and simulated drivers.
+//! The ring: what a shard asks of the outside world, and the two drivers that do it.
+//!
+//! Everything `unsafe` in the engine lives here: memory that a kernel operation owns ([`memory`]), the io_uring driver ([`uring`]),
+//! and maps of closed files ([`map`]). The simulated driver ([`sim`]) gives the same trait in virtual time with a seeded disk and network.
+//!
+//! Knows nothing of batches, partitions or protocols.
+
+pub mod driver;
+pub mod memory;
+pub mod system;
+
+mod table;
+
+pub mod blocking;
+mod socket;
+
+pub mod uring;
+
+pub mod map;
+
+pub use blocking::BlockingDisk;
+pub use driver::*;
+pub use map::Map;
+pub use memory::{Pool, Slice, Space};
+pub use uring::{Config, SetupError, UringDriver};

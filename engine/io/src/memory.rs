@@ -1,0 +1,312 @@
+//! Block-aligned memory that is written once and then shared.
+//!
+//! 1. A [`Pool`] hands out a [`Space`]: the only handle that may write into one chunk.
+//! 2. Its writer fills bytes from the front and *freezes* them; frozen bytes are lent as [`Slice`]s, which any thread may hold.
+//! 3. When the last of a chunk's handles is gone, on whatever thread, its memory goes back to the pool's free list.
+//!
+//! A shared counter per chunk was preferred to loans that must travel home: one atomic step costs 5-100 ns beside a transfer of up to
+//! 256 KiB, and a holder that dies cannot leak or dangle.
+//!
+//! Invariants: frozen <= length; a frozen byte never changes; bytes >= frozen are reachable through the one `Space` only.
+//! Knows nothing of what the bytes mean.
+
+use crossbeam_queue::ArrayQueue;
+use millrace_base::limits::BLOCK;
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Chunk sizes that are recycled: 4 KiB times a power of two, up to 4 MiB. A larger chunk is allocated and freed as it is.
+const CLASSES: [usize; 11] = {
+    let mut classes = [BLOCK; 11];
+    let mut i = 1;
+    while i < classes.len() {
+        classes[i] = classes[i - 1] * 2;
+        i += 1;
+    }
+    classes
+};
+
+/// Free chunks kept per class, in bytes.
+const FREE_BYTES_PER_CLASS: usize = 64 << 20;
+
+/// Where chunks come from and return to. Cheap to clone; one per shard.
+#[derive(Clone)]
+pub struct Pool(Arc<Shared>);
+
+struct Shared {
+    free: [ArrayQueue<Raw>; CLASSES.len()],
+    /// Bytes in chunks that are out.
+    used: AtomicUsize,
+    budget: usize,
+}
+
+/// Owns one allocation of `len` bytes, aligned to a block.
+struct Raw {
+    ptr: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a Raw is the one owner of its allocation, which any thread may use and free.
+unsafe impl Send for Raw {}
+
+fn layout(len: usize) -> Layout {
+    Layout::from_size_align(len, BLOCK).expect("length is a multiple of the block and far below isize::MAX")
+}
+
+impl Raw {
+    fn new(len: usize) -> Raw {
+        assert!(len > 0 && len.is_multiple_of(BLOCK));
+        // SAFETY: the layout has a size above zero.
+        let ptr = unsafe { alloc_zeroed(layout(len)) };
+        match NonNull::new(ptr) {
+            Some(ptr) => Raw { ptr, len },
+            None => handle_alloc_error(layout(len)),
+        }
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this very layout; `self` is its one owner.
+        unsafe { dealloc(self.ptr.as_ptr(), layout(self.len)) }
+    }
+}
+
+impl Pool {
+    /// `budget`: bytes in chunks that [`Pool::has_room`] calls too many; it is asked, not enforced, so that the caller can push back.
+    pub fn new(budget: usize) -> Pool {
+        let free = CLASSES.map(|size| ArrayQueue::new((FREE_BYTES_PER_CLASS / size).clamp(16, 1024)));
+        Pool(Arc::new(Shared { free, used: AtomicUsize::new(0), budget }))
+    }
+
+    /// A chunk of at least `len` bytes (rounded up to a class or to whole blocks). Its content is arbitrary, but initialized.
+    pub fn take(&self, len: usize) -> Space {
+        let class = CLASSES.iter().position(|size| *size >= len);
+        let raw = match class {
+            Some(class) => self.0.free[class].pop().unwrap_or_else(|| Raw::new(CLASSES[class])),
+            None => Raw::new(len.next_multiple_of(BLOCK)),
+        };
+        self.0.used.fetch_add(raw.len, Ordering::Relaxed);
+        Space { chunk: Arc::new(Chunk { raw: Some(raw), home: Arc::clone(&self.0) }), frozen: 0 }
+    }
+
+    /// Bytes in chunks that are out.
+    pub fn used(&self) -> usize {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    pub fn budget(&self) -> usize {
+        self.0.budget
+    }
+
+    /// Whether `len` more bytes stay within the budget.
+    pub fn has_room(&self, len: usize) -> bool {
+        self.used() + len <= self.0.budget
+    }
+}
+
+struct Chunk {
+    /// Always Some until drop.
+    raw: Option<Raw>,
+    home: Arc<Shared>,
+}
+
+// SAFETY: shared access through `&Chunk` reads frozen bytes only, which no one writes any more; writes go through the one `Space`.
+unsafe impl Sync for Chunk {}
+
+impl Chunk {
+    fn ptr(&self) -> *mut u8 {
+        self.raw.as_ref().expect("taken in drop only").ptr.as_ptr()
+    }
+
+    fn len(&self) -> usize {
+        self.raw.as_ref().expect("taken in drop only").len
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        if let Some(raw) = self.raw.take() {
+            self.home.used.fetch_sub(raw.len, Ordering::Relaxed);
+            if let Some(class) = CLASSES.iter().position(|size| *size == raw.len) {
+                drop(self.home.free[class].push(raw)); // a full list frees it
+            }
+        }
+    }
+}
+
+/// The one writer of a chunk. Moves into a read or receive operation and comes back with its completion.
+pub struct Space {
+    chunk: Arc<Chunk>,
+    frozen: usize,
+}
+
+impl Space {
+    /// Bytes in the chunk.
+    pub fn capacity(&self) -> usize {
+        self.chunk.len()
+    }
+
+    /// Bytes from the front that can no longer change.
+    pub fn frozen(&self) -> usize {
+        self.frozen
+    }
+
+    /// Bytes that can still be written.
+    pub fn room(&self) -> usize {
+        self.capacity() - self.frozen
+    }
+
+    /// Everything behind the frozen bytes.
+    pub fn unfrozen(&mut self) -> &mut [u8] {
+        let (from, len) = (self.frozen, self.room());
+        // SAFETY: from <= capacity.
+        let start = unsafe { self.chunk.ptr().add(from) };
+        // SAFETY: the range lies in the allocation, is initialized, and is reachable through this `&mut self` only: slices cover frozen bytes.
+        unsafe { std::slice::from_raw_parts_mut(start, len) }
+    }
+
+    /// Ends writing of the next `len` bytes and lends them.
+    ///
+    /// # Panics
+    /// When fewer than `len` bytes are left.
+    pub fn freeze(&mut self, len: usize) -> Slice {
+        assert!(len <= self.room());
+        let start = self.frozen;
+        self.frozen += len;
+        Slice { chunk: Arc::clone(&self.chunk), start: start as u32, len: len as u32 }
+    }
+
+    /// Lends frozen bytes again.
+    ///
+    /// # Panics
+    /// When `range` is not frozen.
+    pub fn lend(&self, range: Range<usize>) -> Slice {
+        assert!(range.start <= range.end && range.end <= self.frozen);
+        Slice { chunk: Arc::clone(&self.chunk), start: range.start as u32, len: (range.end - range.start) as u32 }
+    }
+
+    /// Makes the whole chunk writable again, if no slice of it is out.
+    pub fn try_thaw(&mut self) -> bool {
+        let alone = Arc::get_mut(&mut self.chunk).is_some();
+        if alone {
+            self.frozen = 0;
+        }
+        alone
+    }
+
+    /// Copies `bytes` behind the frozen ones and freezes them.
+    pub fn push(&mut self, bytes: &[u8]) -> Slice {
+        self.unfrozen()[..bytes.len()].copy_from_slice(bytes);
+        self.freeze(bytes.len())
+    }
+}
+
+impl fmt::Debug for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Space({} of {})", self.frozen, self.capacity())
+    }
+}
+
+/// Frozen bytes of a chunk; cloning copies no byte. Any thread may hold and drop it.
+#[derive(Clone)]
+pub struct Slice {
+    chunk: Arc<Chunk>,
+    start: u32,
+    len: u32,
+}
+
+impl Slice {
+    /// # Panics
+    /// When `range` is not within this slice.
+    pub fn sub(&self, range: Range<usize>) -> Slice {
+        assert!(range.start <= range.end && range.end <= self.len());
+        Slice { chunk: Arc::clone(&self.chunk), start: self.start + range.start as u32, len: (range.end - range.start) as u32 }
+    }
+
+    /// Bytes that dropping this slice may set free: the size of the whole chunk behind it.
+    pub fn chunk_bytes(&self) -> usize {
+        self.chunk.len()
+    }
+
+    /// Whether both are ranges of the same chunk and `next` begins where this ends; then [`Slice::joined`] may be used.
+    pub fn is_followed_by(&self, next: &Slice) -> bool {
+        Arc::ptr_eq(&self.chunk, &next.chunk) && self.start + self.len == next.start
+    }
+
+    /// Both ranges as one.
+    ///
+    /// # Panics
+    /// When they are not adjacent.
+    pub fn joined(&self, next: &Slice) -> Slice {
+        assert!(self.is_followed_by(next));
+        Slice { chunk: Arc::clone(&self.chunk), start: self.start, len: self.len + next.len }
+    }
+}
+
+impl Deref for Slice {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: start + len <= the chunk's length.
+        let start = unsafe { self.chunk.ptr().add(self.start as usize) };
+        // SAFETY: the range is frozen: initialized, unchanging, and alive as long as the chunk that `self` holds.
+        unsafe { std::slice::from_raw_parts(start, self.len as usize) }
+    }
+}
+
+impl AsRef<[u8]> for Slice {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slice({} bytes)", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frozen_bytes_stay_while_the_writer_goes_on() {
+        let pool = Pool::new(1 << 20);
+        let mut space = pool.take(100);
+        let first = space.push(b"first");
+        let second = space.push(b"second");
+        assert_eq!((&*first, &*second), (&b"first"[..], &b"second"[..]));
+        assert_eq!(&*first.joined(&second), b"firstsecond");
+        assert_eq!(&*space.lend(3..7), b"stse");
+        assert!(!space.try_thaw());
+        drop((first, second));
+        assert!(space.try_thaw());
+        assert_eq!(space.room(), BLOCK);
+    }
+
+    #[test]
+    fn memory_goes_home_when_its_last_holder_is_gone_on_another_thread() {
+        let pool = Pool::new(1 << 20);
+        let mut space = pool.take(BLOCK);
+        let slice = space.push(b"x");
+        drop(space);
+        assert_eq!(pool.used(), BLOCK);
+        let other = std::thread::spawn(move || slice.len());
+        assert_eq!(other.join().unwrap(), 1);
+        assert_eq!(pool.used(), 0);
+        assert!(pool.has_room(1 << 20) && !pool.has_room((1 << 20) + 1));
+    }
+
+    #[test]
+    fn large_chunks_are_whole_blocks() {
+        let pool = Pool::new(0);
+        assert_eq!(pool.take((4 << 20) + 1).capacity(), (4 << 20) + BLOCK);
+        assert_eq!(pool.take(BLOCK + 1).capacity(), 2 * BLOCK);
+    }
+}

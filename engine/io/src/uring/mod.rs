@@ -1,0 +1,208 @@
+//! The driver on io_uring: one ring per shard, made and used on the shard's thread.
+//!
+//! 1. [`Driver::submit`] turns an operation into an entry ([`start`]); its memory moves into a slot ([`flight`]) until it completes.
+//! 2. [`Driver::poll`] hands entries over and takes completions in one system call, and none where there is nothing to do.
+//! 3. A completion finds its slot, which gives the memory back ([`finish`]).
+//! 4. A shard that waits is woken by a completion, its deadline, or its [`doorbell`], which costs a system call only while it sleeps.
+//!
+//! The kernel runs deferred work only when the shard enters it, so completions never interrupt a turn.
+//!
+//! Invariants: memory that the kernel may touch is owned by a slot; dropping the driver cancels and waits, then leaks what never came back.
+//! Knows nothing of what the bytes mean.
+
+mod doorbell;
+mod finish;
+mod flight;
+mod ring;
+mod setup;
+mod start;
+
+pub use setup::{Config, SetupError};
+
+use crate::blocking::BlockingDisk;
+use crate::driver::{Completion, Detached, Disk, Doorbell, Driver, IoError, Listener, Memory, Op, Socket, Token, Wait};
+use crate::table::Table;
+use crate::{socket, system};
+use doorbell::Bell;
+use flight::{Flights, Gather};
+use millrace_base::clock::{Nanos, WallMs};
+use ring::{Entered, Ring};
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long dropping a driver waits for cancelled operations.
+const DROP_WAIT: Duration = Duration::from_secs(5);
+
+/// The pause before asking a kernel again that had no memory for requests.
+const BREATH: Duration = Duration::from_millis(1);
+
+/// A socket or listener of this driver.
+struct Endpoint {
+    /// None once the kernel closes it.
+    fd: Option<OwnedFd>,
+    operations: u32,
+    /// The token of the operation that closes it.
+    closing: Option<Token>,
+}
+
+impl Endpoint {
+    fn new(fd: OwnedFd) -> Endpoint {
+        Endpoint { fd: Some(fd), operations: 0, closing: None }
+    }
+
+    fn raw(&self) -> RawFd {
+        self.fd.as_ref().expect("kept until closed").as_raw_fd()
+    }
+}
+
+/// One shard's ring. Stays on the thread that made it.
+pub struct UringDriver {
+    ring: Ring,
+    flights: Flights,
+    disk: BlockingDisk,
+    sockets: Table<Endpoint>,
+    listeners: Table<Endpoint>,
+    /// Message headers at rest.
+    #[expect(clippy::vec_box, reason = "a header stays at its address while it moves between this list and an operation")]
+    gathers: Vec<Box<Gather>>,
+    /// Completions that never went to the kernel.
+    ready: Vec<Completion>,
+    bell: Arc<Bell>,
+    _stays_on_its_thread: PhantomData<*const ()>,
+}
+
+impl UringDriver {
+    /// Makes the ring of the calling thread.
+    ///
+    /// # Errors
+    /// What is missing or forbidden, with the remedy in its text.
+    pub fn new(config: Config) -> Result<UringDriver, SetupError> {
+        let (ring, abilities) = setup::ring(config)?;
+        let bell = Bell::new().map_err(|error| match error.0 {
+            libc::EMFILE | libc::ENFILE => SetupError::NoDescriptors,
+            _ => SetupError::System { doing: "making the doorbell's eventfd", error },
+        })?;
+        let mut driver = UringDriver {
+            ring: Ring::new(ring, abilities),
+            flights: Flights::new(),
+            disk: BlockingDisk::new(),
+            sockets: Table::new(),
+            listeners: Table::new(),
+            gathers: Vec::new(),
+            ready: Vec::new(),
+            bell: Arc::new(bell),
+            _stays_on_its_thread: PhantomData,
+        };
+        driver.watch_bell();
+        Ok(driver)
+    }
+
+    fn at_once(&mut self, token: Token, result: Result<u32, IoError>, memory: Memory) {
+        self.ready.push(Completion { token, result, memory, more: false });
+    }
+
+    fn reap(&mut self, completions: &mut Vec<Completion>) {
+        completions.append(&mut self.ready);
+        while let Some(entry) = self.ring.take() {
+            self.finish(&entry, completions);
+        }
+    }
+
+    /// Hands over and takes, without waiting.
+    fn pass(&mut self, completions: &mut Vec<Completion>) {
+        if self.ring.has_business() {
+            self.ring.submit();
+            self.reap(completions);
+        }
+    }
+
+    /// Waits once, at most until `deadline`. True: the doorbell was rung.
+    fn sleep(&mut self, deadline: Nanos) -> bool {
+        if !self.bell.fall_asleep() {
+            return true;
+        }
+        let timeout = (deadline != Nanos::NEVER).then(|| deadline.since(system::now()));
+        if self.ring.submit_and_wait(timeout) == Entered::Later {
+            std::thread::sleep(BREATH);
+        }
+        self.bell.wake()
+    }
+}
+
+impl Driver for UringDriver {
+    fn submit(&mut self, op: Op, token: Token) {
+        self.start(op, token);
+    }
+
+    fn poll(&mut self, wait: Wait, completions: &mut Vec<Completion>) {
+        let before = completions.len();
+        self.reap(completions);
+        let Wait::Until(deadline) = wait else { return self.pass(completions) };
+        let mut rung = false;
+        while completions.len() == before && !rung && system::now() < deadline {
+            rung = self.sleep(deadline);
+            self.reap(completions);
+        }
+        self.pass(completions);
+    }
+
+    fn now(&self) -> Nanos {
+        system::now()
+    }
+
+    fn wall(&self) -> WallMs {
+        system::wall()
+    }
+
+    fn entropy(&mut self) -> u64 {
+        system::entropy()
+    }
+
+    fn doorbell(&self) -> Doorbell {
+        let bell = Arc::clone(&self.bell);
+        Doorbell(Arc::new(move || bell.ring()))
+    }
+
+    fn listen(&mut self, address: SocketAddr, shared: bool) -> Result<(Listener, SocketAddr), IoError> {
+        let (fd, bound) = socket::listen(address, shared)?;
+        Ok((Listener(self.listeners.insert(Endpoint::new(fd))), bound))
+    }
+
+    fn peer(&self, socket: Socket) -> Option<SocketAddr> {
+        socket::peer(self.sockets.get(socket.0)?.fd.as_ref()?.as_fd())
+    }
+
+    fn detach(&mut self, socket: Socket) -> Detached {
+        let mut endpoint = self.sockets.take(socket.0).expect("only an open connection is detached");
+        assert!(endpoint.operations == 0 && endpoint.closing.is_none(), "a connection leaves with nothing in flight");
+        let fd = endpoint.fd.take().expect("kept until closed");
+        Detached(fd.into_raw_fd() as u64)
+    }
+
+    fn attach(&mut self, connection: Detached) -> Socket {
+        // SAFETY: `detach` gave the descriptor's ownership to this value, which is used up here.
+        let fd = unsafe { OwnedFd::from_raw_fd(connection.0 as RawFd) };
+        Socket(self.sockets.insert(Endpoint::new(fd)))
+    }
+
+    fn disk(&mut self) -> &mut dyn Disk {
+        &mut self.disk
+    }
+}
+
+impl Drop for UringDriver {
+    fn drop(&mut self) {
+        self.cancel_all();
+        let deadline = system::now() + DROP_WAIT;
+        let mut unwanted = Vec::new();
+        while self.flights.len() > 0 && system::now() < deadline {
+            self.ring.submit_and_wait(Some(deadline.since(system::now()).min(BREATH * 10)));
+            self.reap(&mut unwanted);
+            unwanted.clear();
+        }
+        self.flights.leak();
+    }
+}

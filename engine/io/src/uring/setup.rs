@@ -1,0 +1,187 @@
+//! Making a ring, and saying what is missing and what to do about it where that fails.
+//!
+//! Knows nothing of operations.
+
+use crate::driver::IoError;
+use io_uring::{IoUring, Probe, opcode};
+use std::fmt;
+
+/// Sizes of a ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Operations queued between two polls before the driver hands them over by itself. A power of two.
+    pub submissions: u32,
+    /// Completions that the ring holds before the kernel keeps them aside (which is slower, and loses none). A power of two.
+    pub completions: u32,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { submissions: 512, completions: 4096 }
+    }
+}
+
+/// Why there is no ring, with the remedy in its text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SetupError {
+    /// The kernel has no io_uring, or hides it.
+    Absent,
+    /// `kernel.io_uring_disabled` forbids it.
+    Disabled {
+        setting: u32,
+    },
+    /// Refused although the setting allows it: a seccomp filter.
+    Refused,
+    /// The kernel is older than 6.1 or lacks something that came by then.
+    Missing {
+        what: &'static str,
+    },
+    /// The memory or descriptors for the ring were refused.
+    NoMemory,
+    NoDescriptors,
+    /// Anything else that the system said.
+    System {
+        doing: &'static str,
+        error: IoError,
+    },
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SetupError::Absent => {
+                write!(
+                    f,
+                    "this kernel offers no io_uring: use Linux 6.1 or later; in a container, allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile"
+                )
+            }
+            SetupError::Disabled { setting } => {
+                write!(
+                    f,
+                    "io_uring is switched off (kernel.io_uring_disabled={setting}): set it to 0 with `sysctl kernel.io_uring_disabled=0`"
+                )?;
+                if *setting == 1 {
+                    write!(f, ", or add the user's group to kernel.io_uring_group")?;
+                }
+                Ok(())
+            }
+            SetupError::Refused => {
+                write!(
+                    f,
+                    "io_uring is refused to this process, most likely by the container's seccomp profile: allow io_uring_setup, io_uring_enter and io_uring_register in it"
+                )
+            }
+            SetupError::Missing { what } => write!(f, "this kernel's io_uring lacks {what}: use Linux 6.1 or later"),
+            SetupError::NoMemory => {
+                write!(
+                    f,
+                    "no memory may be locked for the ring: raise `ulimit -l` (LimitMEMLOCK= in a systemd unit), or make the rings smaller"
+                )
+            }
+            SetupError::NoDescriptors => {
+                write!(f, "no file descriptor is left for the ring: raise `ulimit -n` (LimitNOFILE= in a systemd unit)")
+            }
+            SetupError::System { doing, error } => write!(f, "{doing}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for SetupError {}
+
+/// Operations the driver cannot do without.
+const NEEDED: &[(u8, &str)] = &[
+    (opcode::OpenAt::CODE, "the open operation"),
+    (opcode::Close::CODE, "the close operation"),
+    (opcode::Read::CODE, "the read operation"),
+    (opcode::Write::CODE, "the write operation"),
+    (opcode::Fsync::CODE, "the fsync operation"),
+    (opcode::RenameAt::CODE, "the rename operation"),
+    (opcode::UnlinkAt::CODE, "the unlink operation"),
+    (opcode::MkDirAt::CODE, "the mkdir operation"),
+    (opcode::Accept::CODE, "the accept operation"),
+    (opcode::Recv::CODE, "the receive operation"),
+    (opcode::SendMsg::CODE, "the sendmsg operation"),
+    (opcode::PollAdd::CODE, "the poll operation"),
+    (opcode::AsyncCancel::CODE, "the cancel operation"),
+];
+
+/// What a ring can do beyond what is needed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Abilities {
+    /// Cutting files in the ring (6.9).
+    pub(super) truncate: bool,
+    /// Waiting that does not look like waiting for a disk in the host's statistics (6.15).
+    pub(super) no_iowait: bool,
+}
+
+pub(super) fn ring(config: Config) -> Result<(IoUring, Abilities), SetupError> {
+    assert!(config.submissions.is_power_of_two() && config.completions.is_power_of_two() && config.completions > config.submissions);
+    let ring = IoUring::builder()
+        .dontfork()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_coop_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_cqsize(config.completions)
+        .build(config.submissions)
+        .map_err(|error| named(IoError::from(error), setting()))?;
+    for (has, what) in [
+        (ring.params().is_feature_nodrop(), "completions that are never dropped"),
+        (ring.params().is_feature_ext_arg(), "waiting with a deadline"),
+        (ring.params().is_feature_fast_poll(), "sockets that wait without a thread"),
+        (ring.params().is_feature_submit_stable(), "stable submissions"),
+        (ring.params().is_feature_linked_file(), "late file assignment"),
+    ] {
+        if !has {
+            return Err(SetupError::Missing { what });
+        }
+    }
+    let mut probe = Probe::new();
+    let probed = ring.submitter().register_probe(&mut probe);
+    probed.map_err(|error| SetupError::System { doing: "asking the ring for its operations", error: error.into() })?;
+    if let Some((_, what)) = NEEDED.iter().find(|(code, _)| !probe.is_supported(*code)) {
+        return Err(SetupError::Missing { what });
+    }
+    let truncate = probe.is_supported(opcode::Ftruncate::CODE);
+    let no_iowait = ring.params().is_feature_no_iowait();
+    Ok((ring, Abilities { truncate, no_iowait }))
+}
+
+fn setting() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
+}
+
+fn named(error: IoError, setting: Option<u32>) -> SetupError {
+    match (error.0, setting) {
+        (libc::EPERM, Some(setting @ 1..)) => SetupError::Disabled { setting },
+        (libc::EPERM | libc::EACCES, _) => SetupError::Refused,
+        (libc::ENOSYS, _) => SetupError::Absent,
+        (libc::EINVAL, _) => SetupError::Missing { what: "one of single issuer, deferred task work, cooperative task work" },
+        (libc::ENOMEM, _) => SetupError::NoMemory,
+        (libc::EMFILE | libc::ENFILE, _) => SetupError::NoDescriptors,
+        _ => SetupError::System { doing: "setting up io_uring", error },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_ring_says_what_to_do() {
+        let check = |error: i32, setting: Option<u32>, expected: &str| {
+            let text = named(IoError(error), setting).to_string();
+            assert!(text.contains(expected), "{text}");
+        };
+        check(libc::EPERM, Some(2), "sysctl kernel.io_uring_disabled=0");
+        check(libc::EPERM, Some(1), "kernel.io_uring_group");
+        check(libc::EPERM, Some(0), "seccomp");
+        check(libc::EPERM, None, "seccomp");
+        check(libc::ENOSYS, None, "Linux 6.1");
+        check(libc::EINVAL, Some(0), "Linux 6.1");
+        check(libc::ENOMEM, Some(0), "ulimit -l");
+        check(libc::EMFILE, Some(0), "ulimit -n");
+        check(libc::EIO, Some(0), "setting up io_uring");
+    }
+}

@@ -1,0 +1,130 @@
+//! What only the io_uring driver promises: waking across threads, and ownership when it goes.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use millrace_base::clock::Nanos;
+use millrace_io::{Config, Driver, Op, Pool, Slice, Socket, UringDriver, Wait, system};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+fn driver() -> UringDriver {
+    UringDriver::new(Config::default()).unwrap()
+}
+
+/// A lost wake-up would leave work that is published unseen until the far deadline.
+#[test]
+fn no_ring_is_lost_whenever_it_comes() {
+    const ROUNDS: u64 = 30_000;
+    let mut driver = driver();
+    let bells: Vec<_> = (0..2).map(|_| driver.doorbell()).collect();
+    let published: Arc<[AtomicU64; 2]> = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+    let seen: Arc<[AtomicU64; 2]> = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let ringers: Vec<_> = bells
+        .into_iter()
+        .enumerate()
+        .map(|(i, bell)| {
+            let (published, seen, stop) = (Arc::clone(&published), Arc::clone(&seen), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                for round in 1..=ROUNDS {
+                    // Relaxed, so that only the doorbell makes it visible in time.
+                    published[i].store(round, Ordering::Relaxed);
+                    bell.ring();
+                    // A pause of changing length moves the ring across the sleeper's steps.
+                    for _ in 0..(round * 37) % 200 {
+                        std::hint::spin_loop();
+                    }
+                    while round % 3 == 0 && seen[i].load(Ordering::Relaxed) < round && !stop.load(Ordering::Relaxed) {
+                        std::thread::yield_now();
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut completions = Vec::new();
+    while (0..2).any(|i| seen[i].load(Ordering::Relaxed) < ROUNDS) {
+        let start = driver.now();
+        driver.poll(Wait::Until(start.plus_ms(20_000)), &mut completions);
+        if driver.now() >= start.plus_ms(20_000) {
+            stop.store(true, Ordering::Relaxed);
+            panic!("asleep while work was published");
+        }
+        for i in 0..2 {
+            seen[i].store(published[i].load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+    for ringer in ringers {
+        ringer.join().unwrap();
+    }
+    assert!(completions.is_empty(), "the doorbell is no completion");
+}
+
+#[test]
+fn a_ring_wakes_a_sleeper_without_a_deadline() {
+    let mut driver = driver();
+    let bell = driver.doorbell();
+    let asleep = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&asleep);
+    let ringer = std::thread::spawn(move || {
+        while !flag.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        bell.ring();
+    });
+    asleep.store(true, Ordering::SeqCst);
+    driver.poll(Wait::Until(Nanos::NEVER), &mut Vec::new());
+    ringer.join().unwrap();
+}
+
+#[test]
+fn a_driver_that_goes_takes_back_what_the_kernel_holds() {
+    let pool = Pool::new(1 << 20);
+    let mut driver = driver();
+    let (listener, bound) = driver.listen("127.0.0.1:0".parse().unwrap(), false).unwrap();
+    driver.submit(Op::Accept { listener }, 1);
+    let _client = TcpStream::connect(bound).unwrap();
+    let mut completions = Vec::new();
+    while completions.is_empty() {
+        driver.poll(Wait::Until(driver.now().plus_ms(1000)), &mut completions);
+    }
+    let socket = Socket(completions[0].result.unwrap());
+    driver.submit(Op::Receive { socket, into: pool.take(4096), at: 0, len: 4096, whole: false }, 2);
+    driver.submit(Op::Readable { socket }, 3);
+    driver.poll(Wait::No, &mut completions);
+    // One that the kernel has never seen.
+    driver.submit(Op::Receive { socket, into: pool.take(4096), at: 0, len: 4096, whole: false }, 4);
+    let start = system::now();
+    drop(driver);
+    assert_eq!(pool.used(), 0, "cancelled and given back, not leaked");
+    assert!(system::now().since(start).as_secs() < 2);
+}
+
+/// The kernel keeps aside completions that find no room.
+#[test]
+fn no_completion_is_lost_when_they_outnumber_the_ring() {
+    const OPERATIONS: u64 = 3000;
+    let mut driver = UringDriver::new(Config { submissions: 4, completions: 8 }).unwrap();
+    let (listener, bound) = driver.listen("127.0.0.1:0".parse().unwrap(), false).unwrap();
+    driver.submit(Op::Accept { listener }, OPERATIONS);
+    let _client = TcpStream::connect(bound).unwrap();
+    let mut completions = Vec::new();
+    while completions.is_empty() {
+        driver.poll(Wait::Until(driver.now().plus_ms(1000)), &mut completions);
+    }
+    let socket = Socket(completions.pop().unwrap().result.unwrap());
+    let slice: Slice = Pool::new(0).take(4096).push(b"x");
+    for token in 0..OPERATIONS {
+        driver.submit(Op::Send { socket, from: vec![slice.clone()] }, token);
+    }
+    for _ in 0..10_000 {
+        driver.poll(Wait::Until(driver.now().plus_ms(10)), &mut completions);
+        if completions.len() as u64 == OPERATIONS {
+            break;
+        }
+    }
+    let mut tokens: Vec<_> = completions.iter().map(|c| c.token).collect();
+    tokens.sort_unstable();
+    assert!(tokens.into_iter().eq(0..OPERATIONS), "each once");
+    assert!(completions.iter().all(|c| c.result == Ok(1)));
+}

@@ -1,0 +1,156 @@
+//! The seam between a shard and a protocol: [`Front`] is called by the loop, [`Cx`] is what it may ask.
+//!
+//! A front lives on every shard, keeps its connections' state there, and never blocks. What it wants of partitions it submits as
+//! [`api::Request`]s under a token of its own; replies come back through [`Front::replied`]. A handler that waits for several replies is a
+//! struct that names what is missing.
+//!
+//! Knows nothing of files or of how partitions work.
+
+use crate::api::{self, Leadership, NodeFacts};
+use crate::net::{ConnectionId, Net};
+use crate::routes::Routes;
+use crate::timers::Timers;
+use millrace_base::clock::{Nanos, WallMs};
+use millrace_base::ids::{PartitionId, ShardId};
+use millrace_base::settings::Settings;
+use millrace_io::{Driver, Pool, Slice};
+use millrace_state::meta::Meta;
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// How long the frame at the front of some bytes is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Frame {
+    /// Too few bytes to say.
+    More,
+    /// This many, its own length field included.
+    Bytes(usize),
+    /// These bytes cannot be a frame; the connection is closed with this reason in the log.
+    Bad(String),
+}
+
+/// One protocol on one shard.
+pub trait Front {
+    /// Reads a frame's length. Called often; must be cheap.
+    fn frame(&self, bytes: &[u8]) -> Frame;
+
+    /// A connection was accepted. `listener` is its index in the front's list.
+    fn accepted(&mut self, cx: &mut Cx<'_>, connection: ConnectionId, listener: usize, peer: Option<SocketAddr>);
+
+    /// A whole frame came.
+    fn received(&mut self, cx: &mut Cx<'_>, connection: ConnectionId, frame: Slice);
+
+    /// The answer to a request that this front submitted under `token`.
+    fn replied(&mut self, cx: &mut Cx<'_>, token: u64, reply: api::Reply);
+
+    /// A time that this front asked for has come.
+    fn timer(&mut self, cx: &mut Cx<'_>, token: u64);
+
+    /// Queued bytes of the connection have left; [`Cx::unsent`] says how many are left.
+    fn sent(&mut self, cx: &mut Cx<'_>, connection: ConnectionId);
+
+    /// The connection is gone; replies for it may still come.
+    fn closed(&mut self, cx: &mut Cx<'_>, connection: ConnectionId);
+
+    /// Gives up a quiet connection that is to move to another shard, with all its state; None: not now.
+    fn depart(&mut self, connection: ConnectionId) -> Option<Box<dyn Any + Send>>;
+
+    /// Takes a connection in that departed elsewhere.
+    fn arrived(&mut self, cx: &mut Cx<'_>, connection: ConnectionId, listener: usize, state: Box<dyn Any + Send>);
+}
+
+/// What a front may know and ask during one call.
+pub struct Cx<'a> {
+    pub now: Nanos,
+    pub wall: WallMs,
+    pub shard: ShardId,
+    pub facts: &'a NodeFacts,
+    pub settings: &'a Settings,
+    /// Replica set 0 as this shard has applied it.
+    pub meta: &'a Meta,
+    pub(crate) leaders: &'a BTreeMap<PartitionId, Leadership>,
+    pub(crate) front: usize,
+    pub(crate) driver: &'a mut dyn Driver,
+    pub(crate) net: &'a mut Net,
+    pub(crate) routes: &'a mut Routes,
+    pub(crate) timers: &'a mut Timers<crate::shard::TimerFor>,
+    pub(crate) pool: &'a Pool,
+    pub(crate) resumed: &'a mut Vec<ConnectionId>,
+    pub(crate) moves: &'a mut Vec<(ConnectionId, ShardId)>,
+}
+
+impl Cx<'_> {
+    /// The shard that owns a partition.
+    pub fn owner(&self, partition: PartitionId) -> ShardId {
+        partition.shard(self.facts.shards)
+    }
+
+    /// Who leads a partition, as far as is known here.
+    pub fn leader(&self, partition: PartitionId) -> Option<Leadership> {
+        self.leaders.get(&partition).copied()
+    }
+
+    /// Sends a request to a shard. Its reply comes to [`Front::replied`] with this token.
+    pub fn submit(&mut self, to: ShardId, token: u64, request: api::Request) {
+        self.routes.submit(to, self.front, token, request);
+    }
+
+    /// Whether requests to this shard have to wait for credits; a connection that adds to them should be paused.
+    pub fn is_congested(&self, to: ShardId) -> bool {
+        self.routes.is_congested(to)
+    }
+
+    /// Queues bytes to a connection.
+    pub fn send(&mut self, connection: ConnectionId, slices: impl IntoIterator<Item = Slice>) {
+        self.net.send(connection, slices);
+    }
+
+    /// Copies small bytes into memory that can be sent.
+    pub fn copied(&self, bytes: &[u8]) -> Slice {
+        self.pool.take(bytes.len().max(1)).push(bytes)
+    }
+
+    /// Bytes queued to a connection that the kernel has not taken.
+    pub fn unsent(&mut self, connection: ConnectionId) -> usize {
+        self.net.unsent(connection)
+    }
+
+    /// Closes after what is queued has been sent.
+    pub fn finish(&mut self, connection: ConnectionId) {
+        self.net.finish(self.driver, connection);
+    }
+
+    /// Closes at once, and says why in the log.
+    pub fn close(&mut self, connection: ConnectionId, reason: &str) {
+        let peer = self.net.peer(connection).map_or_else(|| "a connection".to_owned(), |peer| peer.to_string());
+        log::info!("closing {peer}: {reason}");
+        self.net.close(self.driver, connection);
+    }
+
+    /// Stops reading from a connection until [`Cx::resume`].
+    pub fn pause(&mut self, connection: ConnectionId) {
+        self.net.pause(connection);
+    }
+
+    /// Reads on; frames that are already here come after this call has returned.
+    pub fn resume(&mut self, connection: ConnectionId) {
+        self.net.resume(connection);
+        self.resumed.push(connection);
+    }
+
+    /// Calls [`Front::timer`] with `token` at `at`, once.
+    pub fn timer(&mut self, at: Nanos, token: u64) {
+        self.timers.add(at, crate::shard::TimerFor::Front { front: self.front, token });
+    }
+
+    /// 64 fresh random bits.
+    pub fn entropy(&mut self) -> u64 {
+        self.driver.entropy()
+    }
+
+    /// Asks for the connection to move to the shard that it mostly talks to, when it is next quiet.
+    pub fn move_to(&mut self, connection: ConnectionId, to: ShardId) {
+        self.moves.push((connection, to));
+    }
+}

@@ -1,0 +1,211 @@
+//! From this shard to every shard: lanes to the others, a queue to itself, and who waits for which reply.
+//!
+//! 1. A request gets a ticket that remembers the submitter (a front, or the shard's own work) and its token.
+//! 2. It goes out at once if the lane has a credit, else it waits here in order; fronts pause connections that add to a congested route.
+//! 3. A reply returns the credit and finds its submitter by the ticket.
+//! 4. Doorbells of shards that got something are rung once, at the end of the turn.
+//!
+//! Invariants: requests to one shard leave in the order submitted; each ticket is answered once.
+
+use crate::api::{Reply, Request};
+use millrace_base::ids::ShardId;
+use millrace_base::lane::{End, Message};
+use millrace_io::Doorbell;
+use std::collections::VecDeque;
+
+/// Requests that one shard may have unanswered at another. Long polls count, so it is large.
+pub const LANE_CREDITS: usize = 4096;
+
+/// Who submitted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Submitter {
+    Front { front: usize, token: u64 },
+    /// The shard itself wants no reply.
+    Nobody,
+    /// The controller's count of shards that have applied a command.
+    Applied,
+}
+
+/// What has come over the lanes.
+#[derive(Debug)]
+pub enum Inward {
+    /// To be answered with [`Routes::reply`].
+    Request { from: ShardId, ticket: u64, request: Request },
+    Reply { to: Submitter, reply: Reply },
+}
+
+struct Route {
+    /// None: this shard itself.
+    lane: Option<End<Request, Reply>>,
+    doorbell: Doorbell,
+    /// Submitted without a credit.
+    waiting: VecDeque<(u64, Request)>,
+    ring: bool,
+}
+
+/// One shard's routes to all shards.
+pub struct Routes {
+    here: ShardId,
+    routes: Vec<Route>,
+    own_requests: VecDeque<(u64, Request)>,
+    own_replies: VecDeque<(u64, Reply)>,
+    tickets: Vec<Option<Submitter>>,
+    free: Vec<u32>,
+}
+
+impl Routes {
+    /// `lanes[i]` leads to shard i; None at `here`.
+    pub fn new(here: ShardId, lanes: Vec<Option<End<Request, Reply>>>, doorbells: Vec<Doorbell>) -> Routes {
+        assert_eq!(lanes.len(), doorbells.len());
+        let route = |(lane, doorbell)| Route { lane, doorbell, waiting: VecDeque::new(), ring: false };
+        Routes {
+            here,
+            routes: lanes.into_iter().zip(doorbells).map(route).collect(),
+            own_requests: VecDeque::new(),
+            own_replies: VecDeque::new(),
+            tickets: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+
+    pub fn shards(&self) -> ShardId {
+        self.routes.len() as ShardId
+    }
+
+    /// Submits for a front.
+    pub fn submit(&mut self, to: ShardId, front: usize, token: u64, request: Request) {
+        self.submit_for(to, Submitter::Front { front, token }, request);
+    }
+
+    pub fn submit_for(&mut self, to: ShardId, submitter: Submitter, request: Request) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.tickets.push(None);
+            self.tickets.len() as u32 - 1
+        });
+        self.tickets[slot as usize] = Some(submitter);
+        let ticket = u64::from(slot);
+        if to == self.here {
+            self.own_requests.push_back((ticket, request));
+            return;
+        }
+        let route = &mut self.routes[to as usize];
+        route.waiting.push_back((ticket, request));
+        route.send_waiting();
+    }
+
+    /// Finds the ticket of a front's unanswered request.
+    pub fn ticket_of(&self, submitter: Submitter) -> Option<u64> {
+        self.tickets.iter().position(|t| *t == Some(submitter)).map(|slot| slot as u64)
+    }
+
+    pub fn is_congested(&self, to: ShardId) -> bool {
+        !self.routes[to as usize].waiting.is_empty()
+    }
+
+    /// Answers a request that came in.
+    pub fn reply(&mut self, to: ShardId, ticket: u64, reply: Reply) {
+        if to == self.here {
+            self.own_replies.push_back((ticket, reply));
+            return;
+        }
+        let route = &mut self.routes[to as usize];
+        if let Some(lane) = &mut route.lane {
+            lane.reply(ticket, reply);
+            route.ring = true;
+        }
+    }
+
+    /// The next thing that has come. Own replies first, then own requests, then the others' in turn.
+    pub fn receive(&mut self) -> Option<Inward> {
+        if let Some((ticket, reply)) = self.own_replies.pop_front() {
+            return Some(self.answered(ticket, reply));
+        }
+        if let Some((ticket, request)) = self.own_requests.pop_front() {
+            return Some(Inward::Request { from: self.here, ticket, request });
+        }
+        for from in 0..self.routes.len() {
+            let route = &mut self.routes[from];
+            let Some(lane) = &mut route.lane else { continue };
+            match lane.receive() {
+                Some(Message::Request(ticket, request)) => {
+                    return Some(Inward::Request { from: from as ShardId, ticket, request });
+                }
+                Some(Message::Reply(ticket, reply)) => {
+                    route.send_waiting();
+                    return Some(self.answered(ticket, reply));
+                }
+                None => {}
+            }
+        }
+        None
+    }
+
+    fn answered(&mut self, ticket: u64, reply: Reply) -> Inward {
+        let submitter = self.tickets[ticket as usize].take().expect("each ticket is answered once");
+        self.free.push(ticket as u32);
+        Inward::Reply { to: submitter, reply }
+    }
+
+    /// Whether [`Routes::receive`] would give something.
+    pub fn has_inward(&self) -> bool {
+        !self.own_requests.is_empty()
+            || !self.own_replies.is_empty()
+            || self.routes.iter().any(|route| route.lane.as_ref().is_some_and(End::has_message))
+    }
+
+    /// Rings the shards that got something since the last call.
+    pub fn ring(&mut self) {
+        for route in &mut self.routes {
+            if std::mem::take(&mut route.ring) {
+                route.doorbell.ring();
+            }
+        }
+    }
+}
+
+impl Route {
+    fn send_waiting(&mut self) {
+        let Some(lane) = &mut self.lane else { return };
+        while let Some((ticket, request)) = self.waiting.pop_front() {
+            match lane.request(ticket, request) {
+                Ok(()) => self.ring = true,
+                Err(request) => {
+                    self.waiting.push_front((ticket, request));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_base::lane;
+    use std::sync::Arc;
+
+    fn doorbell() -> Doorbell {
+        Doorbell(Arc::new(|| ()))
+    }
+
+    #[test]
+    fn requests_beyond_the_credits_wait_and_keep_their_order() {
+        let (a, b) = lane::pair(2);
+        let mut here = Routes::new(0, vec![None, Some(a)], vec![doorbell(), doorbell()]);
+        let mut there = Routes::new(1, vec![Some(b), None], vec![doorbell(), doorbell()]);
+        for token in 0..5 {
+            here.submit(1, 0, token, Request::StopWaiting { token });
+        }
+        assert!(here.is_congested(1));
+        let mut seen = Vec::new();
+        while let Some(Inward::Request { from, ticket, request: Request::StopWaiting { token } }) = there.receive() {
+            seen.push(token);
+            there.reply(from, ticket, Reply::Done);
+            while let Some(Inward::Reply { to, .. }) = here.receive() {
+                assert_eq!(to, Submitter::Front { front: 0, token });
+            }
+        }
+        assert_eq!(seen, [0, 1, 2, 3, 4]);
+        assert!(!here.is_congested(1));
+    }
+}

@@ -1,0 +1,201 @@
+//! File work that takes several operations, one after the other, outside the journal: checkpoints, rolls, deletions, cold reads.
+//!
+//! A script is a list of steps and what to tell when they are done. The first step that fails ends it. Files that a script opens are
+//! numbered in order of opening and are left open for whoever is told, unless a step closes them.
+//!
+//! Invariants: one operation of a script in flight at a time; a finished or failed script is told exactly once.
+//! Knows nothing of partitions or of why the work is done.
+
+use crate::token::{self, Purpose};
+use millrace_io::{Completion, Driver, File, IoError, Memory, Op, OpenHow, Slice, Space};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+/// A file that is open already, or the n-th that this script opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Handle {
+    Open(File),
+    Nth(usize),
+}
+
+#[derive(Debug)]
+pub enum Step {
+    Open {
+        path: PathBuf,
+        how: OpenHow,
+    },
+    /// Reads `len` bytes or to the end of the file; the space and the count are in the outcome. `into` is Some at first.
+    Read {
+        file: Handle,
+        place: u64,
+        into: Option<Space>,
+        len: u32,
+    },
+    Write {
+        file: Handle,
+        place: u64,
+        from: Slice,
+    },
+    Sync(Handle),
+    SyncDirectory(PathBuf),
+    Truncate {
+        file: Handle,
+        len: u64,
+    },
+    Close(Handle),
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    /// Absent is as good.
+    Unlink(PathBuf),
+    /// Present is as good.
+    MakeDirectory(PathBuf),
+    /// Absent or not empty is as good.
+    RemoveDirectory(PathBuf),
+}
+
+/// What a script gave.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub opened: Vec<File>,
+    pub read: Vec<(Space, usize)>,
+}
+
+struct Running<F> {
+    steps: VecDeque<Step>,
+    outcome: Outcome,
+    /// Bytes of the step at the front that are done.
+    progress: usize,
+    finish: F,
+}
+
+/// All scripts of one shard; `F` says what a script was for.
+pub struct Scripts<F> {
+    slots: Vec<Option<Running<F>>>,
+    free: Vec<u32>,
+    running: usize,
+}
+
+impl<F> Default for Scripts<F> {
+    fn default() -> Scripts<F> {
+        Scripts { slots: Vec::new(), free: Vec::new(), running: 0 }
+    }
+}
+
+impl<F> Scripts<F> {
+    pub fn running(&self) -> usize {
+        self.running
+    }
+
+    /// Starts a script of at least one step.
+    pub fn start(&mut self, driver: &mut dyn Driver, steps: Vec<Step>, finish: F) {
+        assert!(!steps.is_empty());
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() as u32 - 1
+        });
+        self.running += 1;
+        let mut running = Running { steps: steps.into(), outcome: Outcome::default(), progress: 0, finish };
+        running.submit(driver, slot);
+        self.slots[slot as usize] = Some(running);
+    }
+
+    /// Takes one completion; gives the script's end if this was it.
+    pub fn completed(&mut self, driver: &mut dyn Driver, completion: Completion) -> Option<(F, Result<Outcome, IoError>)> {
+        let (_, slot, _) = token::unpack(completion.token);
+        let running = self.slots.get_mut(slot as usize)?.as_mut()?;
+        match running.advance(completion) {
+            Ok(true) => {
+                running.submit(driver, slot);
+                None
+            }
+            Ok(false) => self.end(slot, Ok(())),
+            Err(error) => self.end(slot, Err(error)),
+        }
+    }
+
+    fn end(&mut self, slot: u32, result: Result<(), IoError>) -> Option<(F, Result<Outcome, IoError>)> {
+        let running = self.slots[slot as usize].take()?;
+        self.free.push(slot);
+        self.running -= 1;
+        Some((running.finish, result.map(|()| running.outcome)))
+    }
+}
+
+impl<F> Running<F> {
+    fn file(&self, handle: Handle) -> File {
+        match handle {
+            Handle::Open(file) => file,
+            Handle::Nth(n) => self.outcome.opened[n],
+        }
+    }
+
+    fn submit(&mut self, driver: &mut dyn Driver, slot: u32) {
+        let done = self.progress;
+        let op = match self.steps.front_mut().expect("a running script has a step") {
+            Step::Open { path, how } => Op::Open { path: path.clone(), how: *how },
+            Step::Read { file, place, into, len } => {
+                let (file, place, len) = (*file, *place + done as u64, *len - done as u32);
+                let into = into.take().expect("at the start, and between two operations, the script holds the space");
+                Op::Read { file: self.file(file), place, into, at: done as u32, len }
+            }
+            Step::Write { file, place, from } => {
+                let (file, place, from) = (*file, *place + done as u64, from.sub(done..from.len()));
+                Op::Write { file: self.file(file), place, from, synced: false }
+            }
+            Step::Sync(file) => {
+                let file = *file;
+                Op::Sync { file: self.file(file) }
+            }
+            Step::SyncDirectory(path) => Op::SyncDirectory { path: path.clone() },
+            Step::Truncate { file, len } => {
+                let (file, len) = (*file, *len);
+                Op::Truncate { file: self.file(file), len }
+            }
+            Step::Close(file) => {
+                let file = *file;
+                Op::Close { file: self.file(file) }
+            }
+            Step::Rename { from, to } => Op::Rename { from: from.clone(), to: to.clone() },
+            Step::Unlink(path) => Op::Unlink { path: path.clone() },
+            Step::MakeDirectory(path) => Op::MakeDirectory { path: path.clone() },
+            Step::RemoveDirectory(path) => Op::RemoveDirectory { path: path.clone() },
+        };
+        driver.submit(op, token::pack(Purpose::Task, slot, 0));
+    }
+
+    /// Whether another operation is to be submitted.
+    fn advance(&mut self, completion: Completion) -> Result<bool, IoError> {
+        let step = self.steps.front_mut().expect("a running script has a step");
+        if let (Step::Read { into, .. }, Memory::Space(space)) = (&mut *step, completion.memory) {
+            *into = Some(space);
+        }
+        match (step, completion.result) {
+            (Step::Read { into, len, .. }, Ok(bytes)) => {
+                self.progress += bytes as usize;
+                if bytes > 0 && self.progress < *len as usize {
+                    return Ok(true);
+                }
+                let space = into.take().expect("came back with the completion");
+                self.outcome.read.push((space, self.progress));
+            }
+            (Step::Open { .. }, Ok(number)) => self.outcome.opened.push(File(number)),
+            (Step::Write { .. }, Ok(0)) => return Err(IoError::DEVICE),
+            (Step::Write { from, .. }, Ok(bytes)) => {
+                self.progress += bytes as usize;
+                if self.progress < from.len() {
+                    return Ok(true);
+                }
+            }
+            (_, Ok(_)) => {}
+            (Step::Unlink(_) | Step::RemoveDirectory(_), Err(IoError::NOT_FOUND)) => {}
+            (Step::RemoveDirectory(_), Err(error)) if error == IoError::NOT_EMPTY => {}
+            (Step::MakeDirectory(_), Err(IoError::EXISTS)) => {}
+            (_, Err(error)) => return Err(error),
+        }
+        self.steps.pop_front();
+        self.progress = 0;
+        Ok(!self.steps.is_empty())
+    }
+}
