@@ -15,7 +15,7 @@ pub const BATCH_BYTES_MIN: usize = 128;
 /// When `batch_bytes` is below [`BATCH_BYTES_MIN`] or `record_bytes` is 0.
 pub fn batch(batch_bytes: usize, record_bytes: usize, timestamp: i64) -> Vec<u8> {
     assert!(batch_bytes >= BATCH_BYTES_MIN && record_bytes > 0);
-    let mut noise = vec![0; batch_bytes];
+    let mut noise = vec![0; batch_bytes.max(record_bytes)];
     let mut prng = Prng::new(batch_bytes as u64);
     for chunk in noise.chunks_mut(8) {
         chunk.copy_from_slice(&prng.next_u64().to_le_bytes()[..chunk.len()]);
@@ -38,14 +38,14 @@ pub fn batch(batch_bytes: usize, record_bytes: usize, timestamp: i64) -> Vec<u8>
     }
     let least = build(0, count, None).size();
     let room = batch_bytes - least.min(batch_bytes);
-    for key in [None, Some(&b""[..]), Some(&b"k"[..]), Some(&b"key"[..])] {
+    for key in [None, Some(&b"k"[..]), Some(&b"ke"[..]), Some(&b"key"[..])] {
         for last in (room.saturating_sub(24)..=room).rev() {
             if build(last, count, key).size() == batch_bytes {
                 return build(last, count, key).finish();
             }
         }
     }
-    unreachable!("a key of 0 to 3 bytes steps over any varint's edge")
+    unreachable!("a key of up to 3 bytes steps over any varint's edge")
 }
 
 /// Bytes of value in a record of `record_bytes`: the rest are attributes, deltas and lengths.

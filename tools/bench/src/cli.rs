@@ -107,6 +107,10 @@ fn command() -> Command {
             measured("fetch", "Read a topic from its first offset to its last")
                 .args([partitions(), connections()])
                 .arg(number("max-bytes", "1048576", 1024..=FRAME_BYTES_MAX as u64 / 2, "Bytes asked for at a time"))
+                .arg(
+                    text("pass-bytes", "N", "Read about so much of a partition at most, then begin again; else all")
+                        .value_parser(value_parser!(u64).range(1..)),
+                )
                 .arg(Arg::new("verify").long("verify").action(ArgAction::SetTrue).help("Compute every batch's CRC"))
                 .arg(
                     text("seconds", "N", "Read again and again for this time, after one pass that does not count; else once")
@@ -237,6 +241,7 @@ fn reading(matches: &ArgMatches, topic: String) -> Reading {
         connections: get(matches, "connections") as u32,
         max_bytes: get(matches, "max-bytes") as i32,
         verify: matches.get_flag("verify"),
+        pass_bytes: matches.get_one("pass-bytes").copied().unwrap_or(u64::MAX),
         measured: matches.get_one("seconds").copied().map(Duration::from_secs),
         server: server(matches),
     }
@@ -283,9 +288,13 @@ mod tests {
         assert_eq!(to, To { bootstrap: "h:1".to_owned(), json: true });
         assert_eq!((load.partitions, load.connections, load.batch_bytes, load.in_flight), (64, 4, 16384, 2));
         assert_eq!((load.acks, load.batches_per_request, load.server), (-1, 8, Some(7)));
-        for line in
-            ["fetch --verify --seconds 2", "latency --spin --acks 1", "end-to-end --rate 50000", "first-produce --create", "delete-topic"]
-        {
+        for line in [
+            "fetch --verify --seconds 2 --pass-bytes 9",
+            "latency --spin --acks 1",
+            "end-to-end --rate 50000",
+            "first-produce --create",
+            "delete-topic",
+        ] {
             parsed(&format!("millrace-bench {line} --bootstrap h:1")).unwrap();
         }
         let create = parsed("millrace-bench create-topic --bootstrap h:1 --topic t --config a=b=c");

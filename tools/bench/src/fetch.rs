@@ -31,6 +31,8 @@ pub struct Reading {
     pub connections: u32,
     pub max_bytes: i32,
     pub verify: bool,
+    /// A pass reads about so much of a partition at most; so servers that hold different amounts read the same.
+    pub pass_bytes: u64,
     /// None: one pass, all of it counted.
     pub measured: Option<Duration>,
     pub server: Option<u32>,
@@ -179,8 +181,8 @@ fn drive(mut connection: Connection, asked: &Reading, parts: &[Part], window: &W
 /// Reads every partition once, until `each` (latency and bytes of one answer) says false.
 fn pass(connection: &mut Connection, asked: &Reading, parts: &[Part], mut each: impl FnMut(Duration, usize) -> bool) -> Outcome<()> {
     for part in parts {
-        let mut next = part.start;
-        while next < part.tail {
+        let (mut next, mut read) = (part.start, 0);
+        while next < part.tail && read < asked.pass_bytes {
             let sent = Instant::now();
             connection.send(&fetch_request(&asked.topic, part.partition, next, asked.max_bytes, 1000), FETCH_VERSION)?;
             let answer = connection.receive()?;
@@ -194,6 +196,7 @@ fn pass(connection: &mut Connection, asked: &Reading, parts: &[Part], mut each: 
                 ));
             }
             next = after;
+            read += bytes as u64;
             if !each(latency, bytes) {
                 return Ok(());
             }

@@ -94,8 +94,8 @@ mod tests {
     fn one_line_of_json_holds_every_field() {
         let mut latencies = Histogram::new();
         latencies.record(Duration::from_millis(2));
-        let report = Report::new("a \"b\"\n").count("n", 3).ratio("x", 1.0, 0.0).ratio("y", 1.0, 4.0).latencies(&latencies);
-        let expected = "{\"command\":\"a \\\"b\\\"\\u000a\",\"n\":3,\"y\":0.250000,\"samples\":1,\"p50_ms\":2.000000,\"p99_ms\":2.000000,\"p999_ms\":2.000000,\"max_ms\":2.000000}\n";
+        let report = Report::new("a \"b\"\t").count("n", 3).ratio("x", 1.0, 0.0).ratio("y", 1.0, 4.0).latencies(&latencies);
+        let expected = "{\"command\":\"a \\\"b\\\"\\u0009\",\"n\":3,\"y\":0.250000,\"samples\":1,\"p50_ms\":2.000000,\"p99_ms\":2.000000,\"p999_ms\":2.000000,\"max_ms\":2.000000}\n";
         assert_eq!(report.json(), expected);
         assert_eq!(report.text().lines().count(), 8);
     }

@@ -34,10 +34,6 @@ impl<'a> Reader<'a> {
         self.bytes[range].try_into().ok()
     }
 
-    pub fn i8(&mut self) -> Option<i8> {
-        self.array().map(i8::from_be_bytes)
-    }
-
     pub fn i16(&mut self) -> Option<i16> {
         self.array().map(i16::from_be_bytes)
     }
