@@ -1,5 +1,7 @@
 //! The bare server as clients see it: the load of this package runs against it, and bad bytes cost their sender only.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
