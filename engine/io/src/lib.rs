@@ -14,6 +14,7 @@ mod table;
 pub mod blocking;
 mod socket;
 
+pub mod sim;
 pub mod uring;
 
 pub mod map;

@@ -45,19 +45,26 @@ impl UringDriver {
         let flight = self.flights.take(user_data);
         if self.should_repeat(&flight, result) {
             self.again(token, flight.deed, flight.repeats + 1, flight.entry);
-        } else if let Some((result, memory)) = self.outcome(flight, result) {
+            return;
+        }
+        let repeats = flight.repeats;
+        let deed = match (flight.deed, result) {
+            (Deed::Write { file, from, synced: true }, Ok(count)) => return self.settle(file, from, count, token, completions),
+            (deed, _) => deed,
+        };
+        if let Some((result, memory)) = self.outcome(token, repeats, deed, result) {
             completions.push(Completion { token, result, memory, more: false });
         }
     }
 
     /// What to tell the submitter; nothing yet if the operation goes on.
-    fn outcome(&mut self, flight: Flight, result: Outcome) -> Option<(Outcome, Memory)> {
-        Some(match flight.deed {
+    fn outcome(&mut self, token: Token, repeats: u8, deed: Deed, result: Outcome) -> Option<(Outcome, Memory)> {
+        Some(match deed {
             Deed::Open { path, how } if result == Err(IoError(libc::EINVAL)) && how.direct => {
                 // The system makes the file before it finds that it cannot open it directly, so it may be there by now.
                 let cached = OpenHow { direct: false, exclusive: false, ..how };
                 let entry = open_entry(&path, cached);
-                self.again(flight.token, Deed::Open { path, how: cached }, flight.repeats + 1, entry);
+                self.again(token, Deed::Open { path, how: cached }, repeats + 1, entry);
                 return None;
             }
             Deed::Open { how, .. } => (result.map(|fd| self.opened(fd, how)), Memory::None),
@@ -66,6 +73,7 @@ impl UringDriver {
             Deed::Sync | Deed::SyncDirectory { .. } | Deed::Truncate | Deed::Names { .. } => (result.map(|_| 0), Memory::None),
             Deed::Read { into } => (result, Memory::Space(into)),
             Deed::Write { from, .. } => (result, Memory::Slice(from)),
+            Deed::Settle { from, count } => (result.map(|_| count), Memory::Slice(from)),
             Deed::Receive { socket, into } => {
                 let ended_by_us = self.vacate(End::Socket(socket)) && result == Ok(0);
                 (if ended_by_us { Err(IoError::CANCELLED) } else { result }, Memory::Space(into))
@@ -95,16 +103,15 @@ impl UringDriver {
     }
 
     fn should_repeat(&mut self, flight: &Flight, result: Outcome) -> bool {
-        let Err(IoError(error @ (libc::EINTR | libc::EAGAIN))) = result else { return false };
+        let Err(IoError(libc::EINTR | libc::EAGAIN)) = result else { return false };
         let may = match &flight.deed {
-            Deed::Open { .. } | Deed::Read { .. } | Deed::Names { .. } | Deed::Truncate => true,
-            // An interrupted sync may have failed in part, and a second one would not say so.
-            Deed::Write { synced, .. } => !synced || error == libc::EAGAIN,
+            Deed::Open { .. } | Deed::Read { .. } | Deed::Write { .. } | Deed::Names { .. } | Deed::Truncate => true,
             Deed::Receive { socket, .. } | Deed::Readable { socket } | Deed::Send { socket, .. } => {
                 self.endpoint(End::Socket(*socket)).is_some_and(|endpoint| endpoint.closing.is_none())
             }
             Deed::Sync | Deed::SyncDirectory { .. } | Deed::CloseFile | Deed::Accept { .. } | Deed::Cancel { .. } => false,
-            Deed::CloseEnd { .. } => false,
+            // An interrupted sync may have failed in part, and a second one would not say so.
+            Deed::CloseEnd { .. } | Deed::Settle { .. } => false,
         };
         may && flight.repeats < REPEATS_MAX
     }

@@ -6,7 +6,7 @@
 //!
 //! Invariants: a slot's generation is in its entry's user data, so that no completion is taken for another's.
 
-use crate::driver::{OpenHow, SEND_SLICES_MAX, Token};
+use crate::driver::{File, OpenHow, SEND_SLICES_MAX, Token};
 use crate::memory::{Slice, Space};
 use crate::table::Table;
 use io_uring::squeue;
@@ -31,8 +31,14 @@ pub(super) enum Deed {
         into: Space,
     },
     Write {
+        file: File,
         from: Slice,
         synced: bool,
+    },
+    /// The sync of a write that has written `count` bytes.
+    Settle {
+        from: Slice,
+        count: u32,
     },
     Sync,
     SyncDirectory {

@@ -113,9 +113,12 @@ impl UringDriver {
 
     /// Hands over and takes, without waiting.
     fn pass(&mut self, completions: &mut Vec<Completion>) {
-        if self.ring.has_business() {
-            self.ring.submit();
-            self.reap(completions);
+        // Twice: a completion may have a second step, which is to start now.
+        for _ in 0..2 {
+            if self.ring.has_business() {
+                self.ring.submit();
+                self.reap(completions);
+            }
         }
     }
 

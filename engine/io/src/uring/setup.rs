@@ -143,9 +143,24 @@ pub(super) fn ring(config: Config) -> Result<(IoUring, Abilities), SetupError> {
     if let Some((_, what)) = NEEDED.iter().find(|(code, _)| !probe.is_supported(*code)) {
         return Err(SetupError::Missing { what });
     }
+    spread_workers(&ring);
     let truncate = probe.is_supported(opcode::Ftruncate::CODE);
     let no_iowait = ring.params().is_feature_no_iowait();
     Ok((ring, Abilities { truncate, no_iowait }))
+}
+
+/// Lets the kernel's workers (they do the syncs) run on every core of the process, not only where the ring's thread is pinned: there they
+/// would wait for a shard that spins. Without that, syncs are slower, not wrong.
+fn spread_workers(ring: &IoUring) {
+    // SAFETY: all-zero bytes are the empty set.
+    let mut cores: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: takes no memory.
+    let process = unsafe { libc::getpid() };
+    // SAFETY: `cores` is ours, of the length given, and outlives the call.
+    let asked = unsafe { libc::sched_getaffinity(process, std::mem::size_of_val(&cores), &raw mut cores) };
+    if asked == 0 {
+        drop(ring.submitter().register_iowq_aff(&cores));
+    }
 }
 
 fn setting() -> Option<u32> {

@@ -6,7 +6,7 @@
 use super::flight::{BELL, Deed, End, Gather, NOBODY};
 use super::{Endpoint, UringDriver};
 use crate::blocking::{DIRECTORY_MODE, FILE_MODE, open_directory, open_flags};
-use crate::driver::{File, IoError, Memory, Op, OpenHow, SEND_SLICES_MAX, Token};
+use crate::driver::{Completion, File, IoError, Memory, Op, OpenHow, SEND_SLICES_MAX, Token};
 use crate::memory::{Slice, Space};
 use io_uring::types::{CancelBuilder, Fd, FsyncFlags};
 use io_uring::{opcode, squeue};
@@ -104,8 +104,7 @@ impl UringDriver {
         self.fly(token, Deed::Read { into }, entry);
     }
 
-    /// A synced write is one write with RWF_DSYNC: measured against a write linked to an fdatasync it is as fast or faster, a short
-    /// count says truly how much is durable, and there is no link to break.
+    /// A synced write is a write, then an fdatasync by the ring (see `settle`).
     fn start_write(&mut self, file: File, place: u64, from: Slice, synced: bool, token: Token) {
         let Some(open) = self.disk.files.get(file.0) else {
             return self.at_once(token, Err(IoError::BAD_FILE), Memory::Slice(from));
@@ -114,9 +113,20 @@ impl UringDriver {
             assert_blocks(place, &from);
         }
         let len = u32::try_from(from.len()).expect("a slice's length is 32 bits");
-        let flags = if synced { libc::RWF_DSYNC } else { 0 };
-        let entry = opcode::Write::new(Fd(open.fd.as_raw_fd()), from.as_ptr(), len).offset(place).rw_flags(flags).build();
-        self.fly(token, Deed::Write { from, synced }, entry);
+        let entry = opcode::Write::new(Fd(open.fd.as_raw_fd()), from.as_ptr(), len).offset(place).build();
+        self.fly(token, Deed::Write { file, from, synced }, entry);
+    }
+
+    /// The second step of a synced write: `count` bytes are written, and are to be durable. Not RWF_DSYNC: the kernel ends that on a worker
+    /// bound to this core, behind a shard that spins. Not a linked sync: a short count would break the link.
+    pub(super) fn settle(&mut self, file: File, from: Slice, count: u32, token: Token, completions: &mut Vec<Completion>) {
+        match self.disk.files.get(file.0) {
+            Some(open) => {
+                let entry = opcode::Fsync::new(Fd(open.fd.as_raw_fd())).flags(FsyncFlags::DATASYNC).build();
+                self.fly(token, Deed::Settle { from, count }, entry);
+            }
+            None => completions.push(Completion { token, result: Err(IoError::BAD_FILE), memory: Memory::Slice(from), more: false }),
+        }
     }
 
     fn start_sync(&mut self, file: File, token: Token) -> Result<(), IoError> {

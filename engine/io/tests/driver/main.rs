@@ -7,6 +7,7 @@
 
 mod files;
 mod real;
+mod simulated;
 mod sockets;
 
 use millrace_base::clock::Nanos;
@@ -199,3 +200,5 @@ macro_rules! promises {
 }
 
 promises!(uring, real::Real);
+promises!(calm, simulated::Calm);
+promises!(odd, simulated::Odd);

@@ -1,0 +1,341 @@
+//! The disk of one simulated node: names, files, and what goes wrong with them.
+//!
+//! Everything here happens at once; when it happens, and what is still in flight, is the world's part.
+//!
+//! Invariants: steps are numbered in the order they happen; a file stays while a name, a waiting step or an open file leads to it.
+//! Knows nothing of time.
+
+use super::image::Image;
+use super::names::{Named, Names};
+use super::{Fault, Loss, On, Wrong};
+use crate::driver::{Entry, IoError, OpenHow};
+use millrace_base::prng::Prng;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+struct Stored {
+    image: Image,
+    open: u32,
+    /// As it was opened first: faults are found by it.
+    path: PathBuf,
+}
+
+pub(super) struct Storage {
+    names: Names,
+    files: BTreeMap<u64, Stored>,
+    last_file: u64,
+    /// Number of the last step.
+    step: u64,
+    capacity: u64,
+    faults: Vec<Fault>,
+    prng: Prng,
+}
+
+/// The bytes of a file system without a limit of its own.
+const CAPACITY: u64 = 1 << 40;
+
+impl Storage {
+    pub(super) fn new(prng: Prng) -> Storage {
+        let (names, files) = (Names::default(), BTreeMap::new());
+        Storage { names, files, last_file: 0, step: 0, capacity: CAPACITY, faults: Vec::new(), prng }
+    }
+
+    /// The number of the last step: what a sync submitted now covers.
+    pub(super) fn last_step(&self) -> u64 {
+        self.step
+    }
+
+    fn next(&mut self) -> u64 {
+        self.step += 1;
+        self.step
+    }
+
+    pub(super) fn set_capacity(&mut self, capacity: Option<u64>) {
+        self.capacity = capacity.unwrap_or(CAPACITY);
+    }
+
+    pub(super) fn space(&self) -> (u64, u64) {
+        let used: u64 = self.files.values().map(|stored| stored.image.len()).sum();
+        (self.capacity.saturating_sub(used), self.capacity)
+    }
+
+    pub(super) fn add_fault(&mut self, fault: Fault) {
+        self.faults.push(fault);
+    }
+
+    pub(super) fn clear_faults(&mut self) {
+        self.faults.clear();
+    }
+
+    /// What is to go wrong with this operation, if anything.
+    fn fault(&mut self, on: On, path: &Path) -> Option<Wrong> {
+        let path = path.to_string_lossy();
+        for fault in &mut self.faults {
+            if fault.on == on && fault.times > 0 && path.contains(&fault.path) {
+                if fault.after > 0 {
+                    fault.after -= 1;
+                    continue;
+                }
+                fault.times -= 1;
+                return Some(fault.wrong);
+            }
+        }
+        None
+    }
+
+    /// The error that is to come of this operation, if any; other wrongs have no meaning there.
+    fn refusal(&mut self, on: On, path: &Path) -> Result<(), IoError> {
+        match self.fault(on, path) {
+            Some(Wrong::Error(error)) => Err(IoError(error)),
+            Some(Wrong::Lost | Wrong::Misdirected(_) | Wrong::Flipped) | None => Ok(()),
+        }
+    }
+
+    pub(super) fn open(&mut self, path: &Path, how: OpenHow) -> Result<u64, IoError> {
+        check(path)?;
+        self.refusal(On::Name, path)?;
+        let file = match self.names.get(path) {
+            Some(Named::Directory) => return Err(IoError(libc::EISDIR)),
+            Some(Named::File(_)) if how.create && how.exclusive => return Err(IoError::EXISTS),
+            Some(Named::File(file)) => file,
+            None if how.create => {
+                let (number, file) = (self.next(), self.last_file + 1);
+                self.names.make(number, path, Named::File(file))?;
+                self.last_file = file;
+                self.files.insert(file, Stored { image: Image::default(), open: 0, path: path.to_path_buf() });
+                file
+            }
+            None => {
+                self.names.check_parent(path)?;
+                return Err(IoError::NOT_FOUND);
+            }
+        };
+        let stored = self.stored(file);
+        stored.open += 1;
+        stored.path = path.to_path_buf();
+        Ok(file)
+    }
+
+    pub(super) fn close(&mut self, file: u64) {
+        self.stored(file).open -= 1;
+        self.forget_nameless();
+    }
+
+    fn forget_nameless(&mut self) {
+        if self.files.values().any(|stored| stored.open == 0) {
+            let named = self.names.files();
+            self.files.retain(|file, stored| stored.open > 0 || named.contains(file));
+        }
+    }
+
+    fn stored(&mut self, file: u64) -> &mut Stored {
+        self.files.get_mut(&file).expect("an open file stays")
+    }
+
+    pub(super) fn len(&mut self, file: u64) -> u64 {
+        self.stored(file).image.len()
+    }
+
+    pub(super) fn read(&mut self, file: u64, place: u64, into: &mut [u8]) -> Result<usize, IoError> {
+        let path = self.stored(file).path.clone();
+        let wrong = self.fault(On::Read, &path);
+        let mut at = place;
+        match wrong {
+            Some(Wrong::Error(error)) => return Err(IoError(error)),
+            Some(Wrong::Misdirected(by)) => at = place.saturating_add_signed(by),
+            Some(Wrong::Lost | Wrong::Flipped) | None => {}
+        }
+        let image = &self.stored(file).image;
+        if image.is_spoiled(at, into.len() as u64) {
+            return Err(IoError::DEVICE);
+        }
+        let count = image.read(at, into);
+        if wrong == Some(Wrong::Flipped) && count > 0 {
+            self.flip(&mut into[..count]);
+        }
+        Ok(count)
+    }
+
+    fn flip(&mut self, bytes: &mut [u8]) {
+        let at = self.prng.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << self.prng.below(8);
+    }
+
+    fn grow_to(&mut self, file: u64, len: u64) -> Result<(), IoError> {
+        let more = len.saturating_sub(self.stored(file).image.len());
+        if len > i64::MAX as u64 {
+            return Err(IoError(libc::EFBIG));
+        }
+        if more > self.space().0 { Err(IoError(libc::ENOSPC)) } else { Ok(()) }
+    }
+
+    pub(super) fn write(&mut self, file: u64, place: u64, from: &[u8], synced: bool) -> Result<(), IoError> {
+        let path = self.stored(file).path.clone();
+        let mut bytes = from.to_vec();
+        let mut at = place;
+        match self.fault(On::Write, &path) {
+            Some(Wrong::Error(error)) => {
+                if error == libc::EIO {
+                    self.write_in_part(file, place, from);
+                }
+                return Err(IoError(error));
+            }
+            Some(Wrong::Lost) => return Ok(()),
+            Some(Wrong::Misdirected(by)) => at = place.saturating_add_signed(by),
+            Some(Wrong::Flipped) if !bytes.is_empty() => self.flip(&mut bytes),
+            Some(Wrong::Flipped) | None => {}
+        }
+        self.grow_to(file, at.saturating_add(bytes.len() as u64))?;
+        let number = self.next();
+        let image = &mut self.stored(file).image;
+        image.write(number, at, &bytes);
+        if synced {
+            image.sync(number, Some((at, bytes.len() as u64)));
+        }
+        Ok(())
+    }
+
+    /// A write that did not end: a seeded choice of its sectors is on its way.
+    pub(super) fn write_in_part(&mut self, file: u64, place: u64, from: &[u8]) {
+        if self.grow_to(file, place.saturating_add(from.len() as u64)).is_err() {
+            return;
+        }
+        let number = self.next();
+        let mut at = 0;
+        while at < from.len() {
+            let len = (super::SECTOR - (place as usize + at) % super::SECTOR).min(from.len() - at);
+            if self.prng.one_in(2) {
+                self.stored(file).image.write(number, place + at as u64, &from[at..at + len]);
+            }
+            at += len;
+        }
+    }
+
+    /// Covers the steps up to `number`.
+    pub(super) fn sync(&mut self, file: u64, number: u64) -> Result<(), IoError> {
+        let path = self.stored(file).path.clone();
+        match self.fault(On::Sync, &path) {
+            Some(Wrong::Error(error)) => {
+                self.stored(file).image.sync_failed();
+                Err(IoError(error))
+            }
+            // A device that says it has flushed, and has not.
+            Some(Wrong::Lost) => Ok(()),
+            Some(Wrong::Misdirected(_) | Wrong::Flipped) | None => {
+                self.stored(file).image.sync(number, None);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn truncate(&mut self, file: u64, len: u64) -> Result<(), IoError> {
+        let path = self.stored(file).path.clone();
+        self.refusal(On::Write, &path)?;
+        self.grow_to(file, len)?;
+        let number = self.next();
+        self.stored(file).image.truncate(number, len);
+        Ok(())
+    }
+
+    pub(super) fn sync_directory(&mut self, path: &Path, number: u64) -> Result<(), IoError> {
+        check(path)?;
+        self.refusal(On::Sync, path)?;
+        match self.names.get(path) {
+            Some(Named::Directory) => self.names.sync(number, path),
+            Some(Named::File(_)) => return Err(IoError(libc::ENOTDIR)),
+            None => return Err(IoError::NOT_FOUND),
+        }
+        self.forget_nameless();
+        Ok(())
+    }
+
+    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> Result<(), IoError> {
+        check(from)?;
+        check(to)?;
+        self.refusal(On::Name, from)?;
+        let number = self.next();
+        self.names.rename(number, from, to)?;
+        self.forget_nameless();
+        Ok(())
+    }
+
+    pub(super) fn unlink(&mut self, path: &Path) -> Result<(), IoError> {
+        check(path)?;
+        self.refusal(On::Name, path)?;
+        let number = self.next();
+        self.names.unlink(number, path)?;
+        self.forget_nameless();
+        Ok(())
+    }
+
+    pub(super) fn make_directory(&mut self, path: &Path) -> Result<(), IoError> {
+        check(path)?;
+        self.refusal(On::Name, path)?;
+        let number = self.next();
+        self.names.make(number, path, Named::Directory)
+    }
+
+    pub(super) fn make_directories(&mut self, path: &Path) -> Result<(), IoError> {
+        let mut above: Vec<&Path> = path.ancestors().filter(|path| path.parent().is_some()).collect();
+        above.reverse();
+        for path in above {
+            match self.names.get(path) {
+                Some(Named::Directory) => {}
+                Some(Named::File(_)) => return Err(IoError(libc::ENOTDIR)),
+                None => self.make_directory(path)?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_directory(&mut self, path: &Path) -> Result<(), IoError> {
+        check(path)?;
+        self.refusal(On::Name, path)?;
+        let number = self.next();
+        self.names.remove_directory(number, path)
+    }
+
+    pub(super) fn list(&self, path: &Path) -> Result<Vec<Entry>, IoError> {
+        match self.names.get(path) {
+            Some(Named::Directory) => {}
+            Some(Named::File(_)) => return Err(IoError(libc::ENOTDIR)),
+            None => return Err(IoError::NOT_FOUND),
+        }
+        let entry = |(child, named): (&Path, Named)| {
+            let name = child.file_name()?.to_str()?.to_string();
+            Some(match named {
+                Named::File(file) => Entry { name, len: self.files.get(&file)?.image.len(), is_directory: false },
+                Named::Directory => Entry { name, len: 0, is_directory: true },
+            })
+        };
+        let mut entries: Vec<Entry> = self.names.children(path).filter_map(entry).collect();
+        entries.sort();
+        Ok(entries)
+    }
+
+    /// The image behind a path, for harm from outside.
+    pub(super) fn image(&mut self, path: &Path) -> Option<&mut Image> {
+        match self.names.get(path) {
+            Some(Named::File(file)) => Some(&mut self.stored(file).image),
+            Some(Named::Directory) | None => None,
+        }
+    }
+
+    /// The power went, with nothing in flight or open any more.
+    pub(super) fn cut_power(&mut self, loss: Loss) {
+        let last = self.step;
+        let keep_to = self.prng.below(last + 1);
+        self.names.cut_power(loss, keep_to, &mut self.prng);
+        let named = self.names.files();
+        self.files.retain(|file, _| named.contains(file));
+        for stored in self.files.values_mut() {
+            stored.open = 0;
+            stored.image.cut_power(loss, last, keep_to, &mut self.prng);
+        }
+    }
+}
+
+/// What the system refuses in any path.
+fn check(path: &Path) -> Result<(), IoError> {
+    if path.as_os_str().as_encoded_bytes().contains(&0) { Err(IoError(libc::EINVAL)) } else { Ok(()) }
+}
