@@ -1,0 +1,90 @@
+//! Making and deleting topics, and asking where a partition begins and ends.
+
+use crate::connection::Connection;
+use crate::failure::{Failure, Outcome, accepted};
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::list_offsets_response::ListOffsetsPartitionResponse;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{BrokerId, CreateTopicsRequest, DeleteTopicsRequest, ListOffsetsRequest, MetadataRequest, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+const CREATE_VERSION: i16 = 5;
+const DELETE_VERSION: i16 = 5;
+const METADATA_VERSION: i16 = 9;
+const LIST_OFFSETS_VERSION: i16 = 5;
+
+const SERVER_WAIT_MS: i32 = 30_000;
+const READY_S_MAX: u64 = 60;
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Timestamps that stand for the ends of a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    Start = -2,
+    Tail = -1,
+}
+
+fn name(topic: &str) -> TopicName {
+    TopicName(StrBytes::from_string(topic.to_owned()))
+}
+
+/// Makes a topic and waits until every partition of it has a leader that serves it.
+pub fn create(connection: &mut Connection, topic: &str, partitions: i32, configs: &[(String, String)]) -> Outcome<()> {
+    let text = |text: &str| StrBytes::from_string(text.to_owned());
+    let configs = configs.iter().map(|(key, value)| CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value))));
+    let creatable = CreatableTopic::default()
+        .with_name(name(topic))
+        .with_num_partitions(partitions)
+        .with_replication_factor(1)
+        .with_configs(configs.collect());
+    let request = CreateTopicsRequest::default().with_topics(vec![creatable]).with_timeout_ms(SERVER_WAIT_MS);
+    let response = connection.call(&request, CREATE_VERSION)?;
+    for topic in &response.topics {
+        accepted("creating the topic", topic.error_code)?;
+    }
+    await_leaders(connection, topic, partitions)
+}
+
+fn await_leaders(connection: &mut Connection, topic: &str, partitions: i32) -> Outcome<()> {
+    let asked = MetadataRequestTopic::default().with_name(Some(name(topic)));
+    let request = MetadataRequest::default().with_topics(Some(vec![asked])).with_allow_auto_topic_creation(false);
+    let began = Instant::now();
+    while began.elapsed().as_secs() < READY_S_MAX {
+        let response = connection.call(&request, METADATA_VERSION)?;
+        let found = response.topics.iter().flat_map(|topic| &topic.partitions);
+        let led = found.filter(|partition| partition.error_code == 0 && partition.leader_id.0 >= 0).count() == partitions as usize;
+        // A leader may be named before it knows that it is one.
+        if led && offsets(connection, topic, 0..partitions, End::Tail)?.iter().all(|partition| partition.error_code == 0) {
+            return Ok(());
+        }
+        std::thread::sleep(ASK_AGAIN);
+    }
+    Err(Failure::Late { doing: "waiting for leaders of all partitions", waited_s: READY_S_MAX })
+}
+
+pub fn delete(connection: &mut Connection, topic: &str) -> Outcome<()> {
+    let request = DeleteTopicsRequest::default().with_topic_names(vec![name(topic)]).with_timeout_ms(SERVER_WAIT_MS);
+    let response = connection.call(&request, DELETE_VERSION)?;
+    response.responses.iter().try_for_each(|topic| accepted("deleting the topic", topic.error_code))
+}
+
+/// Where one partition begins or ends.
+pub fn offset(connection: &mut Connection, topic: &str, partition: i32, end: End) -> Outcome<i64> {
+    let found = offsets(connection, topic, partition..partition + 1, end)?;
+    let [found] = found.as_slice() else { return Err(Failure::wrong("asking for an offset", "the answer is not for one partition")) };
+    accepted("asking for an offset", found.error_code)?;
+    Ok(found.offset)
+}
+
+fn offsets(connection: &mut Connection, topic: &str, partitions: Range<i32>, end: End) -> Outcome<Vec<ListOffsetsPartitionResponse>> {
+    let asked = |partition| {
+        ListOffsetsPartition::default().with_partition_index(partition).with_timestamp(end as i64).with_current_leader_epoch(-1)
+    };
+    let topic = ListOffsetsTopic::default().with_name(name(topic)).with_partitions(partitions.map(asked).collect());
+    let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+    let response = connection.call(&request, LIST_OFFSETS_VERSION)?;
+    Ok(response.topics.into_iter().flat_map(|topic| topic.partitions).collect())
+}
