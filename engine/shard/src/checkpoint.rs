@@ -164,7 +164,10 @@ impl Engine {
             // The batches are safe in the journal: the same write is tried again until there is room, and produce is refused meanwhile.
             Err(error) if error.is_full() => {
                 if !std::mem::replace(&mut self.directories[directory].full, true) {
-                    log::error!("data directory {} is full: produce is refused until there is room", self.directories[directory].path.display());
+                    log::error!(
+                        "data directory {} is full: produce is refused until there is room",
+                        self.directories[directory].path.display()
+                    );
                 }
                 partition.store.unwritten = Some(write);
                 return;

@@ -204,5 +204,4 @@ impl Directory {
         self.files.insert(slot, file);
         self.journal.file_added(slot);
     }
-
 }

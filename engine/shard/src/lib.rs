@@ -26,3 +26,6 @@ mod waits;
 mod work;
 
 pub use routes::{Routes, lanes};
+
+/// The plain data of replicated state that [`api`] speaks in; fronts take it from here.
+pub use millrace_state as state;

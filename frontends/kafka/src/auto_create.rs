@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use millrace_base::ids::Uuid;
 use millrace_base::settings::Settings;
 use millrace_shard::api::MetaChange;
-use millrace_state::meta::{Layout, Request, is_internal};
+use millrace_shard::state::meta::{Layout, Request, is_internal};
 
 /// The internal topic of consumer groups.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";

@@ -15,7 +15,7 @@ use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::settings::Settings;
 use millrace_io::Slice;
 use millrace_shard::api::{Leadership, NodeFacts, Reply, Request};
-use millrace_state::meta::Meta;
+use millrace_shard::state::meta::Meta;
 
 use crate::engine::Engine;
 use crate::fetch_session::Sessions;

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use millrace_base::ids::NodeId;
 use millrace_base::settings::{self, Changes, Entry, Given, Kind as BrokerKind, Layer, Setting, Settings, Source};
-use millrace_state::meta::topic_configs::{self, Kind, Row};
-use millrace_state::meta::{ConfigChange, ConfigChanges, Meta, NodeScope, Topic};
+use millrace_shard::state::meta::topic_configs::{self, Kind, Row};
+use millrace_shard::state::meta::{ConfigChange, ConfigChanges, Meta, NodeScope, Topic};
 
 use crate::errors::{self, Refusal};
 use crate::wire::errors::ErrorCode;

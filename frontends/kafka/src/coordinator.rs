@@ -7,8 +7,8 @@
 
 use millrace_base::ids::PartitionId;
 use millrace_shard::api::{Reply, Request};
-use millrace_state::groups;
-use millrace_state::groups::records::partition_for;
+use millrace_shard::state::groups;
+use millrace_shard::state::groups::records::partition_for;
 
 use crate::auto_create::OFFSETS_TOPIC;
 use crate::call::{Answer, Call, Outcome};

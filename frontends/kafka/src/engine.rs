@@ -7,7 +7,7 @@ use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::settings::Settings;
 use millrace_shard::api::{Leadership, NodeFacts, Request};
 use millrace_shard::front::Cx;
-use millrace_state::meta::Meta;
+use millrace_shard::state::meta::Meta;
 
 /// The engine as one handler sees it during one call. What it lends lives as long as the call (`'a`).
 pub trait Engine<'a> {

@@ -7,8 +7,8 @@
 use millrace_base::batch::BatchError;
 use millrace_base::settings;
 use millrace_shard::api::{GroupUnavailable, MetaRefusal, ProduceError, ReadError};
-use millrace_state::groups::GroupError;
-use millrace_state::meta::MetaError;
+use millrace_shard::state::groups::GroupError;
+use millrace_shard::state::meta::MetaError;
 
 use crate::wire::errors::ErrorCode;
 

@@ -3,7 +3,7 @@
 //! Knows nothing of what is bound where.
 
 use millrace_base::ids::NodeId;
-use millrace_state::meta::Meta;
+use millrace_shard::state::meta::Meta;
 
 /// One listener of this node as it is advertised.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,7 +49,7 @@ impl Listeners {
 mod tests {
     use super::*;
     use millrace_base::ids::Uuid;
-    use millrace_state::meta::{Command, Directory, Listener, Node};
+    use millrace_shard::state::meta::{Command, Directory, Listener, Node};
 
     #[test]
     fn clients_are_told_the_listener_of_the_name_they_came_in_on() {

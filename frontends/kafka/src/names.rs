@@ -5,7 +5,7 @@
 use kafka_protocol::messages::{BrokerId, GroupId, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use millrace_base::ids::{NodeId, PartitionId, Uuid};
-use millrace_state::meta::{Meta, Topic};
+use millrace_shard::state::meta::{Meta, Topic};
 
 use crate::wire::errors::ErrorCode;
 

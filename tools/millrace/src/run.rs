@@ -124,7 +124,8 @@ fn serve(told: &Receiver<News>, shards: u16, advertised: &[Advertised], began: N
             Ok(News::Open) => {
                 open += 1;
                 if open == shards {
-                    let addresses: Vec<String> = advertised.iter().map(|a| format!("{}://{}", a.name, authority(&a.host, a.port))).collect();
+                    let addresses: Vec<String> =
+                        advertised.iter().map(|a| format!("{}://{}", a.name, authority(&a.host, a.port))).collect();
                     let ms = system::now().since(began).as_millis();
                     log::info!(addresses = addresses.join(","), shards = shards, ms = ms as u64; "ready");
                 }
@@ -155,7 +156,9 @@ fn resolve(listeners: &[Listener]) -> Result<Vec<SocketAddr>, Failure> {
         let host = if listener.bind.host.is_empty() { "0.0.0.0" } else { listener.bind.host.as_str() };
         let found = (host, listener.bind.port).to_socket_addrs();
         let address = found.ok().and_then(|mut addresses| addresses.next());
-        address.ok_or_else(|| Failure::Run(format!("listener {}: {host} is no address of this machine; see the setting listeners", listener.name)))
+        address.ok_or_else(|| {
+            Failure::Run(format!("listener {}: {host} is no address of this machine; see the setting listeners", listener.name))
+        })
     };
     listeners.iter().map(one).collect()
 }
@@ -177,7 +180,8 @@ fn boot_node(disk: &mut BlockingDisk, settings: &Settings, shards: u16, advertis
     let memory = if told == 0 { process::memory_bytes() / MEMORY_SHARE } else { told }.max(MEMORY_BYTES_MIN);
     let directories = settings.log_dirs.iter().map(|path| absolute(path)).collect::<Result<Vec<PathBuf>, Failure>>()?;
     let listeners = advertised.iter().map(|a| meta::Listener { name: a.name.clone(), host: a.host.clone(), port: a.port }).collect();
-    let plan = Plan { settings: settings.clone(), directories, shards, listeners, memory_bytes: usize::try_from(memory).unwrap_or(usize::MAX) };
+    let plan =
+        Plan { settings: settings.clone(), directories, shards, listeners, memory_bytes: usize::try_from(memory).unwrap_or(usize::MAX) };
     boot::boot(disk, plan, &mut system::entropy).map_err(|error| Failure::Run(error.to_string()))
 }
 

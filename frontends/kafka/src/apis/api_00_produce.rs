@@ -24,7 +24,7 @@ use millrace_base::ids::{NodeId, PartitionId, ShardId};
 use millrace_base::offset::Epoch;
 use millrace_io::Slice;
 use millrace_shard::api::{Acks, Produce, ProduceError, ProducePart, Produced, Reply, Request};
-use millrace_state::meta::{Meta, is_internal};
+use millrace_shard::state::meta::{Meta, is_internal};
 
 use crate::authorize::{Operation, Resource, is_allowed};
 use crate::call::{Answer, Asked, Call, Outcome, Pending};

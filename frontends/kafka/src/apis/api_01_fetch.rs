@@ -28,8 +28,6 @@ use crate::wire::errors::ErrorCode;
 use crate::wire::fetch_response::{self, CurrentLeader, EpochEnd, FetchResponse, FetchedPartition, FetchedTopic, NodeEndpoint};
 use crate::wire::requests::FetchRequest;
 
-
-
 /// The part number of StopWaiting, whose answer nobody reads.
 const STOP_PART: u32 = PARTS_MAX - 1;
 
@@ -225,7 +223,6 @@ impl Fetching {
     }
 
     fn answer(&mut self, call: &mut Call<'_, '_>) -> Answer {
-        let version = self.asked.version;
         let mut entries = std::mem::take(&mut self.entries);
         if self.shards.len() > 1 {
             limit(&mut entries, self.max_bytes);

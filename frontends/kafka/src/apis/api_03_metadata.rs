@@ -13,7 +13,7 @@ use kafka_protocol::messages::MetadataResponse;
 use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
 use millrace_base::ids::{META_PARTITION, NodeId, PartitionId, Uuid};
 use millrace_shard::api::{MetaChange, MetaRefusal, Reply, Request};
-use millrace_state::meta::{MetaError, Topic, is_internal};
+use millrace_shard::state::meta::{MetaError, Topic, is_internal};
 
 use crate::authorize::{Resource, allowed_operations};
 use crate::auto_create;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use kafka_protocol::messages::OffsetCommitResponse;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use millrace_base::ids::Uuid;
-use millrace_state::groups::{self, Commit, CommitOffset, GroupError, PartitionAnswer};
+use millrace_shard::state::groups::{self, Commit, CommitOffset, GroupError, PartitionAnswer};
 
 use crate::call::{Answer, Call, Outcome};
 use crate::coordinator::{self, GroupResult};

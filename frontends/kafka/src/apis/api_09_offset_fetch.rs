@@ -15,9 +15,9 @@ use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseTopics,
 };
 use millrace_base::ids::Uuid;
-use millrace_state::groups;
-use millrace_state::groups::records::CommittedOffset;
-use millrace_state::meta::Meta;
+use millrace_shard::state::groups;
+use millrace_shard::state::groups::records::CommittedOffset;
+use millrace_shard::state::meta::Meta;
 
 use crate::call::{Answer, Call, Outcome};
 use crate::coordinator::{self, GroupResult};

@@ -12,7 +12,7 @@ use kafka_protocol::messages::FindCoordinatorResponse;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use millrace_base::ids::META_PARTITION;
 use millrace_shard::api::{MetaChange, Reply, Request};
-use millrace_state::groups::records::partition_for;
+use millrace_shard::state::groups::records::partition_for;
 
 use super::api_00_produce::NO_TRANSACTIONS;
 use crate::auto_create::{self, OFFSETS_TOPIC};

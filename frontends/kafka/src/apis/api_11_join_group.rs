@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use kafka_protocol::messages::JoinGroupResponse;
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
-use millrace_state::groups::{self, Join, JoinRefused, Joined};
+use millrace_shard::state::groups::{self, Join, JoinRefused, Joined};
 
 use crate::call::{Answer, Call, Outcome};
 use crate::coordinator::{self, GroupResult};

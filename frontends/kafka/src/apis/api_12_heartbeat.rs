@@ -1,7 +1,7 @@
 //! Heartbeat. v3 static members; else the versions differ in form only.
 
 use kafka_protocol::messages::HeartbeatResponse;
-use millrace_state::groups;
+use millrace_shard::state::groups;
 
 use crate::call::{Call, Outcome};
 use crate::coordinator;

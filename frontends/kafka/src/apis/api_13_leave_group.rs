@@ -4,7 +4,7 @@
 
 use kafka_protocol::messages::LeaveGroupResponse;
 use kafka_protocol::messages::leave_group_response::MemberResponse;
-use millrace_state::groups::{self, GroupError, Leaving};
+use millrace_shard::state::groups::{self, GroupError, Leaving};
 
 use crate::call::{Call, Outcome};
 use crate::coordinator::{self, GroupResult};

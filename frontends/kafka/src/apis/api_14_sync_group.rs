@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use kafka_protocol::messages::SyncGroupResponse;
-use millrace_state::groups::{self, Sync};
+use millrace_shard::state::groups::{self, Sync};
 
 use crate::call::{Call, Outcome};
 use crate::coordinator::{self, GroupResult};

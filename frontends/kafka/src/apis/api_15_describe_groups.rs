@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use kafka_protocol::messages::DescribeGroupsResponse;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
-use millrace_state::groups::{self, Description, GroupError};
+use millrace_shard::state::groups::{self, Description, GroupError};
 
 use crate::authorize::{Resource, allowed_operations};
 use crate::call::{Call, Outcome};

@@ -4,7 +4,7 @@
 
 use kafka_protocol::messages::ListGroupsResponse;
 use kafka_protocol::messages::list_groups_response::ListedGroup;
-use millrace_state::groups::{self, Listed};
+use millrace_shard::state::groups::{self, Listed};
 
 use crate::call::{Call, Outcome};
 use crate::coordinator::{self, GroupResult};
@@ -57,7 +57,7 @@ fn listed(group: Listed, version: i16) -> ListedGroup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millrace_state::groups::GroupState;
+    use millrace_shard::state::groups::GroupState;
 
     #[test]
     fn lists_of_all_coordinators_are_one_and_states_filter_it() {

@@ -12,7 +12,7 @@ use kafka_protocol::messages::CreateTopicsResponse;
 use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use millrace_base::ids::Uuid;
 use millrace_shard::api::{MetaChange, MetaDone};
-use millrace_state::meta::{Layout, Request};
+use millrace_shard::state::meta::{Layout, Request};
 
 use crate::call::{Answer, Call, Outcome};
 use crate::configs;

@@ -11,7 +11,7 @@ use kafka_protocol::messages::DeleteTopicsResponse;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use millrace_base::ids::{TopicId, Uuid};
 use millrace_shard::api::MetaChange;
-use millrace_state::meta::{Meta, Request};
+use millrace_shard::state::meta::{Meta, Request};
 
 use crate::call::{Answer, Call, Outcome};
 use crate::controller::{Changed, Changes};

@@ -10,7 +10,7 @@ use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionRe
 use millrace_base::ids::PartitionId;
 use millrace_base::offset::Offset;
 use millrace_shard::api::{DeleteRecords, Reply, Request};
-use millrace_state::meta::{Meta, is_internal};
+use millrace_shard::state::meta::{Meta, is_internal};
 
 use crate::authorize::{Operation, Resource, is_allowed};
 use crate::call::{Answer, Call, Outcome};

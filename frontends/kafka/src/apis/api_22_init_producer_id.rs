@@ -12,7 +12,7 @@
 use kafka_protocol::messages::{InitProducerIdResponse, ProducerId};
 use millrace_base::ids::META_PARTITION;
 use millrace_shard::api::{MetaChange, MetaDone, Reply, Request};
-use millrace_state::meta;
+use millrace_shard::state::meta;
 
 use crate::call::{Answer, Asked, Call, Outcome, Pending};
 use crate::errors;

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use kafka_protocol::messages::DescribeConfigsResponse;
 use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym};
-use millrace_state::meta::NodeScope;
+use millrace_shard::state::meta::NodeScope;
 
 use crate::call::{Call, Outcome};
 use crate::configs::{self, BROKER, BROKER_LOGGER, Described, TOPIC};

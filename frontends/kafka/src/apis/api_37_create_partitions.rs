@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kafka_protocol::messages::CreatePartitionsResponse;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use millrace_shard::api::MetaChange;
-use millrace_state::meta::Request;
+use millrace_shard::state::meta::Request;
 
 use crate::call::{Call, Outcome};
 use crate::controller::{Changed, Changes};

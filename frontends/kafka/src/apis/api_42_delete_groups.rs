@@ -2,7 +2,7 @@
 
 use kafka_protocol::messages::DeleteGroupsResponse;
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
-use millrace_state::groups;
+use millrace_shard::state::groups;
 
 use crate::call::{Call, Outcome};
 use crate::coordinator::{self, GroupResult};

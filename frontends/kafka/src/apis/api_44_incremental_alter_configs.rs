@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use kafka_protocol::messages::IncrementalAlterConfigsResponse;
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use millrace_shard::api::MetaChange;
-use millrace_state::meta::Request;
+use millrace_shard::state::meta::Request;
 
 use crate::call::{Answer, Call, Outcome};
 use crate::configs::{self, Asked, BROKER, TOPIC};

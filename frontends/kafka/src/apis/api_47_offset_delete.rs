@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kafka_protocol::messages::OffsetDeleteResponse;
 use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
-use millrace_state::groups::{self, PartitionAnswer};
+use millrace_shard::state::groups::{self, PartitionAnswer};
 
 use crate::call::{Call, Outcome};
 use crate::coordinator::{self, GroupResult};

@@ -10,7 +10,7 @@ use kafka_protocol::messages::DescribeTopicPartitionsResponse;
 use kafka_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
-use millrace_state::meta::{Topic, is_internal};
+use millrace_shard::state::meta::{Topic, is_internal};
 
 use super::api_03_metadata::partition_state;
 use crate::authorize::{Resource, allowed_operations};

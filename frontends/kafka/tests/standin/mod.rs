@@ -15,8 +15,8 @@ use millrace_kafka::fetch_session::Sessions;
 use millrace_kafka::listener::{Advertised, Listeners};
 use millrace_kafka::producer_ids::ProducerIds;
 use millrace_shard::api::*;
-use millrace_state::groups;
-use millrace_state::meta::{Command, Directory, Meta, MetaError, Node};
+use millrace_shard::state::groups;
+use millrace_shard::state::meta::{Command, Directory, Meta, MetaError, Node};
 
 pub const NODE: NodeId = 1;
 pub const SHARDS: u16 = 3;
@@ -243,8 +243,8 @@ fn changed(change: MetaChange, good: bool) -> Result<MetaDone, MetaRefusal> {
         return Err(MetaRefusal::Refused(MetaError::InvalidReplicationFactor { asked: 3, nodes: 1 }));
     }
     Ok(match change.request {
-        millrace_state::meta::Request::CreateTopic { .. } => MetaDone::TopicCreated { topic: TOPIC_ID, partitions: 3 },
-        millrace_state::meta::Request::AllocateProducerIds { count } => MetaDone::ProducerIds { first: 5000, count },
+        millrace_shard::state::meta::Request::CreateTopic { .. } => MetaDone::TopicCreated { topic: TOPIC_ID, partitions: 3 },
+        millrace_shard::state::meta::Request::AllocateProducerIds { count } => MetaDone::ProducerIds { first: 5000, count },
         _ => MetaDone::Changed,
     })
 }
