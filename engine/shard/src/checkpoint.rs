@@ -77,7 +77,9 @@ impl Engine {
 
     fn relieve_partition(&mut self, t: &mut Turn<'_>, id: PartitionId) {
         let Some(partition) = self.partitions.get(&id) else { return };
-        if partition.busy || partition.remove_when_idle {
+        let directory = usize::from(partition.directory);
+        let is_being_carried = partition.state_sequence >= self.directories[directory].journal().next_sequence();
+        if partition.busy || partition.remove_when_idle || is_being_carried {
             return;
         }
         if partition.tail.pending_bytes() > CARRY_BYTES_MAX {
@@ -318,10 +320,7 @@ impl Engine {
         let (sequence, _) = self.journal(directory, Urgency::Relief, record, &[&inline], Some(After::Carried(id)), t.now)?;
         for piece in pending {
             let record = Record::Batches { partition: id, base: piece.base, end: piece.end, payload: NOWHERE };
-            let (again, _) = self.journal(directory, Urgency::Relief, record, &[&piece.bytes], None, t.now)?;
-            if let Some(partition) = self.partitions.get_mut(&id) {
-                partition.tail.carry(Piece { sequence: again, ..piece });
-            }
+            self.journal(directory, Urgency::Relief, record, &[&piece.bytes], None, t.now)?;
         }
         if let Some(partition) = self.partitions.get_mut(&id) {
             partition.state_sequence = sequence;

@@ -140,8 +140,13 @@ impl Partition {
     }
 
     /// The entry with batches of this partition is sealed: their bytes can be lent.
+    /// Batches that were carried take the place of their first copy.
     pub fn sealed(&mut self, piece: Piece) {
-        self.tail.push(piece);
+        if piece.base < self.tail.end() {
+            self.tail.carry(piece);
+        } else {
+            self.tail.push(piece);
+        }
     }
 
     /// Takes the waiters that a commit answers.

@@ -87,7 +87,8 @@ impl Store {
             file: None,
             rolls: rolls.into(),
             part,
-            has_folder: true,
+            // Making it again costs little, and a partition that was never checkpointed has none.
+            has_folder: false,
             newest,
             newest_since: now,
             stated: (active.base, active.bytes),

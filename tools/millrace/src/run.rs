@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use millrace_base::clock::Nanos;
 use millrace_base::settings::Settings;
@@ -28,6 +29,9 @@ const MEMORY_SHARE: u64 = 4;
 
 /// The least that a broker is run with.
 const MEMORY_BYTES_MIN: u64 = 64 << 20;
+
+/// How long the sockets of a broker that was just killed are waited for.
+const PORT_WAIT: Duration = Duration::from_secs(3);
 
 /// What a shard's thread tells while it starts and runs.
 enum News {
@@ -168,9 +172,16 @@ fn resolve(listeners: &[Listener]) -> Result<Vec<SocketAddr>, Failure> {
 fn free_addresses(listeners: &[Listener]) -> Result<Vec<SocketAddr>, Failure> {
     let addresses = resolve(listeners)?;
     for address in &addresses {
-        std::net::TcpListener::bind(address).map_err(|error| {
-            Failure::Run(format!("cannot listen on {address}: {error}; choose another port with --kafka-addr or the setting listeners"))
-        })?;
+        let began = system::now();
+        while let Err(error) = std::net::TcpListener::bind(address) {
+            // The kernel takes the ring of a broker that was killed apart after its end, and its sockets with it.
+            let wait = error.kind() == std::io::ErrorKind::AddrInUse && system::now().since(began) < PORT_WAIT;
+            if !wait {
+                let hint = "choose another port with --kafka-addr or the setting listeners";
+                return Err(Failure::Run(format!("cannot listen on {address}: {error}; {hint}")));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
     Ok(addresses)
 }

@@ -122,7 +122,7 @@ pub struct Recovered {
 pub fn recover(disk: &mut dyn Disk, folder: &Path, pool: &Pool, stated_elsewhere: u64) -> Result<Recovered, JournalError> {
     let scan = scan(disk, folder)?;
     let chain = Chain::of(&scan, stated_elsewhere);
-    let mut reader = Reader { disk, folder, pool, entries: Vec::new(), damage: Vec::new() };
+    let mut reader = Reader { disk, folder, pool, entries: Vec::new(), damage: Vec::new(), window: None };
     let mut needed: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
     let mut need = |slot: u32, sequence: u64| {
         let range = needed.entry(slot).or_insert((sequence, sequence));
@@ -305,9 +305,34 @@ struct Reader<'a> {
     pool: &'a Pool,
     entries: Vec<RecoveredEntry>,
     damage: Vec<Damage>,
+    /// Slot, place and bytes of what was read last: entries that lie in it are not read again.
+    window: Option<(u32, u64, Slice)>,
 }
 
+/// Bytes read at a time; many small entries share them.
+const WINDOW_BYTES: usize = 1 << 20;
+
 impl Reader<'_> {
+    /// The bytes of an entry, fewer at the end of the file.
+    fn entry(&mut self, slot: u32, place: u64, bytes: usize, path: &Path) -> Result<Slice, JournalError> {
+        if let Some((window_slot, window_place, window)) = &self.window
+            && *window_slot == slot
+            && let Some(from) = place.checked_sub(*window_place).and_then(|from| usize::try_from(from).ok())
+            && from + bytes <= window.len()
+        {
+            return Ok(window.sub(from..from + bytes));
+        }
+        let mut space = self.pool.take(bytes.max(WINDOW_BYTES));
+        let file = self.disk.open(path, OpenHow { direct: true, ..OpenHow::default() }).map_err(JournalError::io("open", path))?;
+        let len = bytes.max(WINDOW_BYTES);
+        let read = self.disk.read(file, place, &mut space.unfrozen()[..len]);
+        self.disk.close(file);
+        let window = space.freeze(read.map_err(JournalError::io("read", path))?);
+        let entry = window.sub(0..bytes.min(window.len()));
+        self.window = Some((slot, place, window));
+        Ok(entry)
+    }
+
     /// Reads a live entry into memory of its own, or notes its damage.
     fn take(&mut self, found: &Found) -> Result<(), JournalError> {
         let header = found.header;
@@ -332,14 +357,9 @@ impl Reader<'_> {
             return Ok(());
         }
         let bytes = header.entry_bytes as usize;
-        let mut space = self.pool.take(bytes);
-        let file = self.disk.open(&path, OpenHow { direct: true, ..OpenHow::default() }).map_err(JournalError::io("open", &path))?;
-        let read = self.disk.read(file, found.place, &mut space.unfrozen()[..bytes]);
-        self.disk.close(file);
-        let read = read.map_err(JournalError::io("read", &path))?;
-        let entry = space.freeze(bytes);
-        let crc = crc32c(&entry[HEADER_BYTES..]);
-        let same = read == bytes && crc == header.body_crc && Header::decode(&entry) == Ok(header);
+        let entry = self.entry(found.slot, found.place, bytes, &path)?;
+        let crc = crc32c(entry.get(HEADER_BYTES..).unwrap_or_default());
+        let same = entry.len() == bytes && crc == header.body_crc && Header::decode(&entry) == Ok(header);
         let records = records_of(&header, &entry);
         match records.filter(|_| same || is_planted(Bug::IgnoreCrc)) {
             Some(records) => {
