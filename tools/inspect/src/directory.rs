@@ -1,0 +1,249 @@
+//! A data directory as the broker would recover it at its next start, without changing it.
+//!
+//! 1. Whose it is (`millrace.meta`), and whether a broker runs on it.
+//! 2. Each shard's journal through [`journal::recover`]; its records folded into partition images, oldest first.
+//! 3. What cannot be is kept as [`Corrupt`], with file and place.
+//!
+//! Invariants: images are what a start would make: the same records in the same order, damaged where an entry of theirs is.
+//! Knows nothing of segments.
+
+use crate::error::InspectError;
+use crate::read_only::{ReadOnly, check_plain};
+use millrace_base::fault::Corrupt;
+use millrace_base::ids::{PartitionId, ShardId};
+use millrace_io::{Disk, IoError, Pool};
+use millrace_log::image::PartitionImage;
+use millrace_log::journal::{self, Damage, JournalError, RecoveredEntry, Touched, Verdict, layout};
+use millrace_log::paths::{self, Meta, MetaError};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The file that a running broker holds locked.
+const LOCK_NAME: &str = "millrace.lock";
+/// Journals for another number of shards, made and not yet in their place; and those that they replace.
+const JOURNALS_NEXT: &str = "journal.next";
+const JOURNALS_OLD: &str = "journal.old";
+
+pub struct Directory {
+    pub path: PathBuf,
+    pub meta: Result<Meta, Corrupt>,
+    pub is_in_use: bool,
+    pub journals: BTreeMap<ShardId, Journal>,
+    pub partitions: BTreeMap<PartitionId, Found>,
+    /// Of interest, and no damage.
+    pub notes: Vec<String>,
+}
+
+pub struct Journal {
+    pub folder: PathBuf,
+    pub found: Result<journal::Recovered, Corrupt>,
+}
+
+/// What the journals say of one partition.
+pub struct Found {
+    pub shard: ShardId,
+    pub image: PartitionImage,
+    /// The first record that cannot be.
+    pub corrupt: Option<Corrupt>,
+}
+
+impl Directory {
+    /// # Errors
+    /// `path` is no data directory, or cannot be read.
+    pub fn open(disk: &mut ReadOnly, path: &Path) -> Result<Directory, InspectError> {
+        let names = disk.list(path).map_err(InspectError::io("list", path))?;
+        let is_ours = |name: &str| name == paths::META_NAME || name.starts_with("journal") || paths::topic_named(name).is_some();
+        if !names.iter().any(|entry| is_ours(&entry.name)) {
+            let text = format!("{} is not a data directory: it has no {}; name one of log.dirs", path.display(), paths::META_NAME);
+            return Err(InspectError::Usage(text));
+        }
+        let meta = read_meta(disk, path)?;
+        let mut directory = Directory {
+            path: path.to_owned(),
+            meta,
+            is_in_use: is_in_use(path),
+            journals: BTreeMap::new(),
+            partitions: BTreeMap::new(),
+            notes: Vec::new(),
+        };
+        let has = |name: &str| names.iter().any(|entry| entry.name == name);
+        let mut folder = paths::journals(path);
+        if !has("journal") && has(JOURNALS_NEXT) && has(JOURNALS_OLD) {
+            directory.notes.push(format!("{}: a start has still to put {JOURNALS_NEXT} in its place; it is what is read", path.display()));
+            folder = path.join(JOURNALS_NEXT);
+        }
+        directory.recover(disk, &folder)?;
+        Ok(directory)
+    }
+
+    fn recover(&mut self, disk: &mut ReadOnly, folder: &Path) -> Result<(), InspectError> {
+        let entries = match disk.list(folder) {
+            Ok(entries) => entries,
+            Err(IoError::NOT_FOUND) => Vec::new(),
+            Err(error) => return Err(InspectError::io("list", folder)(error)),
+        };
+        let pool = Pool::new(0);
+        for shard in entries.iter().filter(|entry| entry.is_directory).filter_map(|entry| paths::shard_named(&entry.name)) {
+            let folder = folder.join(shard.to_string());
+            self.note_openings(disk, &folder);
+            let found = journal::recover(disk, &folder, &pool, 0).map_err(|error| in_file(error, &folder));
+            if let Ok(recovered) = &found {
+                self.fold(shard, &folder, recovered);
+            }
+            self.journals.insert(shard, Journal { folder, found });
+        }
+        Ok(())
+    }
+
+    /// One slot of two is enough, so that recovery says nothing of the other.
+    fn note_openings(&mut self, disk: &mut ReadOnly, folder: &Path) {
+        let path = folder.join(layout::OPENINGS_NAME);
+        let Ok(Ok(bytes)) = disk.read_file(&path, OPENINGS_FILE_BYTES) else { return };
+        for (slot, bytes) in bytes.chunks(millrace_base::limits::BLOCK).enumerate() {
+            if layout::Openings::decode(bytes).is_none() {
+                let place = slot * millrace_base::limits::BLOCK;
+                self.notes.push(format!(
+                    "{} at byte {place}: expected a slot of openings, found none that is readable; the other one counts (a start that is cut off leaves this too)",
+                    path.display()
+                ));
+            }
+        }
+    }
+
+    fn fold(&mut self, shard: ShardId, folder: &Path, recovered: &journal::Recovered) {
+        let mut damaged = damage(&recovered.verdict).iter().peekable();
+        for entry in &recovered.entries {
+            while let Some(damage) = damaged.next_if(|damage| damage.first < entry.sequence) {
+                self.mark_damaged(shard, damage);
+            }
+            for record in &entry.records {
+                let found = self.found(shard, record.partition());
+                if let Err(error) = found.image.apply(record, &entry.payload, entry.sequence) {
+                    found.corrupt = Some(Corrupt {
+                        file: entry_file(folder, entry),
+                        place: entry.place,
+                        expected: format!("in entry {}, a record that follows on what came before", entry.sequence),
+                        found: format!("of partition {}: {error}", record.partition()),
+                    });
+                }
+            }
+        }
+        damaged.for_each(|damage| self.mark_damaged(shard, damage));
+    }
+
+    fn mark_damaged(&mut self, shard: ShardId, damage: &Damage) {
+        let touched: Vec<PartitionId> = match &damage.touched {
+            Touched::Partitions(partitions) => partitions.iter().copied().collect(),
+            Touched::All => self.partitions.iter().filter(|(_, found)| found.shard == shard).map(|(id, _)| *id).collect(),
+        };
+        for id in touched {
+            self.found(shard, id).image.damaged_at(damage.first);
+        }
+    }
+
+    fn found(&mut self, shard: ShardId, id: PartitionId) -> &mut Found {
+        self.partitions.entry(id).or_insert_with(|| Found { shard, image: PartitionImage::new(), corrupt: None })
+    }
+
+    /// The partitions that have a folder.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn folders(&self, disk: &mut ReadOnly) -> Result<Vec<PartitionId>, InspectError> {
+        let mut ids = Vec::new();
+        for entry in disk.list(&self.path).map_err(InspectError::io("list", &self.path))? {
+            let Some(topic) = paths::topic_named(&entry.name).filter(|_| entry.is_directory) else { continue };
+            let folder = paths::topic(&self.path, topic);
+            for entry in disk.list(&folder).map_err(InspectError::io("list", &folder))? {
+                let index = paths::partition_named(&entry.name).filter(|_| entry.is_directory);
+                ids.extend(index.map(|index| PartitionId { topic, index }));
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Whether every journal could be read as a whole, so that what they do not say is not there.
+    pub fn is_told_in_full(&self) -> bool {
+        let whole = |journal: &Journal| {
+            journal.found.as_ref().is_ok_and(|found| !damage(&found.verdict).iter().any(|damage| damage.touched == Touched::All))
+        };
+        self.journals.values().all(whole)
+    }
+}
+
+const OPENINGS_FILE_BYTES: usize = 2 * millrace_base::limits::BLOCK;
+
+/// The damage in a verdict.
+pub fn damage(verdict: &Verdict) -> &[Damage] {
+    match verdict {
+        Verdict::Clean | Verdict::Torn(_) => &[],
+        Verdict::Damaged { each, .. } => each,
+    }
+}
+
+/// The path of the file that holds `entry`.
+pub fn entry_file(folder: &Path, entry: &RecoveredEntry) -> String {
+    folder.join(layout::file_name(entry.slot)).display().to_string()
+}
+
+/// Damage in terms of a path from here, whatever recovery called the file.
+pub fn in_folder(corrupt: &Corrupt, folder: &Path) -> Corrupt {
+    let name = Path::new(&corrupt.file).file_name().filter(|name| *name != "journal");
+    let file = name.map_or(folder.to_owned(), |name| folder.join(name));
+    Corrupt { file: file.display().to_string(), ..corrupt.clone() }
+}
+
+fn in_file(error: JournalError, folder: &Path) -> Corrupt {
+    let text = error.to_string();
+    match error {
+        JournalError::Openings(corrupt) | JournalError::File(corrupt) => in_folder(&corrupt, folder),
+        JournalError::Newer { file, place, format } => Corrupt {
+            file: folder.join(file).display().to_string(),
+            place,
+            expected: format!("format {} or older", layout::FORMAT),
+            found: format!("format {format}: inspect it with the version that wrote it"),
+        },
+        JournalError::Io { path, .. } => {
+            Corrupt { file: path.display().to_string(), place: 0, expected: "a file that can be read".to_owned(), found: text }
+        }
+    }
+}
+
+fn read_meta(disk: &mut ReadOnly, data: &Path) -> Result<Result<Meta, Corrupt>, InspectError> {
+    let path = paths::meta(data);
+    let file = path.display().to_string();
+    let bytes = match disk.read_file(&path, paths::META_BYTES_MAX) {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(corrupt)) => return Ok(Err(corrupt)),
+        Err(error) => {
+            return Ok(Err(Corrupt { file, place: 0, expected: "the file that says whose this is".to_owned(), found: error.to_string() }));
+        }
+    };
+    Ok(Meta::decode(&bytes).map_err(|error| meta_corrupt(&error, &bytes, file)))
+}
+
+/// A fault in `millrace.meta` with the byte at which its line begins.
+pub fn meta_corrupt(error: &MetaError, bytes: &[u8], file: String) -> Corrupt {
+    match error {
+        MetaError::Newer { format } => {
+            let (expected, found) = (format!("format {} or older", paths::FORMAT), format!("format {format}"));
+            Corrupt { file, place: 0, expected, found }
+        }
+        MetaError::Corrupt { line, expected, found } => {
+            let before = bytes.split_inclusive(|byte| *byte == b'\n').take(line.saturating_sub(1));
+            let place = before.map(|line| line.len() as u64).sum();
+            Corrupt { file, place, expected: (*expected).to_owned(), found: format!("{found:?}") }
+        }
+    }
+}
+
+/// Whether a broker holds the lock. It is looked at, shared and for an instant, and never made.
+fn is_in_use(data: &Path) -> bool {
+    let path = data.join(LOCK_NAME);
+    if check_plain(&path).is_err() {
+        return false;
+    }
+    let Ok(file) = fs::File::open(&path) else { return false };
+    matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
+}
