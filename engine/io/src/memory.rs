@@ -57,9 +57,18 @@ fn layout(len: usize) -> Layout {
     Layout::from_size_align(len, BLOCK).expect("length is a multiple of the block and far below isize::MAX")
 }
 
+/// From this length on chunks are mapped: the kernel gives zeroed pages when they are touched, where the allocator would touch them all.
+const MAPPED_MIN: usize = 64 << 10;
+
+/// Chunks of whole huge pages are aligned to them.
+const HUGE_PAGE: usize = 2 << 20;
+
 impl Raw {
     fn new(len: usize) -> Raw {
         assert!(len > 0 && len.is_multiple_of(BLOCK));
+        if len >= MAPPED_MIN {
+            return Raw::map(len);
+        }
         // SAFETY: the layout has a size above zero.
         let ptr = unsafe { alloc_zeroed(layout(len)) };
         match NonNull::new(ptr) {
@@ -69,8 +78,48 @@ impl Raw {
     }
 }
 
+impl Raw {
+    fn map(len: usize) -> Raw {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let slack = if len.is_multiple_of(HUGE_PAGE) { HUGE_PAGE } else { 0 };
+        // SAFETY: an anonymous map at a place of the kernel's choice touches nothing that exists.
+        let ptr = unsafe { libc::mmap(std::ptr::null_mut(), len + slack, protection, flags, -1, 0) };
+        if ptr == libc::MAP_FAILED {
+            handle_alloc_error(layout(len));
+        }
+        let front = if slack > 0 { (ptr as usize).next_multiple_of(HUGE_PAGE) - ptr as usize } else { 0 };
+        let start = NonNull::new(ptr.cast::<u8>().wrapping_add(front)).expect("a map is never at zero");
+        let raw = Raw { ptr: start, len };
+        if slack > 0 {
+            raw.trim(ptr.cast(), front, slack);
+        }
+        raw
+    }
+
+    /// Gives back what was mapped around a chunk to align it, and asks for huge pages: one fault instead of 512.
+    fn trim(&self, mapped: *mut u8, front: usize, slack: usize) {
+        if front > 0 {
+            // SAFETY: the front of the map just made, which lies before the chunk.
+            unsafe { libc::munmap(mapped.cast(), front) };
+        }
+        if slack > front {
+            let behind = self.ptr.as_ptr().wrapping_add(self.len);
+            // SAFETY: the rest of the map just made, which lies behind the chunk.
+            unsafe { libc::munmap(behind.cast(), slack - front) };
+        }
+        // SAFETY: the chunk's own pages; advice changes no content.
+        unsafe { libc::madvise(self.ptr.as_ptr().cast(), self.len, libc::MADV_HUGEPAGE) };
+    }
+}
+
 impl Drop for Raw {
     fn drop(&mut self) {
+        if self.len >= MAPPED_MIN {
+            // SAFETY: mapped in `map` with this length; `self` is its one owner.
+            let result = unsafe { libc::munmap(self.ptr.as_ptr().cast(), self.len) };
+            debug_assert_eq!(result, 0, "a whole map can be unmapped");
+            return;
+        }
         // SAFETY: allocated in `new` with this very layout; `self` is its one owner.
         unsafe { dealloc(self.ptr.as_ptr(), layout(self.len)) }
     }

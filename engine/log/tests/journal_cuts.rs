@@ -2,6 +2,7 @@
 //!
 //! `MILLRACE_SEEDS` sets the number of seeds; the count below is the short form.
 
+#![expect(clippy::disallowed_methods, reason = "a test reads files, its environment and the clock where the crate may not")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod journal_support;

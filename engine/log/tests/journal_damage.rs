@@ -3,6 +3,7 @@
 //! The one bound: of entries that nothing states synced yet, loss cannot be told from a torn write. An empty entry states them after a
 //! quiet millisecond, and from then on their loss is convicted too.
 
+#![expect(clippy::disallowed_methods, reason = "a test reads files, its environment and the clock where the crate may not")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod journal_support;

@@ -1,5 +1,6 @@
 //! The journal's bytes, version 1: golden bytes that every later version must read, and the drawing of the layout.
 
+#![expect(clippy::disallowed_methods, reason = "a test reads files, its environment and the clock where the crate may not")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use millrace_base::clock::Nanos;

@@ -41,6 +41,8 @@ struct Connection {
     receiving: bool,
     /// The last receive took all that was asked for: more is likely there.
     eager: bool,
+    /// The longest of the last frames: memory is taken so that the next one fits.
+    frame_hint: usize,
     paused: bool,
     out: VecDeque<Slice>,
     out_bytes: usize,
@@ -171,6 +173,7 @@ impl Net {
             filled: 0,
             receiving: false,
             eager: false,
+            frame_hint: 0,
             paused: false,
             out: VecDeque::new(),
             out_bytes: 0,
@@ -282,6 +285,7 @@ impl Net {
         };
         if let (Some(length), Some(space)) = (length, connection.space.as_mut()) {
             if connection.filled >= length {
+                connection.frame_hint = length.max(connection.frame_hint / 8 * 7).min(FRAME_AT_ONCE);
                 connection.filled -= length;
                 return Next::Frame(space.freeze(length));
             }
@@ -299,6 +303,7 @@ impl Net {
         if connection.receiving || connection.paused || connection.closing || connection.finishing {
             return;
         }
+        let wanted = RECEIVE_BYTES.max(connection.frame_hint);
         connection.receiving = true;
         connection.operations += 1;
         if connection.filled == 0 && !connection.eager {
@@ -307,13 +312,13 @@ impl Net {
             return;
         }
         let mut space = match connection.space.take() {
-            Some(space) if space.room() > connection.filled && (connection.filled > 0 || space.room() >= RECEIVE_BYTES / 4) => space,
+            Some(space) if space.room() > connection.filled && (connection.filled > 0 || space.room() >= wanted / 2) => space,
             Some(mut old) => {
-                let mut space = pool.take(RECEIVE_BYTES.max(2 * connection.filled));
+                let mut space = pool.take(wanted.max(2 * connection.filled));
                 space.unfrozen()[..connection.filled].copy_from_slice(&old.unfrozen()[..connection.filled]);
                 space
             }
-            None => pool.take(RECEIVE_BYTES),
+            None => pool.take(wanted),
         };
         let filled = connection.filled;
         let len = (space.unfrozen().len() - filled) as u32;

@@ -191,14 +191,17 @@ impl Route {
 
 /// The lanes between `shards` shards: for each, its ends by the other's number; None at its own.
 pub fn lanes(shards: u16) -> Vec<Vec<Option<End<Request, Reply>>>> {
-    let count = usize::from(shards);
-    let mut all: Vec<Vec<Option<End<Request, Reply>>>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
-    for a in 0..count {
-        for b in a + 1..count {
-            let (end_a, end_b) = millrace_base::lane::pair(LANE_CREDITS);
-            all[a][b] = Some(end_a);
-            all[b][a] = Some(end_b);
+    let mut all: Vec<Vec<Option<End<Request, Reply>>>> = Vec::new();
+    for here in 0..usize::from(shards) {
+        let mut ends = Vec::new();
+        for others in &mut all {
+            let (own, other) = millrace_base::lane::pair(LANE_CREDITS);
+            others.push(Some(other));
+            ends.push(Some(own));
         }
+        assert_eq!(ends.len(), here);
+        ends.push(None);
+        all.push(ends);
     }
     all
 }

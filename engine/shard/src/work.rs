@@ -31,7 +31,7 @@ const SEND_STALL_MS: u64 = 60_000;
 const FULL_RETRY_MS: u64 = 1_000;
 
 /// Memory that may hold checkpointed batches for readers, of a shard's budget.
-const CACHE_SHARE: usize = 2;
+const CACHE_SHARE: usize = 4;
 
 impl Engine {
     /// What boot found becomes running state; the first epochs are appended, to be written in the first turn.

@@ -2,6 +2,8 @@
 //!
 //! After a change of the schema: `MILLRACE_REGENERATE=1 cargo test -p millrace-state --test generated`, then commit both files.
 
+#![expect(clippy::disallowed_methods, reason = "a test reads files, its environment and the clock where the crate may not")]
+
 use std::path::Path;
 
 #[test]

@@ -6,6 +6,7 @@
 //! 3. with seeded random damage;
 //! 4. 64 KiB of one byte behind every header, and the smallest elements by the hundred thousand.
 
+#![expect(clippy::disallowed_methods, reason = "a test reads files, its environment and the clock where the crate may not")]
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod frames;

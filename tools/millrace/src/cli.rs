@@ -8,8 +8,9 @@
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use millrace_base::settings::{Given, Source, help};
+use millrace_inspect::{Show, Verb};
 
 use crate::failure::Failure;
 
@@ -28,14 +29,6 @@ pub enum Invocation {
     },
     /// Help or version.
     Print(String),
-}
-
-/// What the inspector does with a data directory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verb {
-    Ls,
-    Show,
-    Verify,
 }
 
 /// What the arguments, the program's name first, ask for.
@@ -63,7 +56,17 @@ fn command() -> Command {
                 .about("Look into a data directory without changing it")
                 .subcommand_required(true)
                 .subcommand(verb("ls", "List journals, partitions and segments"))
-                .subcommand(verb("show", "Print what they hold"))
+                .subcommand(
+                    verb("show", "Print what they hold")
+                        .arg(
+                            Arg::new("what")
+                                .value_name("WHAT")
+                                .help("journal/SHARD, TOPIC-ID/PARTITION, or a file; everything if left out"),
+                        )
+                        .arg(number("entry", "N", "Of a journal: this entry only").value_parser(value_parser!(u64)))
+                        .arg(number("from", "OFFSET", "Batches that end above this offset only").value_parser(value_parser!(i64)))
+                        .arg(Arg::new("records").long("records").action(ArgAction::SetTrue).help("The records in the batches too")),
+                )
                 .subcommand(verb("verify", "Recover in memory and report damage")),
         )
         .subcommand(
@@ -71,6 +74,10 @@ fn command() -> Command {
                 .about("List every setting")
                 .arg(Arg::new("sample").long("sample").action(ArgAction::SetTrue).help("Print a settings file with all defaults instead")),
         )
+}
+
+fn number(name: &'static str, value: &'static str, about: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(about)
 }
 
 fn start() -> Command {
@@ -97,7 +104,12 @@ fn invocation(matches: &ArgMatches) -> Result<Invocation, Failure> {
             let (name, matches) = matches.subcommand().expect("inspect requires a subcommand");
             let verb = match name {
                 "ls" => Verb::Ls,
-                "show" => Verb::Show,
+                "show" => Verb::Show(Show {
+                    what: matches.get_one::<String>("what").cloned(),
+                    entry: matches.get_one::<u64>("entry").copied(),
+                    from: matches.get_one::<i64>("from").copied(),
+                    records: matches.get_flag("records"),
+                }),
                 "verify" => Verb::Verify,
                 other => unreachable!("inspect has no subcommand {other}"),
             };
@@ -182,7 +194,7 @@ mod tests {
         assert_eq!(parsed("millrace settings --sample"), Ok(Invocation::Settings { sample: true }));
         assert_eq!(parsed("millrace inspect verify d"), Ok(Invocation::Inspect { verb: Verb::Verify, dir: "d".to_owned() }));
         assert_eq!(parsed("millrace inspect ls d"), Ok(Invocation::Inspect { verb: Verb::Ls, dir: "d".to_owned() }));
-        assert_eq!(parsed("millrace inspect show d"), Ok(Invocation::Inspect { verb: Verb::Show, dir: "d".to_owned() }));
+        assert_eq!(parsed("millrace inspect show d"), Ok(Invocation::Inspect { verb: Verb::Show(Show::default()), dir: "d".to_owned() }));
         let config = Some("f".to_owned());
         assert_eq!(parsed("millrace start --config f"), Ok(Invocation::Start { config, given: Vec::new() }));
         assert_eq!(parsed("millrace --version"), Ok(Invocation::Print(format!("millrace {}\n", env!("CARGO_PKG_VERSION")))));

@@ -33,7 +33,7 @@ fn invoke() -> Result<(), Failure> {
             log::install(&settings.logging_level);
             run::start(settings)
         }
-        Invocation::Inspect { verb, dir } => run::inspect(verb, &dir),
+        Invocation::Inspect { verb, dir } => run::inspect(&verb, &dir),
         Invocation::Settings { sample: true } => print(&sample()),
         Invocation::Settings { sample: false } => print(&help()),
         Invocation::Print(text) => print(&text),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use millrace_base::clock::Nanos;
 use millrace_base::settings::Settings;
 use millrace_edge::listener::{self, Listener};
+use millrace_inspect::{Outcome, Verb};
 use millrace_io::blocking::BlockingDisk;
 use millrace_io::uring::{Config, UringDriver};
 use millrace_io::{Doorbell, Driver, process, system};
@@ -21,7 +22,6 @@ use millrace_shard::shard::{FrontSetup, Shard, Status};
 use millrace_shard::{Routes, lanes};
 use millrace_state::meta;
 
-use crate::cli::Verb;
 use crate::failure::Failure;
 
 /// Part of the machine's memory that a broker takes when it is not told.
@@ -273,6 +273,11 @@ fn shard(
 }
 
 /// Prints what is in data directory `dir`.
-pub fn inspect(verb: Verb, dir: &str) -> Result<(), Failure> {
-    Err(Failure::Run(format!("inspect {verb:?} {dir} is not wired yet")))
+pub fn inspect(verb: &Verb, dir: &str) -> Result<(), Failure> {
+    let (mut out, mut talk) = (std::io::stdout().lock(), std::io::stderr().lock());
+    match millrace_inspect::run(verb, Path::new(dir), &mut out, &mut talk) {
+        Ok(Outcome::Clean) => Ok(()),
+        Ok(Outcome::Damaged) => Err(Failure::Run(format!("{dir} is damaged; what and where is said above"))),
+        Err(error) => Err(Failure::Run(error.to_string())),
+    }
 }

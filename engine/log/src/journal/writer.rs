@@ -29,7 +29,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 /// Memory taken at a time; holds many entries.
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 2 << 20;
 /// The largest chunk that the pool recycles: more is taken only when one entry needs it.
 const CHUNK_BYTES_MAX: usize = 4 << 20;
 /// An entry is not begun in what is left of a chunk when that is less.
