@@ -7,6 +7,7 @@ mod support;
 use millrace_inspect::{InspectError, Outcome, Show, Verb};
 use millrace_log::paths;
 use std::fs;
+use std::io::{self, Write};
 use support::{NOW, build, built, contents, first, inspect, second, show, try_inspect};
 
 #[test]
@@ -152,4 +153,27 @@ fn what_a_crash_leaves_is_mentioned_and_clean() {
     fs::write(paths::index(&folder, 20), [0; 4096]).unwrap();
     let gave = inspect(&Verb::Verify, &scratch.0);
     assert!(gave.outcome == Outcome::Clean && gave.talk.contains("was not finished"), "{}{}", gave.out, gave.talk);
+}
+
+/// Takes some bytes and then is gone.
+struct Reader(usize);
+
+impl Write for Reader {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure_unless_it_misses_a_verdict() {
+    let scratch = built();
+    let run = |verb: &Verb| millrace_inspect::run(verb, &scratch.0, &mut Reader(30), &mut Vec::new());
+    assert!(matches!(run(&Verb::Ls), Ok(Outcome::Clean)));
+    assert!(matches!(run(&Verb::Show(Show::default())), Ok(Outcome::Clean)));
+    assert!(matches!(run(&Verb::Verify), Err(InspectError::Output(_))));
 }
