@@ -85,6 +85,8 @@ pub struct Engine {
     /// Whether connections are accepted.
     pub is_open: bool,
     pub stopping: bool,
+    /// Open segments were cut to their bytes, or are being cut.
+    pub is_cut: bool,
 }
 
 impl Engine {

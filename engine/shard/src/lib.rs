@@ -18,6 +18,7 @@ mod rehome;
 mod routes;
 mod script;
 pub mod shard;
+mod stop;
 mod store;
 mod tail;
 pub mod timers;

@@ -133,7 +133,13 @@ impl Shard {
         if worked {
             self.last_work = now;
         }
-        if self.engine.stopping && self.engine.is_quiet() { Status::Stopped } else { Status::Running }
+        if self.engine.stopping && self.engine.is_quiet() && self.cut_for_stop(now) { Status::Stopped } else { Status::Running }
+    }
+
+    fn cut_for_stop(&mut self, now: Nanos) -> bool {
+        let wall = self.driver.wall();
+        let mut turn = Turn { driver: &mut *self.driver, timers: &mut self.timers, now, wall };
+        self.engine.cut_for_stop(&mut turn)
     }
 
     fn wait(&mut self) -> Wait {

@@ -70,6 +70,7 @@ impl Engine {
             open_sent: false,
             is_open: false,
             stopping: false,
+            is_cut: false,
         };
         engine.refresh_settings();
         let mut gone = Vec::new();

@@ -1,0 +1,32 @@
+//! A clean stop: open segments are cut to their bytes, so that whoever reads the files finds whole batches and nothing behind them.
+//!
+//! What is acknowledged is durable already; a stop that is cut short loses nothing.
+
+use crate::engine::{Engine, Turn};
+use crate::lifecycle::Finish;
+use crate::script::{Handle, Step};
+use millrace_io::OpenHow;
+
+impl Engine {
+    /// Called while nothing is under way. False: there is something now.
+    pub fn cut_for_stop(&mut self, t: &mut Turn<'_>) -> bool {
+        if std::mem::replace(&mut self.is_cut, true) {
+            return true;
+        }
+        for partition in self.partitions.values_mut() {
+            let active = *partition.store.segments.active().summary();
+            if active.bytes == 0 || !partition.is_writable() || partition.busy {
+                continue;
+            }
+            let mut steps: Vec<Step> = partition.store.file.take().map(|file| Step::Close(Handle::Open(file))).into_iter().collect();
+            steps.extend([
+                Step::Open { path: partition.store.segment_path(active.base), how: OpenHow { write: true, ..OpenHow::default() } },
+                Step::Truncate { file: Handle::Nth(0), len: active.bytes },
+                Step::Sync(Handle::Nth(0)),
+                Step::Close(Handle::Nth(0)),
+            ]);
+            self.scripts.start(t.driver, steps, Finish::Removed);
+        }
+        self.scripts.running() == 0
+    }
+}
