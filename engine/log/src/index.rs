@@ -427,11 +427,23 @@ pub struct Rebuild {
     carry: Vec<u8>,
     /// Byte at which the next piece to be looked at begins.
     at: u64,
+    /// The offset at which the segment is known to end.
+    end: Option<Offset>,
 }
 
 impl Rebuild {
     pub fn new(base: Offset, interval: u32) -> Rebuild {
-        Rebuild { index: Index::new(base, interval), carry: Vec::with_capacity(WALK_BYTES), at: 0 }
+        Rebuild { index: Index::new(base, interval), carry: Vec::with_capacity(WALK_BYTES), at: 0, end: None }
+    }
+
+    /// Of a segment that ends at offset `end`, whatever stands behind: it was not yet cut to size when it was left.
+    pub fn up_to(base: Offset, interval: u32, end: Offset) -> Rebuild {
+        Rebuild { end: Some(end), ..Rebuild::new(base, interval) }
+    }
+
+    /// Whether the end that is known is reached, so that nothing more is wanted.
+    pub fn is_whole(&self) -> bool {
+        self.end.is_some_and(|end| self.index.summary.end >= end)
     }
 
     /// The byte from which on bytes are needed; those before may be left out.
@@ -447,7 +459,7 @@ impl Rebuild {
         assert!(place <= self.wanted());
         let piece_end = place + piece.len() as u64;
         self.at = self.at.max(piece_end);
-        while self.wanted() < piece_end {
+        while self.wanted() < piece_end && !self.is_whole() {
             let rest = &piece[(self.wanted() - place) as usize..];
             let missing = WALK_BYTES - self.carry.len();
             if rest.len() < missing {
@@ -470,7 +482,7 @@ impl Rebuild {
     /// The last batch is cut.
     pub fn finish(self, bytes: u64, file: &str) -> Result<Index, Corrupt> {
         let found = self.index.summary.bytes;
-        if found == bytes && self.carry.is_empty() {
+        if self.is_whole() || (self.end.is_none() && found == bytes && self.carry.is_empty()) {
             return Ok(self.index);
         }
         let (expected, found) = (format!("batches that end at byte {bytes}"), format!("batches that end at byte {found}"));

@@ -40,6 +40,8 @@ pub struct Plan {
     pub listeners: Vec<Listener>,
     /// Memory of all shards together.
     pub memory_bytes: usize,
+    /// Bounds of every journal; None: they follow from the settings and the memory.
+    pub journal: Option<Options>,
 }
 
 /// What shards begin with.
@@ -186,7 +188,7 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
         crate::rehome::finish(disk, &claimed.path).map_err(BootError::io("finish moving the journals of", &claimed.path))?;
         found.push(recover_directory(disk, &claimed.path, &pools, &mut notes)?);
     }
-    let options = journal_options(&plan);
+    let options = plan.journal.unwrap_or_else(|| journal_options(&plan));
     for (claimed, found) in claimed.iter().zip(&mut found) {
         let shards: Vec<ShardId> = found.journals.keys().copied().collect();
         let wanted: Vec<ShardId> = (0..plan.shards).collect();
@@ -328,10 +330,15 @@ fn write_identity(disk: &mut dyn Disk, path: &Path, meta: &paths::Meta) -> Resul
     written?;
     disk.rename(&unfinished, &file)?;
     disk.sync_directory(path)?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => disk.sync_directory(parent),
-        _ => Ok(()),
+    // Any of the folders above may have been made just now, and be lost with all that is in it.
+    for (above, folder) in path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).enumerate() {
+        match disk.sync_directory(folder) {
+            Ok(()) => {}
+            Err(error) if above == 0 => return Err(error),
+            Err(error) => log::debug!("{} cannot be synced: {error}", folder.display()), // not ours, then it was there before
+        }
     }
+    Ok(())
 }
 
 pub(crate) fn read_file(disk: &mut dyn Disk, path: &Path) -> Result<Vec<u8>, IoError> {
@@ -492,8 +499,9 @@ fn read_segments(disk: &mut dyn Disk, folder: &Path, image: &RecoveredImage) -> 
         }
     }
     let mut closed = Vec::new();
-    for base in &inventory.closed {
-        let summary = closed_summary(disk, folder, *base).map_err(|error| error.to_string())?;
+    let ends = inventory.closed.iter().skip(1).copied().chain([image.segment]);
+    for (base, end) in inventory.closed.iter().zip(ends) {
+        let summary = closed_summary(disk, folder, *base, end).map_err(|error| error.to_string())?;
         if summary.end <= image.log_start {
             // The log start is durable: what is left of the deed is repeated.
             for path in [paths::index(folder, *base), paths::segment(folder, *base)] {
@@ -530,8 +538,9 @@ fn active_part(disk: &mut dyn Disk, path: &Path, bytes: u64) -> Result<Vec<u8>, 
     }
 }
 
-/// The facts of a closed segment, from its index, which is made again when it is absent or damaged.
-fn closed_summary(disk: &mut dyn Disk, folder: &Path, base: Offset) -> Result<Summary, Corrupt> {
+/// The facts of a closed segment, which ends at offset `end`, from its index. When that is absent or damaged, closing is repeated: the
+/// segment is cut to its batches and the index made again.
+fn closed_summary(disk: &mut dyn Disk, folder: &Path, base: Offset, end: Offset) -> Result<Summary, Corrupt> {
     let path = paths::index(folder, base);
     let name = path.display().to_string();
     let mut block = vec![0; BLOCK];
@@ -549,8 +558,9 @@ fn closed_summary(disk: &mut dyn Disk, folder: &Path, base: Offset) -> Result<Su
         Some(summary) => Ok(summary),
         None => {
             log::warn!("{name} is absent or damaged and is made again from its segment");
-            let index = rebuild_index(disk, &segment, base)?;
-            if let Err(error) = write_index(disk, folder, &index) {
+            let index = rebuild_index(disk, &segment, base, end)?;
+            let closed = cut_segment(disk, &segment, index.summary().bytes).and_then(|()| write_index(disk, folder, &index));
+            if let Err(error) = closed {
                 log::warn!("{name} cannot be written: {error}");
             }
             Ok(*index.summary())
@@ -558,16 +568,28 @@ fn closed_summary(disk: &mut dyn Disk, folder: &Path, base: Offset) -> Result<Su
     }
 }
 
-/// Walks a closed segment's batch headers.
-pub fn rebuild_index(disk: &mut dyn Disk, segment: &Path, base: Offset) -> Result<index::Index, Corrupt> {
+/// Takes away what stands behind a segment's last batch.
+fn cut_segment(disk: &mut dyn Disk, segment: &Path, bytes: u64) -> Result<(), IoError> {
+    let file = disk.open(segment, OpenHow { write: true, ..OpenHow::default() })?;
+    let cut = match disk.len(file) {
+        Ok(len) if len == bytes => Ok(()),
+        Ok(_) => disk.truncate(file, bytes).and_then(|()| disk.sync(file)),
+        Err(error) => Err(error),
+    };
+    disk.close(file);
+    cut
+}
+
+/// Walks the batch headers of a closed segment that ends at offset `end`.
+pub fn rebuild_index(disk: &mut dyn Disk, segment: &Path, base: Offset, end: Offset) -> Result<index::Index, Corrupt> {
     let name = segment.display().to_string();
     let unreadable =
         |place: u64, error: IoError| Corrupt { file: name.clone(), place, expected: "a segment".to_owned(), found: error.to_string() };
     let file = disk.open(segment, OpenHow::default()).map_err(|error| unreadable(0, error))?;
-    let mut rebuild = Rebuild::new(base, 4096);
+    let mut rebuild = Rebuild::up_to(base, 4096, end);
     let result = disk.len(file).map_err(|error| unreadable(0, error)).and_then(|bytes| {
         let mut piece = vec![0; 1 << 20];
-        while rebuild.wanted() < bytes {
+        while rebuild.wanted() < bytes && !rebuild.is_whole() {
             let place = rebuild.wanted();
             let read = disk.read(file, place, &mut piece).map_err(|error| unreadable(place, error))?;
             if read == 0 {

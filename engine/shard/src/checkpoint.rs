@@ -12,7 +12,7 @@
 use crate::directory::After;
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::Finish;
-use crate::partition::Partition;
+use crate::partition::{Partition, Standing};
 use crate::script::{Handle, Outcome, Step};
 use crate::store::{WRITE_BYTES_MAX, Write};
 use crate::tail::Piece;
@@ -79,8 +79,13 @@ impl Engine {
         let Some(partition) = self.partitions.get(&id) else { return };
         let directory = usize::from(partition.directory);
         let is_being_carried = partition.state_sequence >= self.directories[directory].journal().next_sequence();
-        if partition.busy || partition.remove_when_idle || is_being_carried {
+        // What is offline since the start has no state here that could stand for what the journal says of it.
+        let is_offline = matches!(partition.standing, Standing::Offline { .. });
+        if partition.busy || partition.remove_when_idle || is_being_carried || is_offline {
             return;
+        }
+        if partition.store.is_at_roll() {
+            return self.close_segment(t, id); // a state names no segment that is yet to be begun where it ends
         }
         if partition.tail.pending_bytes() > CARRY_BYTES_MAX {
             if self.checkpoints < CHECKPOINTS_MAX {
@@ -170,6 +175,9 @@ impl Engine {
                         "data directory {} is full: produce is refused until there is room",
                         self.directories[directory].path.display()
                     );
+                }
+                if partition.remove_when_idle {
+                    return self.script_ended(t, id); // its files go, which makes room
                 }
                 partition.store.unwritten = Some(write);
                 return;
@@ -308,7 +316,13 @@ impl Engine {
         let pending: Vec<Piece> = partition.tail.pending().filter(is_live).cloned().collect();
         let (inline, file) = state.split(partition.store.state_file);
         if let Some((name, bytes)) = file {
-            return self.carry_with_file(t, id, name, &bytes, inline);
+            // A file does not hold what is pending: that goes to the segment first, or the oldest entry would be needed for ever.
+            if pending.is_empty() {
+                self.carry_with_file(t, id, name, &bytes, inline);
+            } else if self.checkpoints < CHECKPOINTS_MAX {
+                self.checkpoint(t, id);
+            }
+            return Ok(());
         }
         // Room for all of it in one entry: half a carried partition would be worth nothing.
         let total = inline.len() + pending.iter().map(|piece| piece.bytes.len()).sum::<usize>();
@@ -318,6 +332,9 @@ impl Engine {
         }
         let record = Record::State { partition: id, state: NOWHERE };
         let (sequence, _) = self.journal(directory, Urgency::Relief, record, &[&inline], Some(After::Carried(id)), t.now)?;
+        if let Some(partition) = self.partitions.get_mut(&id) {
+            partition.producers.forget_changes(); // they stand in the state that is in the journal now
+        }
         for piece in pending {
             let record = Record::Batches { partition: id, base: piece.base, end: piece.end, payload: NOWHERE };
             self.journal(directory, Urgency::Relief, record, &[&piece.bytes], None, t.now)?;
@@ -329,16 +346,9 @@ impl Engine {
     }
 
     /// The large parts go to a state file first; when it is durable the journal names it.
-    fn carry_with_file(
-        &mut self,
-        t: &mut Turn<'_>,
-        id: PartitionId,
-        name: millrace_log::state_file::Name,
-        bytes: &[u8],
-        inline: Vec<u8>,
-    ) -> Result<(), NoRoom> {
+    fn carry_with_file(&mut self, t: &mut Turn<'_>, id: PartitionId, name: millrace_log::state_file::Name, bytes: &[u8], inline: Vec<u8>) {
         let image = self.pool.take(bytes.len()).push(bytes);
-        let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
         let path = paths::state(&partition.folder, name);
         let mut steps = Vec::new();
         if let (false, Some(topic)) = (partition.store.has_folder, partition.folder.parent()) {
@@ -356,9 +366,10 @@ impl Engine {
         ]);
         partition.busy = true;
         self.scripts.start(t.driver, steps, Finish::StateFile { partition: id, name, inline });
-        Ok(())
     }
 
+    /// What came between the snapshot and now stands before the record in the journal, and a state replaces all that stands before it: so the
+    /// record is made of the partition as it is now, and only the large parts are those of the file. Their changes since then stay to be told.
     pub fn state_file_written(
         &mut self,
         t: &mut Turn<'_>,
@@ -369,23 +380,39 @@ impl Engine {
     ) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         let directory = usize::from(partition.directory);
+        if let Err(error) = result.as_ref()
+            && error.is_full()
+        {
+            log::warn!("a state file of {} cannot be written: {error}", partition.folder.display());
+            self.directories[directory].full = true;
+            return self.script_ended(t, id);
+        }
         if let Err(error) = result {
             let reason = format!("a state file of {} failed: {error}", partition.folder.display());
             return self.fail_directory(t, directory, reason);
         }
         partition.store.has_folder = true;
+        let mut state = self.whole_state(id);
+        state.large = PartitionState::decode(inline).expect("encoded when the script began").large;
         let record = Record::State { partition: id, state: NOWHERE };
-        match self.journal(directory, Urgency::Relief, record, &[inline], Some(After::Carried(id)), t.now) {
+        match self.journal(directory, Urgency::Relief, record, &[&state.encode()], Some(After::Carried(id)), t.now) {
             Ok((sequence, _)) => {
                 if let Some(partition) = self.partitions.get_mut(&id) {
-                    partition.old_state_file = partition.store.state_file.replace(name);
+                    partition.old_state_file = partition.store.state_file.replace(name).map(|old| (old, sequence));
                     partition.state_sequence = sequence;
                 }
             }
             Err(_) => log::debug!("partition {id} cannot be carried now: the journal is full"),
         }
-        if let Some(partition) = self.partitions.get_mut(&id) {
-            partition.busy = false;
+        self.script_ended(t, id);
+    }
+
+    /// No script works on the partition's files any more.
+    fn script_ended(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        partition.busy = false;
+        if partition.remove_when_idle {
+            self.deletion_stated(t, id);
         }
     }
 
@@ -396,7 +423,6 @@ impl Engine {
         partition.core.state().encode(&mut consensus);
         let index = partition.store.segments.active().clone();
         let summary = *index.summary();
-        partition.producers.forget_changes();
         PartitionState {
             log_start: partition.core.log_start(),
             durable_end: summary.end,
@@ -443,7 +469,9 @@ impl Engine {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         let settled = partition.core.marks_settled().log_start;
         let mut files = partition.store.cut_below(settled);
-        files.extend(partition.old_state_file.take().map(|name| paths::state(&partition.folder, name)));
+        let durable = self.directories[usize::from(partition.directory)].journal().durable();
+        let old = partition.old_state_file.take_if(|(_, sequence)| *sequence <= durable);
+        files.extend(old.map(|(name, _)| paths::state(&partition.folder, name)));
         if !files.is_empty() {
             self.scripts.start(t.driver, files.into_iter().map(Step::Unlink).collect(), Finish::Removed);
         }
@@ -451,6 +479,9 @@ impl Engine {
 
     /// Makes another journal file in the background when it is wanted.
     fn grow_journal(&mut self, t: &mut Turn<'_>, index: usize) {
+        if self.directories[index].full {
+            return;
+        }
         let Some(slot) = self.directories[index].journal_mut().wants_file() else { return };
         let folder = paths::journal(&self.directories[index].path, self.here);
         let bytes = self.directories[index].journal().options().file_bytes;

@@ -6,7 +6,7 @@
 //! Invariants: an effect of a core is carried out in the order given; what was journaled earlier is reported durable earlier.
 //! Knows nothing of connections or protocols.
 
-use crate::api::{Leadership, NodeFacts, Request};
+use crate::api::{Leadership, NodeFacts, ReadError, Request};
 use crate::controller::Controller;
 use crate::coordinator::Coordinator;
 use crate::directory::{After, Directory};
@@ -233,7 +233,8 @@ impl Engine {
                 }
                 self.tell_leadership(Leadership { partition: id, leader: None, epoch });
             }
-            self.coordinators.remove(&id);
+            self.drop_coordinator(id);
+            self.refuse_start_waiters(id, &ReadError::Storage { reason: reason.clone() });
         }
         self.resume_stalled(t);
     }

@@ -8,7 +8,7 @@
 //!
 //! Invariants: a statement is durable before its deed; nothing is deleted because a statement is absent.
 
-use crate::api::{MetaChange, Reply, Request};
+use crate::api::{MetaChange, ReadError, Reply, Request};
 use crate::controller::{Controller, Defaults, Next};
 use crate::directory::After;
 use crate::engine::{Engine, Turn};
@@ -197,7 +197,8 @@ impl Engine {
     }
 
     pub fn delete_partition(&mut self, t: &mut Turn<'_>, id: PartitionId) {
-        self.coordinators.remove(&id);
+        self.drop_coordinator(id);
+        self.refuse_start_waiters(id, &ReadError::UnknownPartition);
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.standing = Standing::Deleting;
         let directory = usize::from(partition.directory);
@@ -221,7 +222,9 @@ impl Engine {
     /// The deletion is stated: the files go, as soon as no file work of the partition is under way.
     pub fn deletion_stated(&mut self, t: &mut Turn<'_>, id: PartitionId) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
-        if partition.busy {
+        // A write that a full disk refused is not under way, and never needs to be.
+        let is_held_up = partition.store.unwritten.take().is_some();
+        if partition.busy && !is_held_up {
             partition.remove_when_idle = true;
             return;
         }

@@ -83,8 +83,8 @@ pub struct Partition {
     pub state_sequence: u64,
     /// A script works on its files.
     pub busy: bool,
-    /// The state file that was named before the present one: it can go when the present one is stated.
-    pub old_state_file: Option<millrace_log::state_file::Name>,
+    /// The state file that was named before the present one: it can go when the entry that names the present one is durable.
+    pub old_state_file: Option<(millrace_log::state_file::Name, u64)>,
     /// Its deletion is stated; its files go when the script ends.
     pub remove_when_idle: bool,
 }

@@ -282,6 +282,14 @@ impl Engine {
         }
     }
 
+    /// No log start of the partition will be settled any more.
+    pub fn refuse_start_waiters(&mut self, id: PartitionId, error: &ReadError) {
+        let waiters = self.partitions.get_mut(&id).map(|partition| std::mem::take(&mut partition.start_waiters));
+        for waiter in waiters.into_iter().flatten() {
+            self.start_settled(waiter.wait, waiter.part, Err(error.clone()));
+        }
+    }
+
     /// A log start is journaled: what waits for it is answered, and segments below it go.
     pub fn settled(&mut self, t: &mut Turn<'_>, id: PartitionId, log_start: Offset) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };

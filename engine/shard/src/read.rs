@@ -455,7 +455,8 @@ fn fetch(partition: &Partition, part: &ReadPart, bound: Offset, max_bytes: usize
         place,
         len: len.max(HEADER_BYTES),
         from: part.offset,
-        bound: bound.min(summary.end),
+        // Behind what is checkpointed a write may be under way.
+        bound: bound.min(summary.end).min(partition.tail.checkpointed()),
         max_bytes,
         first_whole,
     };

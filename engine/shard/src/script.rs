@@ -3,6 +3,8 @@
 //! A script is a list of steps and what to tell when they are done. The first step that fails ends it. Files that a script opens are
 //! numbered in order of opening and are left open for whoever is told, unless a step closes them.
 //!
+//! A script that fails closes what it has opened.
+//!
 //! Invariants: one operation of a script in flight at a time; a finished or failed script is told exactly once.
 //! Knows nothing of partitions or of why the work is done.
 
@@ -11,6 +13,9 @@ use millrace_base::limits::BLOCK;
 use millrace_io::{Completion, Driver, File, IoError, Memory, Op, OpenHow, Slice, Space};
 use std::collections::VecDeque;
 use std::path::PathBuf;
+
+/// The least that a device transfers: a direct read that ends inside one has met the end of the file.
+const SECTOR: usize = 512;
 
 /// A file that is open already, or the n-th that this script opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,8 +71,13 @@ pub struct Outcome {
 struct Running<F> {
     steps: VecDeque<Step>,
     outcome: Outcome,
-    /// Bytes of the step at the front that are done.
+    /// Of the opened files: whether they bypass the page cache, and whether they are open still.
+    direct: Vec<bool>,
+    open: Vec<bool>,
+    /// Bytes of the step at the front that are done; of a direct read, whole blocks.
     progress: usize,
+    /// Where the step's last read ended; a direct one that ends there again has met the end of the file.
+    read_end: usize,
     finish: F,
 }
 
@@ -97,7 +107,15 @@ impl<F> Scripts<F> {
             self.slots.len() as u32 - 1
         });
         self.running += 1;
-        let mut running = Running { steps: steps.into(), outcome: Outcome::default(), progress: 0, finish };
+        let mut running = Running {
+            steps: steps.into(),
+            outcome: Outcome::default(),
+            direct: Vec::new(),
+            open: Vec::new(),
+            progress: 0,
+            read_end: 0,
+            finish,
+        };
         running.submit(driver, slot);
         self.slots[slot as usize] = Some(running);
     }
@@ -112,7 +130,12 @@ impl<F> Scripts<F> {
                 None
             }
             Ok(false) => self.end(slot, Ok(())),
-            Err(error) => self.end(slot, Err(error)),
+            Err(error) => {
+                for (file, _) in running.outcome.opened.iter().zip(&running.open).filter(|(_, is_open)| **is_open) {
+                    driver.submit(Op::Close { file: *file }, token::pack(Purpose::Nobody, 0, 0));
+                }
+                self.end(slot, Err(error))
+            }
         }
     }
 
@@ -168,21 +191,27 @@ impl<F> Running<F> {
 
     /// Whether another operation is to be submitted.
     fn advance(&mut self, completion: Completion) -> Result<bool, IoError> {
+        let is_direct = matches!(self.steps.front(), Some(Step::Read { file: Handle::Nth(n), .. }) if self.direct[*n]);
         let step = self.steps.front_mut().expect("a running script has a step");
         if let (Step::Read { into, .. }, Memory::Space(space)) = (&mut *step, completion.memory) {
             *into = Some(space);
         }
         match (step, completion.result) {
             (Step::Read { into, len, .. }, Ok(bytes)) => {
-                self.progress += bytes as usize;
-                // A read that ends inside a block has met the end of the file; a direct one could not go on from there.
-                if bytes > 0 && self.progress < *len as usize && self.progress.is_multiple_of(BLOCK) {
+                let end = self.progress + bytes as usize;
+                let is_file_end = bytes == 0 || (is_direct && (end == self.read_end || !end.is_multiple_of(SECTOR)));
+                if !is_file_end && end < *len as usize {
+                    (self.read_end, self.progress) = (end, if is_direct { end / BLOCK * BLOCK } else { end });
                     return Ok(true);
                 }
                 let space = into.take().expect("came back with the completion");
-                self.outcome.read.push((space, self.progress));
+                self.outcome.read.push((space, end));
             }
-            (Step::Open { .. }, Ok(number)) => self.outcome.opened.push(File(number)),
+            (Step::Open { how, .. }, Ok(number)) => {
+                self.direct.push(how.direct);
+                self.open.push(true);
+                self.outcome.opened.push(File(number));
+            }
             (Step::Write { .. }, Ok(0)) => return Err(IoError::DEVICE),
             (Step::Write { from, .. }, Ok(bytes)) => {
                 self.progress += bytes as usize;
@@ -190,6 +219,7 @@ impl<F> Running<F> {
                     return Ok(true);
                 }
             }
+            (Step::Close(Handle::Nth(n)), Ok(_)) => self.open[*n] = false,
             (_, Ok(_)) => {}
             (Step::Unlink(_) | Step::RemoveDirectory(_), Err(IoError::NOT_FOUND)) => {}
             (Step::RemoveDirectory(_), Err(error)) if error == IoError::NOT_EMPTY => {}
@@ -197,7 +227,7 @@ impl<F> Running<F> {
             (_, Err(error)) => return Err(error),
         }
         self.steps.pop_front();
-        self.progress = 0;
+        (self.progress, self.read_end) = (0, 0);
         Ok(!self.steps.is_empty())
     }
 }

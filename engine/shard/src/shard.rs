@@ -220,6 +220,9 @@ impl Shard {
     /// Hands the whole frames of a connection to its front.
     fn frames(&mut self, connection: ConnectionId, now: Nanos) {
         let Some((index, _)) = self.front_of(connection) else { return };
+        if self.engine.stopping {
+            return; // what has begun comes to its end, and nothing new begins
+        }
         if self.try_move(connection, index) {
             return;
         }

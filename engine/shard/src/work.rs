@@ -114,21 +114,11 @@ impl Engine {
         let (config, folder, member) = (self.config_of(id), self.folder_of(id, index), self.member(index));
         let found = match boot.found {
             Ok(found) => found,
-            Err(reason) => {
-                log::error!("partition {id} in {} is damaged and is not served: {reason}", folder.display());
-                let mut consensus = Vec::new();
-                State::new(Configuration::sole(member)).encode(&mut consensus);
-                let state = PartitionState::birth(0, config.index_interval_bytes as u32, consensus);
-                // A voter that is not alone never campaigns by itself: the core stands still.
-                let nobody = Member { node: member.node, disk: Uuid::ZERO };
-                let still = State::new(Configuration::new(&[member, nobody], &[]).expect("two members are a configuration"));
-                let core = Core::restore(member, still, TIMING, 0, t.now).expect("a newborn state is sound");
-                let mut partition = Partition::new(id, index as u16, folder, core, config, &state, 0);
-                partition.standing = Standing::Offline { reason };
-                self.leadership_news.push(Leadership { partition: id, leader: None, epoch: 0 });
-                self.partitions.insert(id, Box::new(partition));
-                return;
-            }
+            Err(reason) => return self.adopt_offline(t, id, index, reason),
+        };
+        let core = match Core::restore(member, found.consensus, TIMING, t.driver.entropy(), t.now) {
+            Ok(core) => core,
+            Err(error) => return self.adopt_offline(t, id, index, error.to_string()),
         };
         let mut tail = Tail::new(found.image.durable_end);
         let mut producers = found.image.large.producers;
@@ -148,13 +138,6 @@ impl Engine {
                 store.appended(&batch.header, t.wall);
             }
         }
-        let core = match Core::restore(member, found.consensus, TIMING, t.driver.entropy(), t.now) {
-            Ok(core) => core,
-            Err(error) => {
-                log::error!("partition {id} is not served: {error}");
-                return;
-            }
-        };
         let state = PartitionState::birth(0, config.index_interval_bytes as u32, Vec::new());
         let mut partition = Partition::new(id, index as u16, folder, core, config, &state, found.oldest_sequence);
         partition.tail = tail;
@@ -162,6 +145,23 @@ impl Engine {
         partition.store = store;
         self.partitions.insert(id, Box::new(partition));
         self.run_core(t, id);
+    }
+
+    /// A partition that cannot be served keeps its place, or it would be made anew.
+    fn adopt_offline(&mut self, t: &Turn<'_>, id: PartitionId, index: usize, reason: String) {
+        let (config, folder, member) = (self.config_of(id), self.folder_of(id, index), self.member(index));
+        log::error!("partition {id} in {} is damaged and is not served: {reason}", folder.display());
+        let mut consensus = Vec::new();
+        State::new(Configuration::sole(member)).encode(&mut consensus);
+        let state = PartitionState::birth(0, config.index_interval_bytes as u32, consensus);
+        // A voter that is not alone never campaigns by itself: the core stands still.
+        let nobody = Member { node: member.node, disk: Uuid::ZERO };
+        let still = State::new(Configuration::new(&[member, nobody], &[]).expect("two members are a configuration"));
+        let core = Core::restore(member, still, TIMING, 0, t.now).expect("a newborn state is sound");
+        let mut partition = Partition::new(id, index as u16, folder, core, config, &state, 0);
+        partition.standing = Standing::Offline { reason };
+        self.leadership_news.push(Leadership { partition: id, leader: None, epoch: 0 });
+        self.partitions.insert(id, Box::new(partition));
     }
 
     /// A request from a shard.
@@ -296,6 +296,7 @@ impl Engine {
         if self.full_until <= t.now {
             self.full_until = t.now.plus_ms(FULL_RETRY_MS);
             self.retry_unwritten(t);
+            self.retry_full();
         }
         self.evict();
         if self.retention_at <= t.now {
@@ -303,6 +304,14 @@ impl Engine {
             self.apply_retention(t);
         }
         self.resume_stalled(t);
+    }
+
+    /// A data directory without a write that waits for room is tried again: whether there is room, the next write tells.
+    fn retry_full(&mut self) {
+        for (index, directory) in self.directories.iter_mut().enumerate() {
+            let waits = |p: &Partition| usize::from(p.directory) == index && p.store.unwritten.is_some();
+            directory.full &= self.partitions.values().any(|partition| waits(partition)) || self.checkpoints > 0;
+        }
     }
 
     /// Lets cached batches go while the shard's memory is short.

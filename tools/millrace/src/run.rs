@@ -191,8 +191,8 @@ fn boot_node(disk: &mut BlockingDisk, settings: &Settings, shards: u16, advertis
     let memory = if told == 0 { process::memory_bytes() / MEMORY_SHARE } else { told }.max(MEMORY_BYTES_MIN);
     let directories = settings.log_dirs.iter().map(|path| absolute(path)).collect::<Result<Vec<PathBuf>, Failure>>()?;
     let listeners = advertised.iter().map(|a| meta::Listener { name: a.name.clone(), host: a.host.clone(), port: a.port }).collect();
-    let plan =
-        Plan { settings: settings.clone(), directories, shards, listeners, memory_bytes: usize::try_from(memory).unwrap_or(usize::MAX) };
+    let memory_bytes = usize::try_from(memory).unwrap_or(usize::MAX);
+    let plan = Plan { settings: settings.clone(), directories, shards, listeners, memory_bytes, journal: None };
     boot::boot(disk, plan, &mut system::entropy).map_err(|error| Failure::Run(error.to_string()))
 }
 

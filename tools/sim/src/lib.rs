@@ -1,1 +1,11 @@
-//! The whole broker in virtual time, and its checkers.
+//! The whole broker in virtual time, and its checkers, in reading order.
+
+pub mod run;
+
+pub mod cluster;
+
+pub mod client;
+pub mod value;
+
+pub mod checker;
+pub mod history;

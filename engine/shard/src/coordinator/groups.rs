@@ -109,6 +109,14 @@ impl Engine {
         self.load_coordinator(t, id);
     }
 
+    /// The partition is not served any more: who asked is told to look elsewhere.
+    pub fn drop_coordinator(&mut self, id: PartitionId) {
+        let Some(coordinator) = self.coordinators.remove(&id) else { return };
+        for (from, ticket) in coordinator.requests.into_values() {
+            self.routes.reply(from, ticket, Reply::Group(Err(GroupUnavailable::NotCoordinator)));
+        }
+    }
+
     /// Goes on reading, or begins to serve.
     pub fn load_coordinator(&mut self, t: &mut Turn<'_>, id: PartitionId) {
         let Some(coordinator) = self.coordinators.get(&id) else { return };
@@ -134,7 +142,7 @@ impl Engine {
             if let Some(partition) = self.partitions.get_mut(&id) {
                 partition.standing = Standing::Damaged { reason };
             }
-            self.coordinators.remove(&id);
+            self.drop_coordinator(id);
             return;
         }
         self.load_coordinator(t, id);

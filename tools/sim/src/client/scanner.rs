@@ -1,0 +1,169 @@
+//! Reads every partition from its log start to its high watermark, and lists the topics: what is left at the end.
+
+use super::link::{Came, Link, decode};
+use super::{Client, MS, Shared, is_retriable, topic_name};
+use crate::history::{Event, Partition, Span};
+use bytes::Bytes;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+use kafka_protocol::messages::{BrokerId, MetadataRequest};
+
+const FETCH: i16 = 12;
+const LIST: i16 = 7;
+const METADATA: i16 = 12;
+
+const EARLIEST: i64 = -2;
+const LATEST: i64 = -1;
+
+enum Stage {
+    Topics,
+    Start,
+    End { from: i64 },
+    Read { from: i64, to: i64, at: i64 },
+}
+
+pub struct Scanner {
+    link: Link,
+    left: Vec<Partition>,
+    stage: Stage,
+    asked: Option<u64>,
+    next_at: u64,
+    reader: u32,
+    done: bool,
+}
+
+impl Scanner {
+    pub fn new(partitions: Vec<Partition>) -> Scanner {
+        Scanner { link: Link::new(), left: partitions, stage: Stage::Topics, asked: None, next_at: 0, reader: 1_000_000, done: false }
+    }
+
+    fn ask(&mut self, now: u64) {
+        let (name, index) = self.left.last().cloned().unwrap_or_default();
+        let list = |time: i64| {
+            let part = ListOffsetsPartition::default().with_partition_index(index).with_current_leader_epoch(-1).with_timestamp(time);
+            let topic = ListOffsetsTopic::default().with_name(topic_name(&name)).with_partitions(vec![part]);
+            ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic])
+        };
+        match &self.stage {
+            Stage::Topics => {
+                self.link.ask(now, METADATA, &MetadataRequest::default().with_topics(None).with_allow_auto_topic_creation(false))
+            }
+            Stage::Start => self.link.ask(now, LIST, &list(EARLIEST)),
+            Stage::End { .. } => self.link.ask(now, LIST, &list(LATEST)),
+            Stage::Read { at, .. } => {
+                let part = FetchPartition::default()
+                    .with_partition(index)
+                    .with_current_leader_epoch(-1)
+                    .with_fetch_offset(*at)
+                    .with_last_fetched_epoch(-1)
+                    .with_log_start_offset(-1)
+                    .with_partition_max_bytes(1 << 20);
+                let topic = FetchTopic::default().with_topic(topic_name(&name)).with_partitions(vec![part]);
+                let request = FetchRequest::default()
+                    .with_replica_id(BrokerId(-1))
+                    .with_max_wait_ms(100)
+                    .with_min_bytes(1)
+                    .with_max_bytes(1 << 20)
+                    .with_session_epoch(-1)
+                    .with_topics(vec![topic]);
+                self.link.ask(now, FETCH, &request)
+            }
+        };
+        self.asked = Some(now);
+    }
+
+    fn answered(&mut self, shared: &mut Shared, frame: &Bytes) {
+        let Some(invoked) = self.asked.take() else { return };
+        let span = Span { invoked, completed: shared.now() };
+        let (code, next) = match self.stage {
+            Stage::Topics => {
+                let answer = decode::<MetadataRequest>(frame, METADATA);
+                let names = answer.topics.iter().filter_map(|topic| topic.name.as_ref());
+                shared.history.push(Event::Topics { names: names.map(|name| (*name.0).to_owned()).collect() });
+                (0, Some(Stage::Start))
+            }
+            Stage::Start | Stage::End { .. } => {
+                let answer = decode::<ListOffsetsRequest>(frame, LIST);
+                let part = answer.topics.first().and_then(|topic| topic.partitions.first()).cloned().unwrap_or_default();
+                let next = match self.stage {
+                    Stage::End { from } => Stage::Read { from, to: part.offset, at: from },
+                    _ => Stage::End { from: part.offset },
+                };
+                if let Stage::Read { from, .. } = next {
+                    shared.history.push(Event::Sought { reader: self.reader, offset: from });
+                }
+                (part.error_code, Some(next))
+            }
+            Stage::Read { from, to, at } => {
+                let answer = decode::<FetchRequest>(frame, FETCH);
+                let part = answer.responses.first().and_then(|topic| topic.partitions.first()).cloned().unwrap_or_default();
+                let partition = self.left.last().cloned().unwrap_or_default();
+                if part.error_code == 0 {
+                    let (high_watermark, stable, log_start) = (part.high_watermark, part.last_stable_offset, part.log_start_offset);
+                    shared.history.push(Event::Bounds { span, partition: partition.clone(), high_watermark, stable, log_start });
+                    let (at, _) = super::reader::record(shared, &partition, self.reader, at, part.records.as_ref(), high_watermark, span);
+                    (0, Some(Stage::Read { from, to, at }))
+                } else {
+                    // The log start may have moved by retention: the scan of this partition begins again.
+                    (part.error_code, (part.error_code == 1).then_some(Stage::Start))
+                }
+            }
+        };
+        if code != 0 {
+            self.next_at = shared.now() + 20 * MS;
+            if code != 1 && !is_retriable(code) {
+                shared.wrong(format!("the scan was answered {code}"));
+            }
+            if code != 1 {
+                return;
+            }
+        }
+        if let Some(next) = next {
+            self.stage = next;
+        }
+        self.advance(shared);
+    }
+
+    fn advance(&mut self, shared: &mut Shared) {
+        if let (Stage::Read { from, to, at }, Some(partition)) = (&self.stage, self.left.last().cloned())
+            && at >= to
+        {
+            shared.history.push(Event::Scanned { partition, reader: self.reader, from: *from, to: *to });
+            self.left.pop();
+            self.reader += 1;
+            self.stage = Stage::Start;
+        }
+        self.done = self.left.is_empty() && !matches!(self.stage, Stage::Topics);
+    }
+}
+
+impl Client for Scanner {
+    fn step(&mut self, shared: &mut Shared) -> u64 {
+        if self.done || !self.link.connect(&shared.world) {
+            return if self.done { u64::MAX } else { self.link.wake() };
+        }
+        match self.link.look(&shared.world) {
+            Came::Lost => {
+                self.asked = None;
+                return self.link.wake();
+            }
+            Came::Answers(answers) => answers.iter().for_each(|(_, frame)| self.answered(shared, frame)),
+        }
+        let now = shared.now();
+        if self.asked.is_none() && now >= self.next_at && !self.done {
+            self.ask(now);
+            if let Came::Lost = self.link.look(&shared.world) {
+                self.asked = None;
+            }
+        }
+        if self.asked.is_some() { self.link.wake() } else { self.next_at }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done
+    }
+
+    fn state(&self) -> String {
+        format!("scanner: up {}, asked {:?}, {} partitions left", self.link.is_up(), self.asked, self.left.len())
+    }
+}

@@ -1,0 +1,395 @@
+//! One seed: a node, its clients, what happens to them, and the verdict.
+//!
+//! 1. The seed draws the world's oddness, the node's sizes, the clients, and which kinds of harm there are at all (swarm).
+//! 2. Safety: rounds of load, each ending in a kill, a power cut, a clean stop, a failing or a full disk; the node starts again, with
+//!    another number of shards sometimes.
+//! 3. Liveness: everything is healed, the node is up; every client must bring what it has begun to its end in bounded virtual time.
+//! 4. A scan reads all that is left, and the checker judges the whole history.
+//!
+//! Invariants: the same seed gives the same trace and the same history.
+
+use crate::checker;
+use crate::client::{Admin, Client, Producer, Reader, Scanner, Shared, Style};
+use crate::cluster::{Cluster, Config, NODE};
+use crate::history::{History, Partition};
+use millrace_base::clock::Nanos;
+use millrace_base::prng::Prng;
+use millrace_io::sim::{Fault, Loss, On, Rates, SimDriver, World, Wrong};
+use millrace_io::{Driver, Wait};
+use millrace_log::journal::Options;
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+const MS: u64 = 1_000_000;
+
+/// The world's number of the node that no broker runs on.
+const CLOCK: u32 = 99;
+
+/// How long all clients may take to end what they have begun, once everything is healed.
+const HEALED_MS: u64 = 30_000;
+
+/// How long a start may take until connections are accepted.
+const OPEN_MS: u64 = 30_000;
+
+/// What may happen to a node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Harm {
+    Kill,
+    PowerCut,
+    Stop,
+    /// A write or sync in a data directory fails; the node is killed or loses its power then.
+    Broken,
+    /// The disk is full for a while.
+    Full,
+}
+
+/// Bounds of a run.
+#[derive(Clone, Debug)]
+pub struct Scale {
+    pub rounds: u64,
+    pub round_ms: u64,
+    pub harms: Vec<Harm>,
+}
+
+impl Scale {
+    pub const ALL: [Harm; 5] = [Harm::Kill, Harm::PowerCut, Harm::Stop, Harm::Broken, Harm::Full];
+
+    /// For a run among hundreds.
+    pub fn short() -> Scale {
+        Scale { rounds: 4, round_ms: 600, harms: Scale::ALL.to_vec() }
+    }
+
+    pub fn with(harms: &[Harm]) -> Scale {
+        Scale { harms: harms.to_vec(), ..Scale::short() }
+    }
+}
+
+/// What a run was.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    pub trace: u64,
+    pub history: usize,
+    pub acknowledged: u64,
+    pub read: u64,
+    pub harms: BTreeMap<Harm, u64>,
+    pub virtual_ms: u64,
+    /// By name, 1 each: what the node did that a run may be asked for.
+    pub seen: BTreeMap<String, u64>,
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub seed: u64,
+    pub what: Vec<String>,
+    pub story: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "seed {} failed; alone: MILLRACE_SEED={} cargo test -p millrace-sim --test one_seed -- --nocapture",
+            self.seed, self.seed
+        )?;
+        self.story.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        self.what.iter().take(12).try_for_each(|line| writeln!(f, "  ! {line}"))?;
+        if self.what.len() > 12 { writeln!(f, "  ! and {} more", self.what.len() - 12) } else { Ok(()) }
+    }
+}
+
+/// Runs one seed.
+///
+/// # Errors
+/// What the checker found, or that something did not come to its end.
+pub fn run(seed: u64, scale: &Scale) -> Result<Report, Box<Failure>> {
+    let mut run = Run::new(seed, scale);
+    let result = catch_unwind(AssertUnwindSafe(|| run.all(scale)));
+    match result.unwrap_or_else(|panic| Err(vec![format!("panic: {}", message(&*panic))])) {
+        Ok(()) => Ok(run.report()),
+        Err(mut what) => {
+            what.extend(checker::check(&run.shared.history).iter().map(ToString::to_string));
+            Err(Box::new(Failure { seed, what, story: run.story }))
+        }
+    }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("without words").to_owned()
+}
+
+struct Run {
+    prng: Prng,
+    shared: Shared,
+    cluster: Cluster,
+    /// A driver of no node, which lets time stop where a client wants it.
+    clock: SimDriver,
+    producers: Vec<Producer>,
+    readers: Vec<Reader>,
+    admin: Admin,
+    scanner: Option<Scanner>,
+    partitions: Vec<Partition>,
+    story: Vec<String>,
+    harms: BTreeMap<Harm, u64>,
+}
+
+impl Run {
+    fn new(seed: u64, _scale: &Scale) -> Run {
+        let mut prng = Prng::new(seed ^ 0x5eed_0f5e_ed00_0000);
+        let rates = if prng.one_in(5) { Rates::CALM } else { Rates::default() };
+        let world = World::new(seed, rates);
+        let config = draw_config(&mut prng);
+        let mut topics = Vec::new();
+        for number in 0..1 + prng.below(2) {
+            topics.push((format!("topic-{number}"), 1 + prng.below(4) as i32, draw_topic(&mut prng)));
+        }
+        let partitions: Vec<Partition> =
+            topics.iter().flat_map(|(name, count, _)| (0..*count).map(|index| (name.clone(), index))).collect();
+        let some = |prng: &mut Prng| -> Vec<Partition> {
+            let some: Vec<Partition> = partitions.iter().filter(|_| prng.one_in(2)).cloned().collect();
+            if some.is_empty() { vec![partitions[prng.below(partitions.len() as u64) as usize].clone()] } else { some }
+        };
+        let big = prng.one_in(3);
+        let producers = (1..=2 + prng.below(4) as u32)
+            .map(|number| {
+                let style = Style {
+                    idempotent: !prng.one_in(3),
+                    in_flight_max: 1 + prng.below(5) as usize,
+                    records_max: 1 + prng.below(20),
+                    record_bytes_max: if big { 12_000 } else { 1_500 },
+                    pause_ms: 1 + prng.below(20),
+                    leader_only: prng.one_in(6),
+                };
+                let partitions = some(&mut prng);
+                Producer::new(number, style, partitions, prng.fork())
+            })
+            .collect();
+        let readers = (1..=1 + prng.below(3) as u32).map(|number| Reader::new(number, some(&mut prng), prng.fork())).collect();
+        let admin = Admin::new(1000, topics, 50 + prng.below(400), prng.fork());
+        let shared = Shared {
+            world: world.clone(),
+            history: History::default(),
+            high: BTreeMap::new(),
+            producer_ids: Default::default(),
+            finishing: false,
+        };
+        let story = vec![format!("{rates:?} {config:?}")];
+        let cluster = Cluster::new(&world, config);
+        let clock = world.driver(CLOCK);
+        Run { prng, shared, cluster, clock, producers, readers, admin, scanner: None, partitions, story, harms: BTreeMap::new() }
+    }
+
+    fn tell(&mut self, what: String) {
+        let ms = self.shared.now() / MS;
+        log::info!("{ms} ms: {what}");
+        self.story.push(format!("{ms} ms: {what}"));
+    }
+
+    /// Runs until `limit` or until `done`; whether it is done.
+    fn until(&mut self, limit: u64, mut done: impl FnMut(&Run) -> bool) -> bool {
+        loop {
+            if done(self) {
+                return true;
+            }
+            if self.shared.now() >= limit {
+                return false;
+            }
+            // Clients are looked at after every round of turns and every event.
+            let wake = self.step_clients().clamp(self.shared.now() + 1_000, limit.max(self.shared.now() + 1_000));
+            self.clock.poll(Wait::Until(Nanos(wake)), &mut Vec::new());
+            let runnable = self.shared.world.runnable();
+            if runnable.is_empty() {
+                self.shared.world.step();
+            }
+            for shard in runnable {
+                self.cluster.turn(shard);
+            }
+        }
+    }
+
+    fn step_clients(&mut self) -> u64 {
+        let shared = &mut self.shared;
+        let mut wake = self.admin.step(shared);
+        for producer in &mut self.producers {
+            wake = wake.min(producer.step(shared));
+        }
+        for reader in &mut self.readers {
+            wake = wake.min(reader.step(shared));
+        }
+        if let Some(scanner) = &mut self.scanner {
+            wake = wake.min(scanner.step(shared));
+        }
+        wake
+    }
+
+    fn start(&mut self) -> Result<(), Vec<String>> {
+        let shards = 1 + self.prng.below(3) as u16;
+        let shards = if self.prng.one_in(3) { shards } else { self.cluster.config().shards };
+        self.tell(format!("start with {shards} shards"));
+        self.cluster.start(shards).map_err(|error| vec![format!("the node does not start: {error}")])?;
+        let limit = self.shared.now() + OPEN_MS * MS;
+        if self.until(limit, |run| run.cluster.is_open()) { Ok(()) } else { Err(vec!["the node does not open".to_owned()]) }
+    }
+
+    fn all(&mut self, scale: &Scale) -> Result<(), Vec<String>> {
+        self.start()?;
+        // A swarm: not every seed knows every kind of harm.
+        let known: Vec<Harm> = scale.harms.iter().copied().filter(|_| !self.prng.one_in(3)).collect();
+        let known = if known.is_empty() { scale.harms.clone() } else { known };
+        for _ in 0..scale.rounds {
+            let limit = self.shared.now() + (20 + self.prng.below(2 * scale.round_ms)) * MS;
+            self.until(limit, |_| false);
+            let harm = known[self.prng.below(known.len() as u64) as usize];
+            *self.harms.entry(harm).or_default() += 1;
+            self.harm(harm)?;
+            self.shared.world.heal(NODE);
+            if !self.cluster.is_up() {
+                self.start()?;
+            }
+        }
+        self.finish()
+    }
+
+    fn harm(&mut self, harm: Harm) -> Result<(), Vec<String>> {
+        self.tell(format!("{harm:?}"));
+        match harm {
+            Harm::Kill => self.cluster.kill(),
+            Harm::PowerCut => self.cut_power(),
+            Harm::Stop => {
+                self.cluster.stop();
+                let limit = self.shared.now() + OPEN_MS * MS;
+                if !self.until(limit, |run| !run.cluster.is_up()) {
+                    return Err(vec!["the node does not stop".to_owned()]);
+                }
+            }
+            Harm::Broken => {
+                let directory = self.prng.below(self.cluster.config().directories as u64) as usize;
+                let path = format!("{}/", Cluster::directory(directory).display());
+                let path = if self.prng.one_in(2) { format!("{path}journal") } else { path };
+                let on = if self.prng.one_in(2) { On::Sync } else { On::Write };
+                let after = self.prng.below(40) as u32;
+                let times = if self.prng.one_in(2) { 1 } else { u32::MAX };
+                self.tell(format!("{on:?} fails in {path} after {after}, {times} times"));
+                self.shared.world.add_fault(NODE, Fault { path, on, after, times, wrong: Wrong::Error(5) });
+                let limit = self.shared.now() + self.prng.below(800) * MS;
+                self.until(limit, |_| false);
+                self.shared.world.heal(NODE);
+                // A sync that failed has lost what it was to cover: only the power cut shows it.
+                self.cut_power();
+            }
+            Harm::Full => {
+                let used = self.used();
+                self.shared.world.set_capacity(NODE, Some(used + self.prng.below(200_000)));
+                let limit = self.shared.now() + self.prng.below(1_500) * MS;
+                self.until(limit, |_| false);
+                if self.prng.one_in(3) {
+                    self.tell("kill".to_owned());
+                    self.cluster.kill();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn used(&self) -> u64 {
+        use millrace_io::Disk;
+        fn sum(disk: &mut dyn Disk, path: &std::path::Path) -> u64 {
+            let entries = disk.list(path).unwrap_or_default();
+            entries.iter().map(|entry| if entry.is_directory { sum(disk, &path.join(&entry.name)) } else { entry.len }).sum()
+        }
+        sum(&mut self.shared.world.disk(NODE), std::path::Path::new("/"))
+    }
+
+    fn cut_power(&mut self) {
+        let loss = [Loss::Seeded, Loss::Seeded, Loss::All, Loss::Nothing, Loss::Suffix, Loss::TornLast][self.prng.below(6) as usize];
+        self.tell(format!("power cut, {loss:?}"));
+        self.cluster.cut_power(loss);
+    }
+
+    fn finish(&mut self) -> Result<(), Vec<String>> {
+        self.tell("healed".to_owned());
+        self.shared.world.set_rates(Rates::CALM);
+        let limit = self.shared.now() + 300 * MS;
+        self.until(limit, |_| false);
+        self.shared.finishing = true;
+        let limit = self.shared.now() + HEALED_MS * MS;
+        let quiet = |run: &Run| run.admin.is_done() && run.producers.iter().all(Client::is_done) && run.readers.iter().all(Client::is_done);
+        if !self.until(limit, quiet) {
+            return Err(self.stuck());
+        }
+        self.scanner = Some(Scanner::new(self.partitions.clone()));
+        let limit = self.shared.now() + HEALED_MS * MS;
+        if !self.until(limit, |run| run.scanner.as_ref().is_some_and(Client::is_done)) {
+            return Err(self.stuck());
+        }
+        let violations = checker::check(&self.shared.history);
+        if violations.is_empty() { Ok(()) } else { Err(Vec::new()) }
+    }
+
+    fn stuck(&self) -> Vec<String> {
+        let clients =
+            self.producers.iter().map(|client| client as &dyn Client).chain(self.readers.iter().map(|client| client as &dyn Client));
+        let clients = clients.chain([&self.admin as &dyn Client]).chain(self.scanner.iter().map(|client| client as &dyn Client));
+        clients.filter(|client| !client.is_done()).map(|client| format!("no progress: {}", client.state())).collect()
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            trace: self.shared.world.trace(),
+            history: self.shared.history.events.len(),
+            acknowledged: self.producers.iter().map(Producer::acknowledged).sum(),
+            read: self.readers.iter().map(Reader::records).sum(),
+            harms: self.harms.clone(),
+            virtual_ms: self.shared.now() / MS,
+            seen: BTreeMap::new(),
+        }
+    }
+}
+
+fn draw_config(prng: &mut Prng) -> Config {
+    let file_bytes = [256 << 10, 512 << 10, 1 << 20][prng.below(3) as usize];
+    let journal = Options {
+        file_bytes,
+        entry_bytes_max: (file_bytes / 2) as usize,
+        files_first: 2,
+        files_max: 3 + prng.below(4) as u32,
+        reserve_bytes: file_bytes / 4,
+    };
+    let mut settings = vec![
+        "offsets.topic.num.partitions=3".to_owned(),
+        "auto.create.topics.enable=false".to_owned(),
+        format!("shard.spin.us={}", if prng.one_in(4) { 20 } else { 0 }),
+        format!("log.retention.check.interval.ms={}", 50 + prng.below(1_000)),
+    ];
+    if prng.one_in(2) {
+        settings.push(format!("queued.max.requests={}", 1 + prng.below(4)));
+    }
+    Config {
+        shards: 1 + prng.below(3) as u16,
+        directories: 1 + prng.below(2) as usize,
+        journal,
+        memory_bytes: [4 << 20, 16 << 20, 64 << 20][prng.below(3) as usize],
+        settings,
+    }
+}
+
+fn draw_topic(prng: &mut Prng) -> Vec<(String, String)> {
+    let mut configs = vec![("segment.bytes".to_owned(), "1048576".to_owned())];
+    if prng.one_in(2) {
+        configs.push(("segment.ms".to_owned(), (50 + prng.below(2_000)).to_string()));
+    }
+    if prng.one_in(3) {
+        configs.push(("retention.bytes".to_owned(), (200_000 + prng.below(2_000_000)).to_string()));
+    }
+    if prng.one_in(4) {
+        configs.push(("retention.ms".to_owned(), (200 + prng.below(3_000)).to_string()));
+    }
+    if prng.one_in(2) {
+        configs.push(("index.interval.bytes".to_owned(), (100 + prng.below(4_000)).to_string()));
+    }
+    configs
+}
