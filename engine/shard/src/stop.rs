@@ -1,6 +1,8 @@
 //! A clean stop: open segments are cut to their bytes, so that whoever reads the files finds whole batches and nothing behind them.
 //!
 //! What is acknowledged is durable already; a stop that is cut short loses nothing.
+//!
+//! Invariants: a segment that is being cut is written by nobody: the partition stays busy until the shard is gone.
 
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::Finish;
@@ -25,6 +27,7 @@ impl Engine {
                 Step::Sync(Handle::Nth(0)),
                 Step::Close(Handle::Nth(0)),
             ]);
+            partition.busy = true;
             self.scripts.start(t.driver, steps, Finish::Removed);
         }
         self.scripts.running() == 0
