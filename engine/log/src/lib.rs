@@ -4,6 +4,7 @@
 
 pub mod bytes;
 pub mod codec;
+pub mod extent;
 pub mod image;
 pub mod index;
 pub mod journal;

@@ -9,9 +9,10 @@
 use crate::api::{Leadership, NodeFacts, ReadError, Request};
 use crate::controller::Controller;
 use crate::coordinator::Coordinator;
+use crate::direct::ExtentFlight;
 use crate::directory::{After, Directory};
 use crate::lifecycle::Finish;
-use crate::partition::{Partition, Standing, Waiting};
+use crate::partition::{Partition, Standing, Told, Waiting};
 use crate::produce::{ProduceWait, Stalled};
 use crate::queries::QueryWait;
 use crate::read::ReadWait;
@@ -61,6 +62,11 @@ pub struct Engine {
     /// On the shard that leads replica set 0.
     pub controller: Option<Controller>,
     pub coordinators: BTreeMap<PartitionId, Coordinator>,
+    /// Direct appends on their way, by their keys.
+    pub extents: BTreeMap<u32, ExtentFlight>,
+    pub extent_key: u32,
+    /// Bytes of direct appends that no checkpoint states.
+    pub direct_bytes: usize,
     /// Entries sealed before the turn's end, because they were full.
     pub sealed: Vec<(usize, Sealed)>,
     /// Leadership that the controller's shard has not been told.
@@ -127,8 +133,8 @@ impl Engine {
                 record.encode(&mut step);
                 let log_start = Some(record.marks.log_start);
                 let record = Record::Raft { partition: id, truncate: record.truncate, log_start, step: PayloadRange { start: 0, len: 0 } };
-                let directory = usize::from(self.partitions[&id].directory);
-                let appended = self.journal(directory, Urgency::Reserved, record, &[&step], Some(After::Saved(id, sequence)), t.now);
+                let (directory, directs) = (usize::from(self.partitions[&id].directory), self.partitions[&id].directs_begun);
+                let appended = self.journal(directory, Urgency::Reserved, record, &[&step], Some(After::Saved { id, sequence, directs }), t.now);
                 if appended.is_err() {
                     self.fail_directory(t, directory, "the journal has no room left for consensus; its reserve is spent".to_owned());
                 }
@@ -172,19 +178,10 @@ impl Engine {
     pub fn durable(&mut self, t: &mut Turn<'_>, told: Vec<After>) {
         for after in told {
             match after {
-                After::Persisted(id, position) => {
-                    if let Some(partition) = self.partitions.get_mut(&id) {
-                        partition.core.persisted(position);
-                    }
-                    self.run_core(t, id);
-                }
-                After::Saved(id, sequence) => {
-                    if let Some(partition) = self.partitions.get_mut(&id) {
-                        partition.core.saved(sequence);
-                    }
-                    self.run_core(t, id);
-                }
+                After::Persisted { id, position, directs } => self.tell_core(t, id, directs, Told::Persisted(position)),
+                After::Saved { id, sequence, directs } => self.tell_core(t, id, directs, Told::Saved(sequence)),
                 After::Checkpointed(id, end) => self.checkpoint_stated(t, id, end),
+                After::Stated(id, end) => self.directs_stated(t, id, end),
                 After::Carried(id) => self.unlink_below(t, id),
                 After::Deleted(id) => self.deletion_stated(t, id),
             }
@@ -222,6 +219,7 @@ impl Engine {
             if let Some(partition) = self.partitions.get_mut(&id) {
                 partition.standing = Standing::Offline { reason: reason.clone() };
                 let epoch = partition.core.epoch();
+                partition.held.clear();
                 let waiters: Vec<_> = partition.waiters.drain(..).collect();
                 let readers = std::mem::take(&mut partition.readers);
                 self.woken.extend(readers);

@@ -5,6 +5,7 @@ pub mod boot;
 mod checkpoint;
 mod controller;
 mod coordinator;
+mod direct;
 mod directory;
 mod engine;
 pub mod front;

@@ -49,6 +49,8 @@ pub enum Finish {
     IndexRead { partition: PartitionId, segment: Offset, then: Then },
     /// Bytes of a segment for a coordinator that loads its log.
     CoordinatorRead { partition: PartitionId, window: crate::read::Window },
+    /// Room for direct appends, so many bytes of the active segment's file.
+    Allocated { partition: PartitionId, bytes: u64 },
     /// A new journal file.
     JournalFile { directory: usize, slot: u32 },
     /// Files that were stated gone.
@@ -224,11 +226,12 @@ impl Engine {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         // A write that a full disk refused is not under way, and never needs to be.
         let is_held_up = partition.store.unwritten.take().is_some();
-        if partition.busy && !is_held_up {
+        if (partition.busy && !is_held_up) || !partition.directs.is_empty() {
             partition.remove_when_idle = true;
             return;
         }
-        let Some(partition) = self.partitions.remove(&id) else { return };
+        let Some(mut partition) = self.partitions.remove(&id) else { return };
+        self.direct_bytes -= partition.stated(None);
         let mut steps = Vec::new();
         if let Some(file) = partition.store.file {
             steps.push(Step::Close(crate::script::Handle::Open(file)));
@@ -287,6 +290,7 @@ impl Engine {
                 let bytes = read.map(|(mut space, len)| space.freeze(len));
                 self.coordinator_window(t, partition, &window, bytes);
             }
+            Finish::Allocated { partition, bytes } => self.room_reserved(t, partition, bytes, result),
             Finish::JournalFile { directory, slot } => self.journal_file_made(directory, slot, result),
             Finish::Removed => {
                 if let Err(error) = result {

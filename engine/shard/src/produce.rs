@@ -175,8 +175,13 @@ impl Engine {
         let directory = usize::from(partition.directory);
         self.roll_if_due(t, id, batch.len(), header.last_offset_delta + 1)?;
         let end = base + i64::from(header.last_offset_delta) + 1;
+        if self.append_directly(t, id, batch, &mut header, stamp, urgency)?.is_some() {
+            self.count_appended(t, id, &mut header, base, end);
+            return Ok((base, end));
+        }
+        let directs = self.partitions[&id].directs_begun;
         let record = Record::Batches { partition: id, base, end, payload: PayloadRange { start: 0, len: 0 } };
-        let after = After::Persisted(id, millrace_base::offset::Position::new(epoch, end));
+        let after = After::Persisted { id, position: millrace_base::offset::Position::new(epoch, end), directs };
         let (_, range) = self.journal(directory, urgency, record, &[batch], Some(after), t.now)?;
         let copied = self.directories[directory].journal_mut().payload_mut(range);
         batch::patch(copied, base, epoch);
@@ -184,12 +189,16 @@ impl Engine {
             batch::stamp_append_time(copied, now);
             header.max_timestamp = now;
         }
-        header.base_offset = base;
-        let partition = self.partitions.get_mut(&id).expect("found above");
-        partition.core.appended(end);
-        partition.producers.append(&header, t.wall);
-        partition.appended(&header, t.wall);
+        self.count_appended(t, id, &mut header, base, end);
         Ok((base, end))
+    }
+
+    fn count_appended(&mut self, t: &Turn<'_>, id: PartitionId, header: &mut Header, base: Offset, end: Offset) {
+        header.base_offset = base;
+        let partition = self.partitions.get_mut(&id).expect("the caller has found it");
+        partition.core.appended(end);
+        partition.producers.append(header, t.wall);
+        partition.appended(header, t.wall);
     }
 
     fn set_result(&mut self, wait: WaitId, part: usize, result: Result<Produced, ProduceError>) {

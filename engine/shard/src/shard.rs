@@ -170,6 +170,11 @@ impl Shard {
                     self.engine.entry_completed(&mut turn, slot as usize, generation, completion.result, slice);
                 }
             }
+            Purpose::Extent => {
+                if let Memory::Slice(slice) = completion.memory {
+                    self.engine.extent_completed(&mut turn, slot, completion.result, slice);
+                }
+            }
             Purpose::Nobody => {}
         }
     }

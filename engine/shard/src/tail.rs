@@ -74,6 +74,12 @@ impl Tail {
         self.pieces.range(from..)
     }
 
+    /// Pieces at or above offset `from`, at which one begins, in order.
+    pub fn from(&self, from: Offset) -> impl Iterator<Item = &Piece> {
+        let first = self.pieces.partition_point(|piece| piece.base < from);
+        self.pieces.range(first..)
+    }
+
     /// Batches below `end` are durable in segments. `end` is where a piece ends.
     pub fn checkpoint(&mut self, end: Offset) {
         self.checkpointed = self.checkpointed.max(end);

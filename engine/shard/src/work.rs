@@ -18,9 +18,9 @@ use millrace_base::clock::Nanos;
 use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, Uuid};
 use millrace_io::{IoError, OpenHow, Slice};
 use millrace_log::image::PendingBytes;
-use millrace_log::journal::layout;
+use millrace_log::journal::{PayloadRange, Record, Urgency, layout};
 use millrace_log::partition_state::PartitionState;
-use millrace_raftlog::{Configuration, Core, Member, State};
+use millrace_raftlog::{Configuration, Core, Member, Record as ConsensusRecord, State};
 use millrace_state::meta::{self, Request as MetaRequest};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -57,6 +57,9 @@ impl Engine {
             queries: Waits::default(),
             woken: Vec::new(),
             coordinators: BTreeMap::new(),
+            extents: BTreeMap::new(),
+            extent_key: 0,
+            direct_bytes: 0,
             sealed: Vec::new(),
             leadership_news: Vec::new(),
             shards_ready: 0,
@@ -144,7 +147,21 @@ impl Engine {
         partition.producers = producers;
         partition.store = store;
         self.partitions.insert(id, Box::new(partition));
+        if let Some(step) = found.truncation {
+            self.state_truncation(t, id, &step);
+        }
         self.run_core(t, id);
+    }
+
+    /// Recovery cut the log where a direct append was torn: said before anything else, for the journal still tells what is gone.
+    fn state_truncation(&mut self, t: &mut Turn<'_>, id: PartitionId, step: &ConsensusRecord) {
+        let mut bytes = Vec::new();
+        step.encode(&mut bytes);
+        let record = Record::Raft { partition: id, truncate: step.truncate, log_start: None, step: PayloadRange { start: 0, len: 0 } };
+        let directory = usize::from(self.partitions[&id].directory);
+        if self.journal(directory, Urgency::Reserved, record, &[&bytes], None, t.now).is_err() {
+            self.fail_directory(t, directory, "the journal has no room to state a truncation".to_owned());
+        }
     }
 
     /// A partition that cannot be served keeps its place, or it would be made anew.
@@ -277,7 +294,7 @@ impl Engine {
             .directories
             .iter()
             .all(|directory| directory.is_failed() || (directory.in_flight() == 0 && !directory.journal().is_building()));
-        journals && self.scripts.running() == 0 && self.produces.is_empty() && !self.routes.has_inward()
+        journals && self.scripts.running() == 0 && self.extents.is_empty() && self.produces.is_empty() && !self.routes.has_inward()
     }
 
     pub fn connections_max(&self) -> usize {

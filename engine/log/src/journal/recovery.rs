@@ -39,6 +39,13 @@ pub struct RecoveredEntry {
     pub payload: Slice,
 }
 
+impl RecoveredEntry {
+    /// How many of this entry's extents, from the first on, are durable when the first `durable` of the journal are.
+    pub fn extents_stated(&self, durable: u64) -> u64 {
+        durable.saturating_sub(self.header.extents_before)
+    }
+}
+
 /// Whose records were in a damaged entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Touched {
