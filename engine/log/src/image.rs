@@ -165,6 +165,9 @@ pub struct Recovered {
     pub cut: Option<Offset>,
     /// The state file in use.
     pub state_file: Option<state_file::Name>,
+    /// Where the last extent ends, once [`Recovered::take_extents`] was asked: its bytes stand in the segment alone, and what is written there
+    /// until a checkpoint states them must be the same.
+    pub extents_end: Option<Offset>,
 }
 
 impl PartitionImage {
@@ -250,7 +253,8 @@ impl PartitionImage {
             }
             Record::Extent { base, end, segment, place, bytes, crc, tail, .. } => {
                 let tail = part(payload, *tail)?;
-                let direct = DirectBytes { segment: *segment, place: *place, bytes: *bytes, crc: *crc, tail, written_end: *end, is_stated: false };
+                let direct =
+                    DirectBytes { segment: *segment, place: *place, bytes: *bytes, crc: *crc, tail, written_end: *end, is_stated: false };
                 self.batches(Pending { base: *base, end: *end, sequence, bytes: PendingBytes::Direct(direct) })
             }
             Record::Raft { truncate, log_start, step, .. } => {
@@ -443,6 +447,7 @@ impl PartitionImage {
             pending: self.pending,
             cut: self.cut,
             state_file,
+            extents_end: None,
         })
     }
 }
@@ -493,6 +498,7 @@ impl Recovered {
                     let end = if pending.end < direct.written_end { walk::place_of(&bytes, pending.end) } else { Some(bytes.len()) };
                     let end = end.unwrap_or(bytes.len());
                     pending.bytes = PendingBytes::Journal(bytes.sub(0..end));
+                    self.extents_end = Some(pending.end);
                 }
                 ExtentFound::Differs(found) if !direct.is_stated => {
                     let base = pending.base;

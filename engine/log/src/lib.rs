@@ -13,7 +13,6 @@ pub mod paths;
 pub mod producers;
 pub mod read_plan;
 pub mod retention;
-pub mod segment_writer;
 pub mod segments;
 pub mod state_file;
 pub mod time_lookup;

@@ -17,7 +17,9 @@ use crate::partition::{Partition, Standing};
 use crate::script::{Handle, Outcome, Step};
 use crate::store::{WRITE_BYTES_MAX, Write};
 use crate::tail::Piece;
+use millrace_base::batch::HEADER_BYTES;
 use millrace_base::ids::PartitionId;
+use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
 use millrace_io::{IoError, OpenHow, Slice};
 use millrace_log::journal::{NoRoom, PayloadRange, Record, Urgency};
@@ -29,7 +31,7 @@ use std::time::Duration;
 const CARRY_BYTES_MAX: usize = 16 << 10;
 
 /// Checkpoint scripts under way at once in one shard, so that they do not crowd the journal's writes out.
-const CHECKPOINTS_MAX: usize = 2;
+pub const CHECKPOINTS_MAX: usize = 2;
 
 /// Pending bytes of a partition from which it is checkpointed without pressure: larger writes cost less.
 const EAGER_BYTES: usize = 4 << 20;
@@ -145,7 +147,14 @@ impl Engine {
                 Handle::Nth(0)
             }
         };
-        let write = partition.store.plan(&slices, end, &pool);
+        let behind: Vec<Slice> = partition
+            .tail
+            .from(end)
+            .take_while(|piece| piece.base < boundary)
+            .map(|piece| piece.bytes.clone())
+            .take(BLOCK / HEADER_BYTES + 1)
+            .collect();
+        let write = partition.store.plan(&slices, end, &behind, &pool);
         steps.push(Step::Write { file, place: write.place, from: write.bytes.clone() });
         steps.push(Step::Sync(file));
         steps.extend(synced_folders.into_iter().map(Step::SyncDirectory));

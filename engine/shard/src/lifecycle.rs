@@ -267,7 +267,7 @@ impl Engine {
                 continue;
             }
             partition.producers.expire(t.wall, expiration);
-            let (start, commit) = (partition.log_start(), partition.core.commit());
+            let (start, commit) = (partition.core.log_start(), partition.core.commit());
             let due = partition.store.retention(&partition.config, start, commit, t.wall);
             if let Some(to) = due.log_start {
                 self.raise_log_start(t, id, to);

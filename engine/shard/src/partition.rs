@@ -162,8 +162,9 @@ impl Partition {
         self.core.commit().min(self.tail.end())
     }
 
+    /// What clients are told: a start that is not settled yet could go back with a crash.
     pub fn log_start(&self) -> Offset {
-        self.core.log_start()
+        self.core.marks_settled().log_start
     }
 
     pub fn is_writable(&self) -> bool {

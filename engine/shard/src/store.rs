@@ -200,8 +200,10 @@ impl Store {
         self.is_part_unwritten
     }
 
-    /// Lays the next bytes out in whole blocks: what stands in the part-filled block, then `slices`, whole batches in order up to `end`.
-    pub fn plan(&mut self, slices: &[Slice], end: Offset, pool: &Pool) -> Write {
+    /// Lays the next bytes out in whole blocks: what stands in the part-filled block, then `slices`, whole batches in order up to `end`. The last
+    /// block is filled up with `behind`, the batches that follow in this segment: after a restart they may stand there already, and nowhere
+    /// else.
+    pub fn plan(&mut self, slices: &[Slice], end: Offset, behind: &[Slice], pool: &Pool) -> Write {
         assert!(!self.is_writing);
         let place = self.planned - self.part.len() as u64;
         let total = self.part.len() + slices.iter().map(|slice| slice.len()).sum::<usize>();
@@ -214,7 +216,12 @@ impl Store {
             memory[at..at + slice.len()].copy_from_slice(slice);
             at += slice.len();
         }
-        memory[total..].fill(0);
+        for slice in behind {
+            let len = slice.len().min(padded - at);
+            memory[at..at + len].copy_from_slice(&slice[..len]);
+            at += len;
+        }
+        memory[at..].fill(0);
         self.part = memory[total / BLOCK * BLOCK..total].to_vec();
         (self.planned, self.planned_end) = (place + total as u64, end);
         (self.is_part_unwritten, self.is_writing) = (false, true);

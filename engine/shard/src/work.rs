@@ -143,6 +143,11 @@ impl Engine {
         }
         let state = PartitionState::birth(0, config.index_interval_bytes as u32, Vec::new());
         let mut partition = Partition::new(id, index as u16, folder, core, config, &state, found.oldest_sequence);
+        if let Some(end) = found.image.extents_end {
+            let bytes = tail.pending().take_while(|piece| piece.end <= end).map(|piece| piece.bytes.len()).sum();
+            partition.unstated.push_back((end, bytes));
+            self.direct_bytes += bytes;
+        }
         partition.tail = tail;
         partition.producers = producers;
         partition.store = store;

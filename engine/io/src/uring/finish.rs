@@ -70,7 +70,9 @@ impl UringDriver {
             Deed::Open { how, .. } => (result.map(|fd| self.opened(fd, how)), Memory::None),
             // The descriptor is gone whatever close said, and nothing durable hangs on it.
             Deed::CloseFile => (Ok(0), Memory::None),
-            Deed::Sync | Deed::SyncDirectory { .. } | Deed::Truncate | Deed::Allocate | Deed::Names { .. } => (result.map(|_| 0), Memory::None),
+            Deed::Sync | Deed::SyncDirectory { .. } | Deed::Truncate | Deed::Allocate | Deed::Names { .. } => {
+                (result.map(|_| 0), Memory::None)
+            }
             Deed::Read { into } => (result, Memory::Space(into)),
             Deed::Write { from, .. } => (result, Memory::Slice(from)),
             Deed::Settle { from, count } => (result.map(|_| count), Memory::Slice(from)),
