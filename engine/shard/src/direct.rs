@@ -12,11 +12,13 @@
 //! Invariants: no direct append while a checkpoint's write is under way, and none begins while one is; within a partition nothing is told
 //! before all direct appends in front of it are durable.
 
+use crate::checkpoint::CHECKPOINTS_MAX;
 use crate::directory::After;
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::Finish;
 use crate::partition::{Direct, Held, Told};
 use crate::script::{Handle, Outcome, Step};
+use crate::store::FRONT_BYTES_MAX;
 use crate::token::{self, Purpose};
 use millrace_base::batch::{self, Header};
 use millrace_base::clock::WallMs;
@@ -76,7 +78,12 @@ impl Engine {
                 batch::stamp_append_time(bytes, now);
             }
         };
-        let Some(layout) = partition.store.lay_out(&partition.tail, batch, base, &self.pool, change) else { return Ok(None) };
+        let Some(layout) = partition.store.lay_out(&partition.tail, batch, base, &self.pool, change) else {
+            if partition.tail.pending_bytes() > FRONT_BYTES_MAX && self.checkpoints < CHECKPOINTS_MAX {
+                self.checkpoint(t, id);
+            }
+            return Ok(None);
+        };
         let file = partition.store.file.expect("nothing is laid out for a file that is not open");
         let end = base + i64::from(header.last_offset_delta) + 1;
         let directs = partition.directs_begun + 1;

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use crate::tail::Tail;
 
 /// The largest write into a segment at once.
-pub const WRITE_BYTES_MAX: usize = 1 << 20;
+pub const WRITE_BYTES_MAX: usize = 4 << 20;
 
 /// Bytes to be written into the active segment.
 pub struct Write {
@@ -39,8 +39,8 @@ pub struct Write {
     pub end: Offset,
 }
 
-/// Bytes that wait in the journal and may go in front of a direct append: more are a checkpoint's work.
-const FRONT_BYTES_MAX: usize = 256 << 10;
+/// Bytes that wait in the journal and may go in front of a direct append: what comes while room is reserved. More are checkpoints' work.
+pub const FRONT_BYTES_MAX: usize = 16 << 20;
 
 /// Room that is reserved at a time for direct appends.
 const ALLOCATE_BYTES: std::ops::RangeInclusive<u64> = (4 << 20)..=(32 << 20);
