@@ -33,10 +33,10 @@ pub struct Layout {
 impl Layout {
     /// Lays `front`, which begins at byte `place` of the segment (a block's begin), and the batches behind it. `change` may patch the batches
     /// in their new place. None: together they fill no block.
-    pub fn new(place: u64, front: &[&[u8]], batches: &[u8], pool: &Pool, change: impl FnOnce(&mut [u8])) -> Option<Layout> {
+    pub fn new(place: u64, front: &[&[u8]], batches: &[&[u8]], pool: &Pool, change: impl FnOnce(&mut [u8])) -> Option<Layout> {
         assert!(place.is_multiple_of(BLOCK as u64));
         let before: usize = front.iter().map(|part| part.len()).sum();
-        let total = before + batches.len();
+        let total = before + batches.iter().map(|part| part.len()).sum::<usize>();
         let whole = total / BLOCK * BLOCK;
         if whole == 0 {
             return None;
@@ -44,12 +44,11 @@ impl Layout {
         let mut space = pool.take(total);
         let memory = &mut space.unfrozen()[..total];
         let mut at = 0;
-        for part in front {
+        for part in front.iter().chain(batches) {
             memory[at..at + part.len()].copy_from_slice(part);
             at += part.len();
         }
-        memory[at..].copy_from_slice(batches);
-        change(&mut memory[at..]);
+        change(&mut memory[before..]);
         let image = space.freeze(total);
         let blocks = image.sub(0..whole);
         let crc = crc32c(&blocks);

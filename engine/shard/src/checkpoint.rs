@@ -51,6 +51,11 @@ impl Engine {
             return;
         }
         self.relief_at = t.now + RELIEF_PAUSE;
+        for id in std::mem::take(&mut self.wants_checkpoint) {
+            if self.checkpoints < CHECKPOINTS_MAX {
+                self.checkpoint(t, id);
+            }
+        }
         for index in 0..self.directories.len() {
             if self.directories[index].is_failed() {
                 continue;
@@ -84,8 +89,9 @@ impl Engine {
         let directory = usize::from(partition.directory);
         let is_being_carried = partition.state_sequence >= self.directories[directory].journal().next_sequence();
         // What is offline since the start has no state here that could stand for what the journal says of it.
-        let is_offline = matches!(partition.standing, Standing::Offline { .. });
-        if partition.busy || partition.remove_when_idle || is_being_carried || is_offline {
+        // And a state behind a deletion would be the birth of another partition.
+        let has_no_state = matches!(partition.standing, Standing::Offline { .. } | Standing::Deleting);
+        if partition.busy || is_being_carried || has_no_state {
             return;
         }
         if partition.store.is_at_roll() {
@@ -231,7 +237,7 @@ impl Engine {
         let record =
             Record::Checkpoint { partition: id, end: summary.end, segment: summary.base, segment_bytes: summary.bytes, delta: NOWHERE };
         let directory = usize::from(partition.directory);
-        self.journal(directory, Urgency::Relief, record, &[&delta.encode()], Some(after), t.now)?;
+        self.journal(t, directory, Urgency::Relief, record, &[&delta.encode()], Some(after))?;
         Ok(())
     }
 
@@ -335,6 +341,7 @@ impl Engine {
             }
             return Ok(());
         }
+        self.lay_out_held(t.driver, t.now, directory);
         // Room for all of it in one entry: half a carried partition would be worth nothing.
         let total = inline.len() + pending.iter().map(|piece| piece.bytes.len()).sum::<usize>();
         if self.directories[directory].journal().room_for(Urgency::Relief) < total + 64 * (pending.len() + 1) {
@@ -342,13 +349,13 @@ impl Engine {
             self.sealed.extend(sealed.map(|sealed| (directory, sealed)));
         }
         let record = Record::State { partition: id, state: NOWHERE };
-        let (sequence, _) = self.journal(directory, Urgency::Relief, record, &[&inline], Some(After::Carried(id)), t.now)?;
+        let (sequence, _) = self.journal(t, directory, Urgency::Relief, record, &[&inline], Some(After::Carried(id)))?;
         if let Some(partition) = self.partitions.get_mut(&id) {
             partition.producers.forget_changes(); // they stand in the state that is in the journal now
         }
         for piece in pending {
             let record = Record::Batches { partition: id, base: piece.base, end: piece.end, payload: NOWHERE };
-            self.journal(directory, Urgency::Relief, record, &[&piece.bytes], None, t.now)?;
+            self.journal(t, directory, Urgency::Relief, record, &[&piece.bytes], None)?;
         }
         if let Some(partition) = self.partitions.get_mut(&id) {
             partition.state_sequence = sequence;
@@ -408,7 +415,7 @@ impl Engine {
         let mut state = self.whole_state(id);
         state.large = PartitionState::decode(inline).expect("encoded when the script began").large;
         let record = Record::State { partition: id, state: NOWHERE };
-        match self.journal(directory, Urgency::Relief, record, &[&state.encode()], Some(After::Carried(id)), t.now) {
+        match self.journal(t, directory, Urgency::Relief, record, &[&state.encode()], Some(After::Carried(id))) {
             Ok((sequence, _)) => {
                 if let Some(partition) = self.partitions.get_mut(&id) {
                     partition.old_state_file = partition.store.state_file.replace(name).map(|old| (old, sequence));
@@ -472,7 +479,7 @@ impl Engine {
 
     fn state_roll(&mut self, t: &mut Turn<'_>, id: PartitionId, base: Offset) -> Result<(), NoRoom> {
         let directory = usize::from(self.partitions[&id].directory);
-        self.journal(directory, Urgency::Data, Record::Roll { partition: id, base }, &[], None, t.now)?;
+        self.journal(t, directory, Urgency::Data, Record::Roll { partition: id, base }, &[], None)?;
         if let Some(partition) = self.partitions.get_mut(&id) {
             partition.store.rolled(base);
         }

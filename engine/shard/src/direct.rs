@@ -1,8 +1,9 @@
 //! Large batches, written straight to their segment: each byte once, where the journal would write it twice.
 //!
-//! 1. A batch of at least `journal.direct.append.min.bytes` is laid out behind what its segment holds ([`crate::store::Store::lay_out`]) and
-//!    its whole blocks are written there, synced. An extent in the turn's journal entry says so, beside the fragment that fills no block.
-//! 2. The core is told when the entry and all direct appends of the partition before it are durable: [`crate::partition::Held`].
+//! 1. When a partition has at least `journal.direct.append.min.bytes` in a turn, they are laid out behind what its segment holds
+//!    ([`crate::store::Store::lay_out`]) and the whole blocks are written there, synced. An extent in the turn's journal entry says so,
+//!    beside the fragment that fills no block.
+//! 2. The core is told when the entry and all direct appends of the partition before it are durable: [`crate::partition::HeldBack`].
 //! 3. What is durable is stated by a checkpoint record, without a script. The last fragment stays in the journal until a checkpoint writes it.
 //! 4. Room is reserved ahead; where there is none, and in front of a segment that is yet to be begun, batches go through the journal.
 //!
@@ -12,21 +13,20 @@
 //! Invariants: no direct append while a checkpoint's write is under way, and none begins while one is; within a partition nothing is told
 //! before all direct appends in front of it are durable.
 
-use crate::checkpoint::CHECKPOINTS_MAX;
+use crate::append::{Held, patch_all};
 use crate::directory::After;
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::Finish;
-use crate::partition::{Direct, Held, Told};
+use crate::partition::{Direct, HeldBack, Told};
 use crate::script::{Handle, Outcome, Step};
 use crate::store::FRONT_BYTES_MAX;
 use crate::token::{self, Purpose};
-use millrace_base::batch::{self, Header};
-use millrace_base::clock::WallMs;
+use millrace_base::clock::Nanos;
 use millrace_base::ids::PartitionId;
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::{Offset, Position};
-use millrace_io::{File, IoError, Op, OpenHow, Slice};
-use millrace_log::journal::{NoRoom, PayloadRange, Record, SealedBatches, Urgency};
+use millrace_io::{Driver, File, IoError, Op, OpenHow, Slice};
+use millrace_log::journal::{PayloadRange, Record, SealedBatches, Urgency};
 
 /// Bytes of direct appends of one partition from which they are stated.
 const STATED_BYTES_MIN: usize = 4 << 20;
@@ -51,41 +51,27 @@ pub struct ExtentFlight {
 }
 
 impl Engine {
-    /// Appends a batch straight to its segment, if that is its way; None: it is to go through the journal.
-    pub fn append_directly(
-        &mut self,
-        t: &mut Turn<'_>,
-        id: PartitionId,
-        batch: &[u8],
-        header: &mut Header,
-        stamp: Option<WallMs>,
-        urgency: Urgency,
-    ) -> Result<Option<(Offset, Offset)>, NoRoom> {
+    /// Writes what one partition has in this turn straight to its segment, if that is its way; else it is to go through the journal.
+    pub fn append_directly(&mut self, driver: &mut dyn Driver, now: Nanos, held: &[Held]) -> bool {
+        let (first, last) = (&held[0], &held[held.len() - 1]);
+        let (id, base, end) = (first.partition, first.base, last.end);
+        let bytes: usize = held.iter().map(|held| held.batch.len()).sum();
         let min = usize::try_from(self.settings.journal_direct_append_min_bytes).unwrap_or(usize::MAX);
-        if batch.len() < min || self.direct_bytes + batch.len() > self.pool.budget() / MEMORY_SHARE {
-            return Ok(None);
+        if bytes < min || self.direct_bytes + bytes > self.pool.budget() / MEMORY_SHARE {
+            return false;
         }
-        self.reserve_room(t, id, batch.len());
-        let partition = self.partitions.get(&id).expect("the caller has found it");
+        self.reserve_room(driver, now, id, bytes);
+        let Some(partition) = self.partitions.get(&id) else { return false };
         let directory = usize::from(partition.directory);
-        if self.directories[directory].journal().room_for(urgency) < 2 * BLOCK {
-            return Ok(None);
+        if self.directories[directory].journal().room_for(first.urgency) < 2 * BLOCK {
+            return false;
         }
-        let (base, epoch) = (partition.core.log_end(), partition.core.epoch());
-        let change = |bytes: &mut [u8]| {
-            batch::patch(bytes, base, epoch);
-            if let Some(now) = stamp {
-                batch::stamp_append_time(bytes, now);
-            }
-        };
-        let Some(layout) = partition.store.lay_out(&partition.tail, batch, base, &self.pool, change) else {
-            if partition.tail.pending_bytes() > FRONT_BYTES_MAX && self.checkpoints < CHECKPOINTS_MAX {
-                self.checkpoint(t, id);
-            }
-            return Ok(None);
+        let batches: Vec<&[u8]> = held.iter().map(|held| &*held.batch).collect();
+        let Some(layout) = partition.store.lay_out(&partition.tail, &batches, base, &self.pool, |bytes| patch_all(held, bytes)) else {
+            self.wants_checkpoint.extend((partition.tail.pending_bytes() > FRONT_BYTES_MAX).then_some(id));
+            return false;
         };
         let file = partition.store.file.expect("nothing is laid out for a file that is not open");
-        let end = base + i64::from(header.last_offset_delta) + 1;
         let directs = partition.directs_begun + 1;
         let record = Record::Extent {
             partition: id,
@@ -97,8 +83,10 @@ impl Engine {
             crc: layout.crc,
             tail: PayloadRange { start: 0, len: 0 },
         };
-        let after = After::Persisted { id, position: Position::new(epoch, end), directs };
-        self.journal(directory, urgency, record, &[&layout.fragment], Some(after), t.now)?;
+        let after = After::Persisted { id, position: Position::new(last.epoch, end), directs };
+        if self.journal_now(directory, first.urgency, record, &[&layout.fragment], Some(after), now).is_err() {
+            return false;
+        }
         let number = self.directories[directory].begin_extent(SealedBatches { partition: id, base, end, bytes: layout.batches.clone() });
         let key = self.extent_key;
         self.extent_key = self.extent_key.wrapping_add(1);
@@ -106,14 +94,11 @@ impl Engine {
         partition.store.plan_direct(&layout, end);
         partition.directs_begun = directs;
         partition.directs.push_back(Direct { key, bytes: layout.place + layout.blocks.len() as u64, is_done: false });
-        partition.unstated.push_back((end, batch.len()));
-        self.direct_bytes += batch.len();
+        partition.unstated.push_back((end, bytes));
+        self.direct_bytes += bytes;
         self.extents.insert(key, ExtentFlight { partition: id, directory, number, file, place: layout.place });
-        t.driver.submit(Op::Write { file, place: layout.place, from: layout.blocks, synced: true }, token::pack(Purpose::Extent, key, 0));
-        if let Some(now) = stamp {
-            header.max_timestamp = now;
-        }
-        Ok(Some((base, end)))
+        driver.submit(Op::Write { file, place: layout.place, from: layout.blocks, synced: true }, token::pack(Purpose::Extent, key, 0));
+        true
     }
 
     /// A direct append's write has completed.
@@ -168,7 +153,7 @@ impl Engine {
     /// The journal entry of `what` is durable: the core is told when its direct appends are too.
     pub fn tell_core(&mut self, t: &mut Turn<'_>, id: PartitionId, directs: u64, what: Told) {
         if let Some(partition) = self.partitions.get_mut(&id) {
-            partition.held.push_back(Held { directs, what });
+            partition.held.push_back(HeldBack { directs, what });
         }
         self.release_held(t, id);
     }
@@ -215,11 +200,11 @@ impl Engine {
     }
 
     /// Gives the active segment room for the next direct appends, before they need it.
-    fn reserve_room(&mut self, t: &mut Turn<'_>, id: PartitionId, size: usize) {
+    fn reserve_room(&mut self, driver: &mut dyn Driver, now: Nanos, id: PartitionId, size: usize) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         let directory = usize::from(partition.directory);
         let Some(bytes) = partition.store.wants_room(size, partition.config.segment_bytes as u64) else { return };
-        if partition.busy || self.directories[directory].full || self.directories[directory].direct_from > t.now {
+        if partition.busy || self.directories[directory].full || self.directories[directory].direct_from > now {
             return;
         }
         let (mut steps, mut names) = partition.make_folders();
@@ -235,7 +220,7 @@ impl Engine {
         steps.extend([Step::Allocate { file, len: bytes }, Step::Sync(file)]);
         steps.extend(names.into_iter().map(Step::SyncDirectory));
         partition.busy = true;
-        self.scripts.start(t.driver, steps, Finish::Allocated { partition: id, bytes });
+        self.scripts.start(driver, steps, Finish::Allocated { partition: id, bytes });
     }
 
     /// Room was reserved, or there is none.

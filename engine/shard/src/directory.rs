@@ -170,9 +170,9 @@ impl Directory {
         }
     }
 
-    /// Whether the turn's entry should be sealed now: there is one, and the ring is not busy with as many as allowed.
-    pub fn should_seal(&self) -> bool {
-        self.journal.is_building() && self.in_flight.len() < ENTRIES_IN_FLIGHT_MAX && !self.is_failed()
+    /// Whether an entry may be sealed now: the ring is not busy with as many as allowed.
+    pub fn may_seal(&self) -> bool {
+        self.in_flight.len() < ENTRIES_IN_FLIGHT_MAX && !self.is_failed()
     }
 
     /// Ends the entry being built.

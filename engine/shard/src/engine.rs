@@ -7,6 +7,7 @@
 //! Knows nothing of connections or protocols.
 
 use crate::api::{Leadership, NodeFacts, ReadError, Request};
+use crate::append::Holding;
 use crate::controller::Controller;
 use crate::coordinator::Coordinator;
 use crate::direct::ExtentFlight;
@@ -62,11 +63,17 @@ pub struct Engine {
     /// On the shard that leads replica set 0.
     pub controller: Option<Controller>,
     pub coordinators: BTreeMap<PartitionId, Coordinator>,
+    /// Batches appended and not yet laid out, by data directory.
+    pub holding: Vec<Holding>,
+    /// Data directories that fail at the end of this turn, and why.
+    pub failing: Vec<(usize, String)>,
     /// Direct appends on their way, by their keys.
     pub extents: BTreeMap<u32, ExtentFlight>,
     pub extent_key: u32,
     /// Bytes of direct appends that no checkpoint states.
     pub direct_bytes: usize,
+    /// Partitions with more in the journal than may go in front of a direct append.
+    pub wants_checkpoint: Vec<PartitionId>,
     /// Entries sealed before the turn's end, because they were full.
     pub sealed: Vec<(usize, Sealed)>,
     /// Leadership that the controller's shard has not been told.
@@ -100,11 +107,25 @@ impl Engine {
         Member { node: self.facts.node, disk: self.directories[directory].id }
     }
 
-    /// Appends a record to the journal of a directory.
+    /// Appends a record to the journal of a directory, behind the batches that are held for it.
     ///
     /// # Errors
     /// [`NoRoom::Journal`], [`NoRoom::TooLarge`].
     pub fn journal(
+        &mut self,
+        t: &mut Turn<'_>,
+        directory: usize,
+        urgency: Urgency,
+        record: Record,
+        payload: &[&[u8]],
+        after: Option<After>,
+    ) -> Result<(u64, PayloadRange), NoRoom> {
+        self.lay_out_held(t.driver, t.now, directory);
+        self.journal_now(directory, urgency, record, payload, after, t.now)
+    }
+
+    /// Likewise, for who gives held batches their place.
+    pub fn journal_now(
         &mut self,
         directory: usize,
         urgency: Urgency,
@@ -135,7 +156,7 @@ impl Engine {
                 let record = Record::Raft { partition: id, truncate: record.truncate, log_start, step: PayloadRange { start: 0, len: 0 } };
                 let (directory, directs) = (usize::from(self.partitions[&id].directory), self.partitions[&id].directs_begun);
                 let appended =
-                    self.journal(directory, Urgency::Reserved, record, &[&step], Some(After::Saved { id, sequence, directs }), t.now);
+                    self.journal(t, directory, Urgency::Reserved, record, &[&step], Some(After::Saved { id, sequence, directs }));
                 if appended.is_err() {
                     self.fail_directory(t, directory, "the journal has no room left for consensus; its reserve is spent".to_owned());
                 }
@@ -193,7 +214,8 @@ impl Engine {
     /// Seals what the turn has appended and submits it.
     pub fn write_journals(&mut self, t: &mut Turn<'_>) {
         for index in 0..self.directories.len() {
-            if self.directories[index].should_seal() {
+            if self.wants_seal(index) {
+                self.lay_out_held(t.driver, t.now, index);
                 let sealed = self.directories[index].seal(t.now);
                 self.sealed.extend(sealed.map(|sealed| (index, sealed)));
             }
@@ -209,12 +231,19 @@ impl Engine {
         }
     }
 
+    /// Whether the turn's entry of a directory should be sealed now.
+    pub fn wants_seal(&self, index: usize) -> bool {
+        let directory = &self.directories[index];
+        directory.may_seal() && (directory.journal().is_building() || !self.holding[index].is_empty())
+    }
+
     /// Nothing of the directory is acknowledged or served for writing any more.
     pub fn fail_directory(&mut self, t: &mut Turn<'_>, index: usize, reason: String) {
         if self.directories[index].is_failed() {
             return;
         }
         self.directories[index].fail(reason.clone());
+        self.holding[index].clear();
         let lost: Vec<PartitionId> = self.partitions.values().filter(|p| usize::from(p.directory) == index).map(|p| p.id).collect();
         for id in lost {
             if let Some(partition) = self.partitions.get_mut(&id) {

@@ -167,7 +167,7 @@ impl Engine {
         consensus.encode(&mut bytes);
         let state = PartitionState::birth(0, config.index_interval_bytes as u32, bytes);
         let record = Record::State { partition: id, state: PayloadRange { start: 0, len: 0 } };
-        let appended = self.journal(index, Urgency::Reserved, record, &[&state.encode()], Some(After::Carried(id)), t.now);
+        let appended = self.journal(t, index, Urgency::Reserved, record, &[&state.encode()], Some(After::Carried(id)));
         let Ok((sequence, _)) = appended else {
             return self.fail_directory(t, index, "the journal has no room for a new partition".to_owned());
         };
@@ -189,7 +189,9 @@ impl Engine {
 
     /// At start: says once that every partition here which can have a leader has one.
     pub fn tell_ready(&mut self) {
-        let led = |partition: &Partition| partition.core.is_leader() || matches!(partition.standing, Standing::Offline { .. });
+        let led = |partition: &Partition| {
+            partition.core.is_leader() || matches!(partition.standing, Standing::Offline { .. } | Standing::Deleting)
+        };
         if self.ready_told || !self.partitions.values().all(|partition| led(partition)) {
             return;
         }
@@ -215,7 +217,7 @@ impl Engine {
         if self.directories[directory].is_failed() {
             return;
         }
-        let appended = self.journal(directory, Urgency::Reserved, Record::Deleted { partition: id }, &[], Some(After::Deleted(id)), t.now);
+        let appended = self.journal(t, directory, Urgency::Reserved, Record::Deleted { partition: id }, &[], Some(After::Deleted(id)));
         if appended.is_err() {
             self.fail_directory(t, directory, "the journal has no room to state a deletion".to_owned());
         }
@@ -345,7 +347,8 @@ impl Engine {
         let bytes = builder.finish();
         let header = batch::Header::parse(&bytes).expect("the builder made it");
         let writable = self.partitions.get(&META_PARTITION).is_some_and(|partition| partition.is_writable());
-        let appended = if writable { self.append_batch(t, META_PARTITION, &bytes, header, None, Urgency::Reserved).ok() } else { None };
+        let batch = self.pool.take(bytes.len()).push(&bytes);
+        let appended = if writable { self.append_batch(t, META_PARTITION, batch, header, None, Urgency::Reserved).ok() } else { None };
         match appended {
             Some(_) => controller.appended(),
             None => controller.refused("the log of replica set 0 takes no writes now: its data directory is full or failed".to_owned()),

@@ -51,7 +51,7 @@ pub struct Direct {
 
 /// What the core is to be told once as many direct appends as `directs` are durable: its journal entry is already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Held {
+pub struct HeldBack {
     pub directs: u64,
     pub what: Told,
 }
@@ -109,7 +109,7 @@ pub struct Partition {
     pub directs: VecDeque<Direct>,
     pub directs_begun: u64,
     pub directs_durable: u64,
-    pub held: VecDeque<Held>,
+    pub held: VecDeque<HeldBack>,
     /// Offset after, and bytes of, direct appends that are not stated: memory that no journal bounds.
     pub unstated: VecDeque<(Offset, usize)>,
     /// A script works on its files.

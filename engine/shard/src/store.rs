@@ -235,19 +235,21 @@ impl Store {
         self.durable = self.planned;
     }
 
-    /// Lays a batch out to be written straight to the active segment behind what is planned and the batches that wait in the journal
-    /// (`tail`). None: it has to go through the journal. Nothing is planned yet.
-    pub fn lay_out(&self, tail: &Tail, batch: &[u8], log_end: Offset, pool: &Pool, change: impl FnOnce(&mut [u8])) -> Option<Layout> {
-        if self.file.is_none() || self.is_writing || !self.rolls.is_empty() || tail.end().max(self.planned_end) != log_end {
+    /// Lays batches that begin at `base` out to be written straight to the active segment behind what is planned and the batches that wait in
+    /// the journal (`tail`). None: they have to go through the journal. Nothing is planned yet.
+    pub fn lay_out(&self, tail: &Tail, batches: &[&[u8]], base: Offset, pool: &Pool, change: impl FnOnce(&mut [u8])) -> Option<Layout> {
+        if self.file.is_none() || self.is_writing || !self.rolls.is_empty() || tail.end().max(self.planned_end) != base {
             return None;
         }
         let waiting: Vec<&[u8]> = tail.from(self.planned_end).map(|piece| &*piece.bytes).collect();
         let front: usize = waiting.iter().map(|bytes| bytes.len()).sum();
-        if front > FRONT_BYTES_MAX || self.planned + (front + batch.len()) as u64 > self.allocated {
+        if front > FRONT_BYTES_MAX
+            || self.planned + (front + batches.iter().map(|batch| batch.len()).sum::<usize>()) as u64 > self.allocated
+        {
             return None;
         }
         let parts: Vec<&[u8]> = [&self.part[..]].into_iter().chain(waiting).collect();
-        Layout::new(self.planned - self.part.len() as u64, &parts, batch, pool, change)
+        Layout::new(self.planned - self.part.len() as u64, &parts, batches, pool, change)
     }
 
     /// A batch laid out is on its way; it ends at offset `end`.

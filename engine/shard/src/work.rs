@@ -3,6 +3,7 @@
 //! Knows nothing of what the requests mean; each goes to the module that does.
 
 use crate::api::{Leadership, MetaChange, Reply, Request};
+use crate::append::Holding;
 use crate::boot::{DirectoryBoot, PartitionBoot, ShardBoot};
 use crate::controller::Controller;
 use crate::directory::Directory;
@@ -57,9 +58,12 @@ impl Engine {
             queries: Waits::default(),
             woken: Vec::new(),
             coordinators: BTreeMap::new(),
+            holding: Vec::new(),
+            failing: Vec::new(),
             extents: BTreeMap::new(),
             extent_key: 0,
             direct_bytes: 0,
+            wants_checkpoint: Vec::new(),
             sealed: Vec::new(),
             leadership_news: Vec::new(),
             shards_ready: 0,
@@ -75,6 +79,7 @@ impl Engine {
             stopping: false,
             is_cut: false,
         };
+        engine.holding.resize_with(engine.directories.len(), Default::default);
         engine.refresh_settings();
         let mut gone = Vec::new();
         for partition in boot.partitions {
@@ -164,7 +169,7 @@ impl Engine {
         step.encode(&mut bytes);
         let record = Record::Raft { partition: id, truncate: step.truncate, log_start: None, step: PayloadRange { start: 0, len: 0 } };
         let directory = usize::from(self.partitions[&id].directory);
-        if self.journal(directory, Urgency::Reserved, record, &[&bytes], None, t.now).is_err() {
+        if self.journal(t, directory, Urgency::Reserved, record, &[&bytes], None).is_err() {
             self.fail_directory(t, directory, "the journal has no room to state a truncation".to_owned());
         }
     }
@@ -257,6 +262,9 @@ impl Engine {
         self.relieve_journals(t);
         self.write_journals(t);
         self.write_statements(t);
+        for (index, reason) in std::mem::take(&mut self.failing) {
+            self.fail_directory(t, index, reason);
+        }
         self.send_leadership();
     }
 
@@ -284,7 +292,10 @@ impl Engine {
 
     /// Whether there is something to do without waiting.
     pub fn has_work(&self) -> bool {
-        self.routes.has_inward() || self.directories.iter().any(Directory::should_seal) || !self.woken.is_empty() || !self.sealed.is_empty()
+        self.routes.has_inward()
+            || (0..self.directories.len()).any(|index| self.wants_seal(index))
+            || !self.woken.is_empty()
+            || !self.sealed.is_empty()
     }
 
     /// When a journal wants to state what is synced.
@@ -299,7 +310,13 @@ impl Engine {
             .directories
             .iter()
             .all(|directory| directory.is_failed() || (directory.in_flight() == 0 && !directory.journal().is_building()));
-        journals && self.scripts.running() == 0 && self.extents.is_empty() && self.produces.is_empty() && !self.routes.has_inward()
+        let none_held = self.holding.iter().all(Holding::is_empty);
+        journals
+            && none_held
+            && self.scripts.running() == 0
+            && self.extents.is_empty()
+            && self.produces.is_empty()
+            && !self.routes.has_inward()
     }
 
     pub fn connections_max(&self) -> usize {
