@@ -1,6 +1,7 @@
 //! Hundreds of seeds: kills, power cuts, failing and full disks, under load. `MILLRACE_SEEDS=from..to` for the long form.
 
 use millrace_sim::run::{Report, Scale, run};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -46,6 +47,11 @@ fn nothing_acknowledged_is_lost_doubled_altered_or_reordered() {
         sum(|report| report.harms.values().sum()),
         sum(|report| report.virtual_ms) / 1000,
     );
+    let mut seen = BTreeMap::new();
+    for (what, times) in reports.iter().flat_map(|report| &report.seen) {
+        *seen.entry(*what).or_insert(0) += times;
+    }
+    println!("{seen:?}");
     for failure in &failures {
         println!("{failure}");
     }
