@@ -375,20 +375,25 @@ fn search_memory(partition: &Partition, time: i64, from: Offset, bound: Offset) 
             if header.next_offset() > bound {
                 return NONE;
             }
-            if header.next_offset() > from && header.max_timestamp >= time {
-                return record_in(found.bytes, time, from);
+            if header.next_offset() > from
+                && header.max_timestamp >= time
+                && let Some(found) = record_in(found.bytes, time, from)
+            {
+                return found;
             }
         }
     }
     NONE
 }
 
-fn record_in(batch: &[u8], time: i64, from: Offset) -> OffsetFound {
+/// `batch`: its header promises a record that is late enough. None: that one lies below `from`.
+fn record_in(batch: &[u8], time: i64, from: Offset) -> Option<OffsetFound> {
     let header = millrace_base::batch::Header::parse(batch).expect("it was walked");
-    match time_lookup::first_from(batch, time) {
-        Some(record) => OffsetFound { offset: record.offset.max(from), timestamp: record.timestamp, epoch: header.epoch },
-        // The header promised a record that is not there; its base is never behind what was asked for.
-        None => OffsetFound { offset: header.base_offset.max(from), timestamp: header.max_timestamp, epoch: header.epoch },
+    match time_lookup::first_from(batch, time, from) {
+        Some(record) => Some(OffsetFound { offset: record.offset, timestamp: record.timestamp, epoch: header.epoch }),
+        None if header.base_offset < from => None,
+        // The promise was false; its base is never behind what was asked for.
+        None => Some(OffsetFound { offset: header.base_offset, timestamp: header.max_timestamp, epoch: header.epoch }),
     }
 }
 
@@ -419,10 +424,10 @@ impl Search {
                 return Scanned::Found(NONE);
             }
             if header.next_offset() > self.from && header.max_timestamp >= self.time {
-                return match rest.get(..header.size) {
-                    Some(batch) => Scanned::Found(record_in(batch, self.time, self.from)),
-                    None => Scanned::Further(further(header.size)),
-                };
+                let Some(batch) = rest.get(..header.size) else { return Scanned::Further(further(header.size)) };
+                if let Some(found) = record_in(batch, self.time, self.from) {
+                    return Scanned::Found(found);
+                }
             }
             at += header.size;
             if header.next_offset() >= self.segment_end {

@@ -71,7 +71,7 @@ impl Scale {
 
     /// For a run among hundreds.
     pub fn short() -> Scale {
-        Scale { rounds: 4, round_ms: 600, harms: Scale::ALL.to_vec() }
+        Scale { rounds: 4, round_ms: 450, harms: Scale::ALL.to_vec() }
     }
 
     pub fn with(harms: &[Harm]) -> Scale {

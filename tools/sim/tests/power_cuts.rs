@@ -15,13 +15,18 @@ fn seeds() -> std::ops::Range<u64> {
     }
 }
 
+/// Seeds that run at once.
+fn threads() -> usize {
+    std::env::var("MILLRACE_THREADS").ok().and_then(|threads| threads.parse().ok()).unwrap_or(2)
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_doubled_altered_or_reordered() {
     let seeds = seeds();
     let (next, began) = (AtomicU64::new(seeds.start), Instant::now());
     let (reports, failures) = (Mutex::new(Vec::<Report>::new()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..threads() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
