@@ -85,19 +85,22 @@ impl Engine {
     /// The first record at or after `from` with a timestamp of at least `time`.
     fn search(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, time: i64, from: Offset, bound: Offset) {
         let Some(partition) = self.query_partition(id, part) else { return };
-        match partition.store.for_time(time, from) {
-            Lookup::Place { segment, place, .. } => {
+        // A segment counts batches as soon as they are to be written: those that may still be on their way are all in memory.
+        let written = partition.tail.checkpointed();
+        let lookup = if from < written { partition.store.for_time(time, from) } else { Lookup::Above };
+        match lookup {
+            Lookup::Place { segment, place, entry } if entry.is_none_or(|entry| segment + i64::from(entry.relative) < written) => {
                 let Some(summary) = partition.store.summary(segment).copied() else { return };
                 let path = partition.store.segment_path(segment);
-                let search = Search { time, from, bound, path, segment_end: summary.end, place, len: WINDOW_BYTES };
+                let search = Search { time, from, bound, path, segment_end: summary.end.min(written), place, len: WINDOW_BYTES };
                 self.read_for_search(t, id, part, search);
             }
             Lookup::NeedsIndex { segment } => {
                 let (partition_id, path) = (partition.id, partition.store.index_path(segment));
                 self.read_index(t, partition_id, segment, path, Then::Query(id));
             }
-            Lookup::Above | Lookup::Below => {
-                let found = search_memory(partition, time, from.max(partition.tail.checkpointed()), bound);
+            Lookup::Place { .. } | Lookup::Above | Lookup::Below => {
+                let found = search_memory(partition, time, from.max(written), bound);
                 self.offset_found(id, part, Ok(found));
             }
         }
