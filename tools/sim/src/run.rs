@@ -10,7 +10,7 @@
 //! Invariants: the same seed gives the same trace and the same history.
 
 use crate::checker;
-use crate::client::{Admin, Named, Client, FetchStyle, Probe, Producer, Reader, Scanner, Shared, Style, Team};
+use crate::client::{Admin, Client, FetchStyle, Named, Probe, Producer, Reader, Scanner, Shared, Style, Team};
 use crate::cluster::{Cluster, Config, NODE};
 use crate::history::{Event, History, Partition};
 use millrace_base::clock::Nanos;
@@ -516,6 +516,7 @@ fn draw_config(prng: &mut Prng) -> Config {
         format!("max.incremental.fetch.session.cache.slots={}", [1, 2, 1000][prng.below(3) as usize]),
         format!("group.initial.rebalance.delay.ms={}", [0, 50, 300][prng.below(3) as usize]),
         "group.min.session.timeout.ms=100".to_owned(),
+        "offset.metadata.max.bytes=32767".to_owned(),
     ];
     if prng.one_in(2) {
         settings.push(format!("queued.max.requests={}", 1 + prng.below(4)));

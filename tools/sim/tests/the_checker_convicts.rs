@@ -131,7 +131,8 @@ fn what_was_never_sent_or_was_refused_is_a_phantom() {
 
 #[test]
 fn altered_bytes_are_convicted() {
-    let altered = Event::Read { span: span(70, 71), partition: partition(), reader: 2, asked: 0, base: 0, append_time: false, values: vec![None] };
+    let altered =
+        Event::Read { span: span(70, 71), partition: partition(), reader: 2, asked: 0, base: 0, append_time: false, values: vec![None] };
     convicts(Rule::Altered, [sound(), vec![altered]].concat());
 }
 

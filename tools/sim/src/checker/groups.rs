@@ -95,7 +95,8 @@ pub(super) fn check_assignments(history: &History, found: &mut Vec<Violation>) {
         }
     }
     for ((group, number), generation) in generations {
-        let mut wrong = |what: String| found.push(Violation { rule: Rule::Assignment, what: format!("{group} generation {number}: {what}") });
+        let mut wrong =
+            |what: String| found.push(Violation { rule: Rule::Assignment, what: format!("{group} generation {number}: {what}") });
         generation.judge(&mut wrong);
     }
     for (group, seen) in seen {

@@ -60,17 +60,51 @@ type Change = (String, Option<String>);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Task {
-    Create { topic: Named, partitions: i32, configs: Vec<(String, String)> },
+    Create {
+        topic: Named,
+        partitions: i32,
+        configs: Vec<(String, String)>,
+    },
     /// After a creation whose answer was lost.
-    Learn { topic: Named },
-    Fill { topic: Named, index: i32, first: ValueId, count: u32, len: usize, codec: u8, is_too_large: bool, attempt: u32 },
+    Learn {
+        topic: Named,
+    },
+    Fill {
+        topic: Named,
+        index: i32,
+        first: ValueId,
+        count: u32,
+        len: usize,
+        codec: u8,
+        is_too_large: bool,
+        attempt: u32,
+    },
     /// Reads all of a partition of an own topic.
-    Check { topic: Named, index: i32, reader: u32, at: i64 },
-    Grow { topic: Named, to: i32 },
-    Alter { topic: Named, changes: Vec<Change> },
-    LookUp { topic: Named, changes: Vec<Change> },
-    Delete { topic: Named },
-    DeleteRecords { partition: Partition, offset: i64 },
+    Check {
+        topic: Named,
+        index: i32,
+        reader: u32,
+        at: i64,
+    },
+    Grow {
+        topic: Named,
+        to: i32,
+    },
+    Alter {
+        topic: Named,
+        changes: Vec<Change>,
+    },
+    LookUp {
+        topic: Named,
+        changes: Vec<Change>,
+    },
+    Delete {
+        topic: Named,
+    },
+    DeleteRecords {
+        partition: Partition,
+        offset: i64,
+    },
 }
 
 /// Name, partitions, configs.

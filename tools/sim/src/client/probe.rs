@@ -71,9 +71,10 @@ impl Probe {
     fn ask(&mut self, shared: &mut Shared) {
         let now = shared.now();
         let Some(beside) = &self.beside else {
-            let topics = self.partitions.iter().map(|(name, index)| {
-                DescribableLogDirTopic::default().with_topic(topic_name(name)).with_partitions(vec![*index])
-            });
+            let topics = self
+                .partitions
+                .iter()
+                .map(|(name, index)| DescribableLogDirTopic::default().with_topic(topic_name(name)).with_partitions(vec![*index]));
             self.link.ask(now, LOG_DIRS, &DescribeLogDirsRequest::default().with_topics(Some(topics.collect())));
             self.asked = Some(now);
             return;

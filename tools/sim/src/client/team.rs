@@ -40,6 +40,8 @@ const REBALANCE: i16 = 27;
 const MEMBER_ID_REQUIRED: i16 = 79;
 
 const EARLIEST: i64 = -2;
+/// Below what the broker allows.
+const METADATA_BYTES_MAX: usize = 30_000;
 const PROTOCOL: &str = "range";
 
 /// What all members share.
@@ -48,6 +50,8 @@ struct Terms {
     /// Topics subscribed to.
     topics: Vec<String>,
     session_ms: u64,
+    /// Of a commit, over all partitions: enough of it makes a coordinator write its log anew.
+    metadata_bytes: usize,
 }
 
 impl Terms {
@@ -69,6 +73,13 @@ impl Terms {
         bytes.put_i32(-1);
         bytes.freeze()
     }
+}
+
+/// What goes with the commit of an offset.
+fn metadata(offset: i64, len: usize) -> String {
+    let mut text = format!("{offset} ");
+    text.extend(std::iter::repeat_n('m', len.min(METADATA_BYTES_MAX)));
+    text
 }
 
 fn put_names(bytes: &mut BytesMut, names: &[String]) {
@@ -317,12 +328,17 @@ impl Member {
 
     fn ask_commit(&mut self, terms: &Terms, shared: &mut Shared) -> Asked {
         let now = shared.now();
+        let bytes_each = terms.metadata_bytes / self.places.len().max(1);
         let part = |place: &Place| {
             let part = OffsetCommitRequestPartition::default().with_partition_index(place.partition.1).with_committed_offset(place.offset);
-            (place.offset != place.committed).then(|| part.with_committed_leader_epoch(-1).with_committed_metadata(Some(text(""))))
+            (place.offset != place.committed).then(|| {
+                let metadata = metadata(place.offset, bytes_each);
+                part.with_committed_leader_epoch(-1).with_committed_metadata(Some(text(&metadata)))
+            })
         };
         let topics = self.by_topic(part);
-        let topic = |(name, parts): (&String, Vec<_>)| OffsetCommitRequestTopic::default().with_name(topic_name(name)).with_partitions(parts);
+        let topic =
+            |(name, parts): (&String, Vec<_>)| OffsetCommitRequestTopic::default().with_name(topic_name(name)).with_partitions(parts);
         let request = OffsetCommitRequest::default()
             .with_group_id(GroupId(text(&terms.group)))
             .with_generation_id_or_member_epoch(self.generation)
@@ -455,6 +471,10 @@ impl Member {
         for (topic, part) in parts() {
             let (partition, offset) = ((*topic.name.0).to_owned(), part.partition_index);
             let (partition, offset) = ((partition, offset), part.committed_offset);
+            let metadata = part.metadata.as_ref().map_or("", |metadata| metadata);
+            if offset >= 0 && !metadata.starts_with(&format!("{offset} ")) {
+                shared.wrong(format!("{} {partition:?}: offset {offset} came with the metadata {:.20}", terms.group, metadata));
+            }
             if let Some(place) = self.places.iter_mut().find(|place| place.partition == partition) {
                 (place.is_new, place.lost, place.committed) = (false, offset < 0, offset);
                 place.offset = offset.max(0);
@@ -575,7 +595,8 @@ pub struct Team {
 
 impl Team {
     pub fn new(number: u32, topics: Vec<String>, members: u32, session_ms: u64, prng: &mut Prng) -> Team {
-        let terms = Terms { group: format!("team-{number}"), topics, session_ms };
+        let metadata_bytes = if session_ms.is_multiple_of(3) { 60_000 } else { 0 };
+        let terms = Terms { group: format!("team-{number}"), topics, session_ms, metadata_bytes };
         let members = (0..members).map(|index| Member::new(number * 10 + index, FetchStyle::draw(prng), prng.fork())).collect();
         Team { terms, members, done: false }
     }
