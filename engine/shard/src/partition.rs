@@ -126,8 +126,9 @@ impl Partition {
         self.core.commit().min(self.tail.end())
     }
 
+    /// As clients are told it: settled. One that is raised and not yet durable would go back with the next crash.
     pub fn log_start(&self) -> Offset {
-        self.core.log_start()
+        self.core.marks_settled().log_start
     }
 
     pub fn is_writable(&self) -> bool {
