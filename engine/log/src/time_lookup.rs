@@ -2,7 +2,7 @@
 //!
 //! The batch was found by its header's max timestamp. If its records have all one time (LogAppendTime), that is the answer; else the
 //! batch is opened, up to [`OPENED_BYTES_MAX`]. Records that are more than that, or that cannot be opened because their producer sent
-//! nonsense, are not searched: the answer is then the batch's base offset, which is never behind the record asked for, so that a
+//! nonsense, are not searched: the answer is then the batch's first offset, which is never behind the record asked for, so that a
 //! consumer that starts there misses nothing.
 //!
 //! Opening takes milliseconds for a large batch: off the turn.
@@ -23,25 +23,25 @@ pub const OPENED_BYTES_MAX: usize = 16 << 20;
 pub struct Found {
     pub offset: Offset,
     pub timestamp: i64,
-    /// False: the batch could not be searched, this is its base offset and its max timestamp.
+    /// False: the batch could not be searched, this is the first offset that counts and the batch's max timestamp.
     pub exact: bool,
 }
 
-/// `batch`: one whole batch. None: no record is late enough (nor, then, is what its header says true), or these are not a batch's bytes;
-/// go on with the next batch.
-pub fn first_from(batch: &[u8], timestamp: i64) -> Option<Found> {
+/// `batch`: one whole batch, of which records below `from` do not count. None: no record is late enough (nor, then, is what its header says
+/// true of those that count), or these are not a batch's bytes; go on with the next batch.
+pub fn first_from(batch: &[u8], timestamp: i64, from: Offset) -> Option<Found> {
     let header = walk::header_at(batch).ok().filter(|header| header.size <= batch.len())?;
-    if header.max_timestamp < timestamp {
+    if header.max_timestamp < timestamp || header.next_offset() <= from {
         return None;
     }
-    let base = Found { offset: header.base_offset, timestamp: header.max_timestamp, exact: header.is_append_time() };
+    let base = Found { offset: header.base_offset.max(from), timestamp: header.max_timestamp, exact: header.is_append_time() };
     if header.is_append_time() {
         return Some(base);
     }
     let Some(opened) = open(&header, &batch[..header.size]) else { return Some(base) };
     for record in batch::records(&opened) {
         match record {
-            Some(record) if record.timestamp >= timestamp && (header.base_offset..header.next_offset()).contains(&record.offset) => {
+            Some(record) if record.timestamp >= timestamp && (base.offset..header.next_offset()).contains(&record.offset) => {
                 return Some(Found { offset: record.offset, timestamp: record.timestamp, exact: true });
             }
             Some(_) => {}
@@ -103,7 +103,7 @@ mod tests {
         let mut batches = vec![sample()];
         batches.extend(ALL.iter().zip(1..).map(|(codec, number)| packed(*codec, number)));
         for batch in batches {
-            let at = |timestamp| first_from(&batch, timestamp);
+            let at = |timestamp| first_from(&batch, timestamp, 0);
             assert_eq!(
                 [at(0), at(100), at(101), at(301), at(400)],
                 [exact(40, 100), exact(40, 100), exact(41, 300), exact(43, 400), exact(43, 400)]
@@ -113,11 +113,22 @@ mod tests {
     }
 
     #[test]
+    fn records_below_the_first_offset_asked_for_do_not_count() {
+        let batch = sample();
+        let at = |timestamp, from| first_from(&batch, timestamp, from);
+        assert_eq!([at(0, 41), at(201, 42), at(0, 43)], [exact(41, 300), exact(43, 400), exact(43, 400)]);
+        assert_eq!(at(0, 44), None);
+        let mut stamped = sample();
+        stamp_append_time(&mut stamped, 999);
+        assert_eq!(first_from(&stamped, 500, 42), exact(42, 999));
+    }
+
+    #[test]
     fn append_time_answers_with_the_batchs_begin() {
         let mut batch = sample();
         stamp_append_time(&mut batch, 999);
-        assert_eq!(first_from(&batch, 500), exact(40, 999));
-        assert_eq!(first_from(&batch, 1000), None);
+        assert_eq!(first_from(&batch, 500, 0), exact(40, 999));
+        assert_eq!(first_from(&batch, 1000, 0), None);
     }
 
     #[test]
@@ -126,7 +137,7 @@ mod tests {
         for number in 1..8 {
             let mut nonsense = sample();
             nonsense[place::ATTRIBUTES + 1] |= number;
-            assert_eq!(first_from(&nonsense, 301), base, "codec {number}");
+            assert_eq!(first_from(&nonsense, 301, 0), base, "codec {number}");
         }
         let mut builder = Builder::new(1);
         builder.push(400, None, Some(&vec![0; OPENED_BYTES_MAX]));
@@ -136,7 +147,7 @@ mod tests {
         bomb[place::LENGTH..place::LENGTH + 4].copy_from_slice(&length.to_be_bytes());
         bomb[place::ATTRIBUTES + 1] |= 1;
         patch(&mut bomb, 40, 1);
-        assert_eq!(first_from(&bomb, 301), base);
+        assert_eq!(first_from(&bomb, 301, 0), base);
     }
 
     #[test]
@@ -150,7 +161,7 @@ mod tests {
                     let at = prng.below(bad.len() as u64) as usize;
                     bad[at] = prng.next_u64() as u8;
                 }
-                if let (Some(found), Ok(header)) = (first_from(&bad, 150), walk::header_at(&bad)) {
+                if let (Some(found), Ok(header)) = (first_from(&bad, 150, 0), walk::header_at(&bad)) {
                     assert!((header.base_offset..header.next_offset()).contains(&found.offset));
                 }
             }

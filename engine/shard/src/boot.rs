@@ -223,6 +223,7 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
         }
     }
     let replayed = replay_meta(disk, partitions.get(&META_PARTITION), &claimed)?;
+    claimed.iter().for_each(|claimed| remove_leftovers(disk, &claimed.path, &replayed.deleted, &partitions));
     let facts = NodeFacts { node: plan.settings.node_id, cluster: claimed[0].meta.cluster, shards: plan.shards };
     let register = Node {
         id: facts.node,
@@ -456,6 +457,23 @@ fn remove_folder(disk: &mut dyn Disk, folder: &Path) {
         && let Some(topic) = folder.parent()
     {
         let _ = disk.remove_directory(topic); // other partitions of the topic may be there
+    }
+}
+
+/// The deed of a deletion that replica set 0 states, repeated: a journal may have given its own statement up before the removal was durable.
+/// Partitions that a journal still knows are stated deleted there first.
+fn remove_leftovers(disk: &mut dyn Disk, data: &Path, deleted: &BTreeSet<TopicId>, known: &BTreeMap<PartitionId, PartitionBoot>) {
+    let topics: Vec<TopicId> = disk.list(data).unwrap_or_default().iter().filter_map(|entry| entry.name.parse().ok()).collect();
+    for topic in topics.into_iter().filter(|topic| deleted.contains(topic)) {
+        for entry in disk.list(&paths::topic(data, topic)).unwrap_or_default() {
+            let partition = entry.name.parse().map(|index| PartitionId { topic, index });
+            if let Ok(id) = partition
+                && !known.contains_key(&id)
+            {
+                remove_folder(disk, &paths::partition(data, id));
+            }
+        }
+        let _ = disk.remove_directory(&paths::topic(data, topic)); // partitions that are still known may be there
     }
 }
 

@@ -85,19 +85,22 @@ impl Engine {
     /// The first record at or after `from` with a timestamp of at least `time`.
     fn search(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, time: i64, from: Offset, bound: Offset) {
         let Some(partition) = self.query_partition(id, part) else { return };
-        match partition.store.for_time(time, from) {
-            Lookup::Place { segment, place, .. } => {
+        // A segment counts batches as soon as they are to be written: those that may still be on their way are all in memory.
+        let written = partition.tail.checkpointed();
+        let lookup = if from < written { partition.store.for_time(time, from) } else { Lookup::Above };
+        match lookup {
+            Lookup::Place { segment, place, entry } if entry.is_none_or(|entry| segment + i64::from(entry.relative) < written) => {
                 let Some(summary) = partition.store.summary(segment).copied() else { return };
                 let path = partition.store.segment_path(segment);
-                let search = Search { time, from, bound, path, segment_end: summary.end, place, len: WINDOW_BYTES };
+                let search = Search { time, from, bound, path, segment_end: summary.end.min(written), place, len: WINDOW_BYTES };
                 self.read_for_search(t, id, part, search);
             }
             Lookup::NeedsIndex { segment } => {
                 let (partition_id, path) = (partition.id, partition.store.index_path(segment));
                 self.read_index(t, partition_id, segment, path, Then::Query(id));
             }
-            Lookup::Above | Lookup::Below => {
-                let found = search_memory(partition, time, from.max(partition.tail.checkpointed()), bound);
+            Lookup::Place { .. } | Lookup::Above | Lookup::Below => {
+                let found = search_memory(partition, time, from.max(written), bound);
                 self.offset_found(id, part, Ok(found));
             }
         }
@@ -375,20 +378,25 @@ fn search_memory(partition: &Partition, time: i64, from: Offset, bound: Offset) 
             if header.next_offset() > bound {
                 return NONE;
             }
-            if header.next_offset() > from && header.max_timestamp >= time {
-                return record_in(found.bytes, time, from);
+            if header.next_offset() > from
+                && header.max_timestamp >= time
+                && let Some(found) = record_in(found.bytes, time, from)
+            {
+                return found;
             }
         }
     }
     NONE
 }
 
-fn record_in(batch: &[u8], time: i64, from: Offset) -> OffsetFound {
+/// `batch`: its header promises a record that is late enough. None: that one lies below `from`.
+fn record_in(batch: &[u8], time: i64, from: Offset) -> Option<OffsetFound> {
     let header = millrace_base::batch::Header::parse(batch).expect("it was walked");
-    match time_lookup::first_from(batch, time) {
-        Some(record) => OffsetFound { offset: record.offset.max(from), timestamp: record.timestamp, epoch: header.epoch },
-        // The header promised a record that is not there; its base is never behind what was asked for.
-        None => OffsetFound { offset: header.base_offset.max(from), timestamp: header.max_timestamp, epoch: header.epoch },
+    match time_lookup::first_from(batch, time, from) {
+        Some(record) => Some(OffsetFound { offset: record.offset, timestamp: record.timestamp, epoch: header.epoch }),
+        None if header.base_offset < from => None,
+        // The promise was false; its base is never behind what was asked for.
+        None => Some(OffsetFound { offset: header.base_offset, timestamp: header.max_timestamp, epoch: header.epoch }),
     }
 }
 
@@ -419,10 +427,10 @@ impl Search {
                 return Scanned::Found(NONE);
             }
             if header.next_offset() > self.from && header.max_timestamp >= self.time {
-                return match rest.get(..header.size) {
-                    Some(batch) => Scanned::Found(record_in(batch, self.time, self.from)),
-                    None => Scanned::Further(further(header.size)),
-                };
+                let Some(batch) = rest.get(..header.size) else { return Scanned::Further(further(header.size)) };
+                if let Some(found) = record_in(batch, self.time, self.from) {
+                    return Scanned::Found(found);
+                }
             }
             at += header.size;
             if header.next_offset() >= self.segment_end {

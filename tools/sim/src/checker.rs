@@ -8,13 +8,20 @@
 //! 6. A reader sees every offset: the next batch begins where the last ended.
 //! 7. High watermark, stable offset and log start never go back, over answers ordered in real time; log start <= stable <= high watermark;
 //!    an acknowledged batch is below the high watermark of every later answer; deleted records stay deleted.
-//! 8. A committed offset is the last acknowledged one, or one whose outcome is unknown.
-//! 9. Topics that were made are there at the end, those deleted are not.
+//!    nothing is read from below a log start that was told before.
+//! 8. A committed offset is that of a commit which no other one, acknowledged, has followed ([`groups`]). Members of a generation share all
+//!    partitions out among them; what is acknowledged is read by somebody of the group before the group commits beyond it.
+//! 9. Topics that were made are there at the end, those deleted are not, nor are their folders, nor segments below a log start.
+//! 10. A record's timestamp is its producer's or the time of appending, which never goes back; lookups by time agree with them ([`times`]).
+//! 11. While one data directory fails, partitions of another go on.
 //!
 //! Invariants: O(n log n) in the events; every violation names what it saw.
 //! Knows nothing of the broker or of how the history came to be.
 
-use crate::history::{Event, History, Partition, Span};
+mod groups;
+mod times;
+
+use crate::history::{Bound, Event, History, Partition, Span};
 use crate::value::ValueId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -31,7 +38,13 @@ pub enum Rule {
     WentBack,
     Bounds,
     CommittedOffset,
+    Assignment,
+    Unconsumed,
+    Time,
+    Lookup,
     Topics,
+    Leftover,
+    Directory,
     Client,
 }
 
@@ -60,8 +73,11 @@ pub fn check(history: &History) -> Vec<Violation> {
         log.judge(partition, &mut found);
     }
     check_readers(history, &mut found);
-    check_offsets(history, &mut found);
+    groups::check_commits(history, &mut found);
+    groups::check_assignments(history, &mut found);
+    groups::check_consumed(history, &mut found);
     check_topics(history, &mut found);
+    check_files(history, &mut found);
     found
 }
 
@@ -75,8 +91,19 @@ fn partition_of(event: &Event) -> Option<&Partition> {
         | Event::Read { partition, .. }
         | Event::Deleted { partition, .. }
         | Event::OutOfRange { partition, .. }
+        | Event::Listed { partition, .. }
+        | Event::Looked { partition, .. }
         | Event::Scanned { partition, .. } => Some(partition),
         Event::Sought { .. }
+        | Event::Down { .. }
+        | Event::Planned { .. }
+        | Event::Assigned { .. }
+        | Event::Joined { .. }
+        | Event::ReadsFor { .. }
+        | Event::Consumed { .. }
+        | Event::Folders { .. }
+        | Event::Segment { .. }
+        | Event::Beside { .. }
         | Event::CommitSent { .. }
         | Event::Committed { .. }
         | Event::CommittedFetched { .. }
@@ -105,8 +132,12 @@ struct Log {
     read: BTreeMap<ValueId, BTreeSet<i64>>,
     bounds: Vec<(Span, i64, i64, i64)>,
     deleted: Vec<(Span, i64)>,
+    listed: Vec<(Span, Bound, i64)>,
     out_of_range: Vec<(Span, i64)>,
+    /// From where something was read.
+    asked: Vec<(Span, i64)>,
     scanned: Option<(i64, i64)>,
+    times: times::Times,
 }
 
 impl Log {
@@ -118,10 +149,13 @@ impl Log {
                     sent.attempts = sent.attempts.max(*attempt);
                 }
             }
-            Event::Acknowledged { span, partition, first, count, base } => {
+            Event::Acknowledged { span, partition, first, count, base, append_time } => {
                 for (id, offset) in ids(*first, *count).zip(*base..) {
                     self.place(partition, offset, id, found);
                     self.acknowledged.insert(id, (offset, *span));
+                    if *append_time >= 0 {
+                        self.times.note(partition, offset, *append_time, true, found);
+                    }
                 }
             }
             Event::Refused { first, count, .. } => self.refused.extend(ids(*first, *count)),
@@ -132,12 +166,14 @@ impl Log {
             Event::Bounds { span, high_watermark, stable, log_start, .. } => {
                 self.bounds.push((*span, *high_watermark, *stable, *log_start));
             }
-            Event::Read { partition, base, values, span, .. } => {
+            Event::Read { partition, asked, base, append_time, values, span, .. } => {
+                self.asked.push((*span, *asked));
                 for (value, offset) in values.iter().zip(*base..) {
                     match value {
-                        Some(id) => {
+                        Some((id, timestamp)) => {
                             self.place(partition, offset, *id, found);
                             self.read.entry(*id).or_default().insert(offset);
+                            self.times.note(partition, offset, *timestamp, *append_time, found);
                         }
                         None => {
                             let what =
@@ -149,6 +185,8 @@ impl Log {
             }
             Event::Deleted { span, log_start, .. } => self.deleted.push((*span, *log_start)),
             Event::OutOfRange { span, offset, .. } => self.out_of_range.push((*span, *offset)),
+            Event::Listed { span, bound, offset, .. } => self.listed.push((*span, *bound, *offset)),
+            Event::Looked { span, time, offset, timestamp, .. } => self.times.looked(*span, *time, *offset, *timestamp),
             Event::Scanned { from, to, .. } => self.scanned = Some((*from, *to)),
             _ => {}
         }
@@ -168,6 +206,19 @@ impl Log {
         self.judge_values(&mut wrong);
         self.judge_order(&mut wrong);
         self.judge_bounds(&mut wrong);
+        self.times.judge_order(&mut wrong);
+        let starts: Vec<(Span, i64)> = self.log_starts().collect();
+        let acknowledged: Vec<(u64, i64)> = self.acknowledged.values().map(|(offset, span)| (span.completed, *offset)).collect();
+        self.times.judge_lookups(&starts, &acknowledged, &mut wrong);
+    }
+
+    fn of_bound(&self, wanted: Bound) -> impl Iterator<Item = (Span, i64)> {
+        self.listed.iter().filter(move |(_, bound, _)| *bound == wanted).map(|(span, _, offset)| (*span, *offset))
+    }
+
+    /// As answers told it.
+    fn log_starts(&self) -> impl Iterator<Item = (Span, i64)> {
+        self.bounds.iter().map(|(span, _, _, start)| (*span, *start)).chain(self.of_bound(Bound::LogStart))
     }
 
     fn judge_scan(&self, wrong: &mut impl FnMut(Rule, String)) {
@@ -242,13 +293,15 @@ impl Log {
             }
         }
         let acknowledged = self.acknowledged.values().map(|(offset, span)| (*span, offset + 1));
-        let highs: Vec<(Span, i64)> = self.bounds.iter().map(|(span, high, _, _)| (*span, *high)).collect();
+        let highs = self.bounds.iter().map(|(span, high, _, _)| (*span, *high)).chain(self.of_bound(Bound::HighWatermark));
+        let highs: Vec<(Span, i64)> = highs.collect();
         let stables: Vec<(Span, i64)> = self.bounds.iter().map(|(span, _, stable, _)| (*span, *stable)).collect();
-        let starts: Vec<(Span, i64)> = self.bounds.iter().map(|(span, _, _, start)| (*span, *start)).collect();
+        let starts: Vec<(Span, i64)> = self.log_starts().collect();
         rises("the high watermark", acknowledged.chain(highs.iter().copied()).collect(), highs.clone(), wrong);
         rises("the stable offset", stables.clone(), stables, wrong);
         let deleted: Vec<(Span, i64)> = self.deleted.iter().copied().chain(starts.iter().copied()).collect();
-        rises("the log start", deleted, starts, wrong);
+        rises("the log start", deleted.clone(), starts, wrong);
+        rises("the log start, and with it what is read,", deleted, self.asked.clone(), wrong);
         // What lies between the bounds of every answer is in range.
         for (span, offset) in &self.out_of_range {
             let before = |bound: &Span| bound.completed < span.invoked;
@@ -318,36 +371,6 @@ fn check_readers(history: &History, found: &mut Vec<Violation>) {
     }
 }
 
-fn check_offsets(history: &History, found: &mut Vec<Violation>) {
-    /// The last acknowledged offset, and those sent whose outcome is not known.
-    #[derive(Default)]
-    struct Register {
-        last: Option<i64>,
-        unknown: Vec<i64>,
-    }
-    let mut registers: BTreeMap<(&String, &Partition), Register> = BTreeMap::new();
-    for event in &history.events {
-        match event {
-            Event::CommitSent { group, partition, offset } => registers.entry((group, partition)).or_default().unknown.push(*offset),
-            Event::Committed { group, partition, offset } => {
-                let register = registers.entry((group, partition)).or_default();
-                register.last = Some(*offset);
-                if let Some(at) = register.unknown.iter().rposition(|sent| sent == offset) {
-                    register.unknown.remove(at);
-                }
-            }
-            Event::CommittedFetched { group, partition, offset } => {
-                let register = registers.entry((group, partition)).or_default();
-                if *offset != register.last.unwrap_or(-1) && !register.unknown.contains(offset) {
-                    let what = format!("{group} {partition:?}: {offset} was given, {:?} was acknowledged last", register.last);
-                    found.push(Violation { rule: Rule::CommittedOffset, what });
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
 fn check_topics(history: &History, found: &mut Vec<Violation>) {
     let mut expected: BTreeMap<&String, bool> = BTreeMap::new();
     for event in &history.events {
@@ -373,4 +396,26 @@ fn check_topics(history: &History, found: &mut Vec<Violation>) {
 
 fn made(is_there: bool) -> &'static str {
     if is_there { "made" } else { "gone" }
+}
+
+fn check_files(history: &History, found: &mut Vec<Violation>) {
+    for event in &history.events {
+        match event {
+            Event::Folders { found: folders, topics } => {
+                for folder in folders.iter().filter(|folder| !topics.contains(folder)) {
+                    let what = format!("the folder {folder} belongs to no topic that there is");
+                    found.push(Violation { rule: Rule::Leftover, what });
+                }
+            }
+            Event::Segment { partition, base, next, log_start } if next <= log_start => {
+                let what = format!("{partition:?}: the segment {base}..{next} is still there, and the log starts at {log_start}");
+                found.push(Violation { rule: Rule::Leftover, what });
+            }
+            Event::Beside { partition, what, is_done: false } => {
+                let what = format!("{partition:?}: {what} is not done, though only another data directory fails");
+                found.push(Violation { rule: Rule::Directory, what });
+            }
+            _ => {}
+        }
+    }
 }

@@ -5,8 +5,9 @@
 //! Knows nothing of the broker.
 
 use crate::value::ValueId;
+use std::collections::BTreeMap;
 
-/// (topic, partition).
+/// (topic, partition). A topic that was made again has another name here: `name#2`.
 pub type Partition = (String, i32);
 
 /// How long a request was under way.
@@ -14,6 +15,12 @@ pub type Partition = (String, i32);
 pub struct Span {
     pub invoked: u64,
     pub completed: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bound {
+    LogStart,
+    HighWatermark,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,6 +40,8 @@ pub enum Event {
         first: ValueId,
         count: u32,
         base: i64,
+        /// Of a LogAppendTime topic; else -1.
+        append_time: i64,
     },
     /// Refused for good: never in the log.
     Refused {
@@ -55,14 +64,15 @@ pub enum Event {
         stable: i64,
         log_start: i64,
     },
-    /// One batch, as read. `values` are None where the bytes are not as made.
+    /// One batch, as read. `values` are None where the bytes are not as made; with each goes its timestamp.
     Read {
         span: Span,
         partition: Partition,
         reader: u32,
         asked: i64,
         base: i64,
-        values: Vec<Option<ValueId>>,
+        append_time: bool,
+        values: Vec<Option<(ValueId, i64)>>,
     },
     /// A reader begins anew at some offset.
     Sought {
@@ -81,21 +91,76 @@ pub enum Event {
         partition: Partition,
         offset: i64,
     },
+    /// ListOffsets gave the log start or the high watermark.
+    Listed {
+        span: Span,
+        partition: Partition,
+        bound: Bound,
+        offset: i64,
+    },
+    /// ListOffsets gave the first record that is not older than `time`, or -1. `time` None: the newest record.
+    Looked {
+        span: Span,
+        partition: Partition,
+        time: Option<i64>,
+        offset: i64,
+        timestamp: i64,
+    },
     CommitSent {
+        at: u64,
         group: String,
         partition: Partition,
         offset: i64,
     },
     Committed {
+        span: Span,
         group: String,
         partition: Partition,
         offset: i64,
     },
     /// -1: none.
     CommittedFetched {
+        span: Span,
         group: String,
         partition: Partition,
         offset: i64,
+    },
+    /// The node's process is over: what it had not answered it has done by now, or never will.
+    Down {
+        at: u64,
+    },
+    /// A group's leader has sent who is to have which partitions.
+    Planned {
+        group: String,
+        generation: i32,
+        plan: BTreeMap<String, Vec<Partition>>,
+        /// All that there are.
+        all: Vec<Partition>,
+    },
+    /// A member was given its partitions.
+    Assigned {
+        span: Span,
+        group: String,
+        generation: i32,
+        member: String,
+        partitions: Vec<Partition>,
+    },
+    /// A join was answered.
+    Joined {
+        span: Span,
+        group: String,
+        generation: i32,
+    },
+    /// A reader that reads for a group.
+    ReadsFor {
+        reader: u32,
+        group: String,
+    },
+    /// A group has come to the end of a partition, as it believes, and committed that.
+    Consumed {
+        group: String,
+        partition: Partition,
+        to: i64,
     },
     TopicMade {
         name: String,
@@ -113,6 +178,24 @@ pub enum Event {
         reader: u32,
         from: i64,
         to: i64,
+    },
+    /// Folders of topics in the data directories at the end, and the topics there are, both by id.
+    Folders {
+        found: Vec<String>,
+        topics: Vec<String>,
+    },
+    /// A segment file at the end: its first offset, the first of the segment behind it, and the partition's log start.
+    Segment {
+        partition: Partition,
+        base: i64,
+        next: i64,
+        log_start: i64,
+    },
+    /// A request to a data directory that had nothing wrong, while another one failed.
+    Beside {
+        partition: Partition,
+        what: String,
+        is_done: bool,
     },
     /// Something that must not be, seen by a client itself.
     Wrong {

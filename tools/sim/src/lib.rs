@@ -5,6 +5,7 @@ pub mod run;
 pub mod cluster;
 
 pub mod client;
+pub mod packing;
 pub mod value;
 
 pub mod checker;

@@ -1,21 +1,23 @@
 //! One seed: a node, its clients, what happens to them, and the verdict.
 //!
 //! 1. The seed draws the world's oddness, the node's sizes, the clients, and which kinds of harm there are at all (swarm).
-//! 2. Safety: rounds of load, each ending in a kill, a power cut, a clean stop, a failing or a full disk; the node starts again, with
-//!    another number of shards sometimes.
-//! 3. Liveness: everything is healed, the node is up; every client must bring what it has begun to its end in bounded virtual time.
-//! 4. A scan reads all that is left, and the checker judges the whole history.
+//! 2. Safety: rounds of load, each ending in a kill, a power cut, a clean stop, a failing or a full disk, or minutes without a client; the
+//!    node starts again, with another number of shards sometimes.
+//! 3. Liveness: everything is healed, the node is up; every client must bring what it has begun to its end in bounded virtual time, and
+//!    every reader must come to the end of what was written.
+//! 4. A scan reads all that is left, the data directories are looked at, and the checker judges the whole history.
 //!
 //! Invariants: the same seed gives the same trace and the same history.
 
 use crate::checker;
-use crate::client::{Admin, Client, Producer, Reader, Scanner, Shared, Style};
+use crate::client::{Admin, Client, FetchStyle, Named, Probe, Producer, Reader, Scanner, Shared, Style, Team};
 use crate::cluster::{Cluster, Config, NODE};
-use crate::history::{History, Partition};
+use crate::history::{Event, History, Partition};
 use millrace_base::clock::Nanos;
+use millrace_base::ids::{META_PARTITION, Uuid};
 use millrace_base::prng::Prng;
 use millrace_io::sim::{Fault, Loss, On, Rates, SimDriver, World, Wrong};
-use millrace_io::{Driver, Wait};
+use millrace_io::{Disk, Driver, Wait};
 use millrace_log::journal::Options;
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -30,6 +32,15 @@ const CLOCK: u32 = 99;
 /// How long all clients may take to end what they have begun, once everything is healed.
 const HEALED_MS: u64 = 30_000;
 
+/// How long partitions of a healthy data directory may take for a write each while another one fails.
+const BESIDE_MS: u64 = 10_000;
+
+/// How long files of what is gone may stay.
+const LEFTOVER_MS: u64 = 2_000;
+
+/// Longer than a fetch session must be idle to be evicted.
+const PAUSE_MS: u64 = 125_000;
+
 /// How long a start may take until connections are accepted.
 const OPEN_MS: u64 = 30_000;
 
@@ -43,6 +54,8 @@ pub enum Harm {
     Broken,
     /// The disk is full for a while.
     Full,
+    /// Nobody says anything for minutes.
+    Pause,
 }
 
 /// Bounds of a run.
@@ -54,11 +67,11 @@ pub struct Scale {
 }
 
 impl Scale {
-    pub const ALL: [Harm; 5] = [Harm::Kill, Harm::PowerCut, Harm::Stop, Harm::Broken, Harm::Full];
+    pub const ALL: [Harm; 6] = [Harm::Kill, Harm::PowerCut, Harm::Stop, Harm::Broken, Harm::Full, Harm::Pause];
 
     /// For a run among hundreds.
     pub fn short() -> Scale {
-        Scale { rounds: 4, round_ms: 600, harms: Scale::ALL.to_vec() }
+        Scale { rounds: 4, round_ms: 450, harms: Scale::ALL.to_vec() }
     }
 
     pub fn with(harms: &[Harm]) -> Scale {
@@ -75,8 +88,8 @@ pub struct Report {
     pub read: u64,
     pub harms: BTreeMap<Harm, u64>,
     pub virtual_ms: u64,
-    /// By name, 1 each: what the node did that a run may be asked for.
-    pub seen: BTreeMap<String, u64>,
+    /// What clients met, and how often.
+    pub seen: BTreeMap<&'static str, u64>,
 }
 
 /// Why a run failed.
@@ -130,9 +143,13 @@ struct Run {
     clock: SimDriver,
     producers: Vec<Producer>,
     readers: Vec<Reader>,
+    teams: Vec<Team>,
     admin: Admin,
+    probe: Option<Probe>,
+    probed: u32,
     scanner: Option<Scanner>,
-    partitions: Vec<Partition>,
+    /// Clients say nothing.
+    paused: bool,
     story: Vec<String>,
     harms: BTreeMap<Harm, u64>,
 }
@@ -147,11 +164,16 @@ impl Run {
         for number in 0..1 + prng.below(2) {
             topics.push((format!("topic-{number}"), 1 + prng.below(4) as i32, draw_topic(&mut prng)));
         }
+        let by_broker = |(_, _, configs): &&(String, i32, Vec<(String, String)>)| configs.iter().any(|(_, value)| value == "LogAppendTime");
+        let append_time = topics.iter().filter(by_broker).map(|(name, ..)| name.clone()).collect();
+        let names: Vec<String> = topics.iter().map(|(name, ..)| name.clone()).collect();
         let partitions: Vec<Partition> =
             topics.iter().flat_map(|(name, count, _)| (0..*count).map(|index| (name.clone(), index))).collect();
         let some = |prng: &mut Prng| -> Vec<Partition> {
+            // One partition alone: its connection moves to the shard that owns it.
+            let alone = prng.one_in(4);
             let some: Vec<Partition> = partitions.iter().filter(|_| prng.one_in(2)).cloned().collect();
-            if some.is_empty() { vec![partitions[prng.below(partitions.len() as u64) as usize].clone()] } else { some }
+            if alone || some.is_empty() { vec![partitions[prng.below(partitions.len() as u64) as usize].clone()] } else { some }
         };
         let big = prng.one_in(3);
         let producers = (1..=2 + prng.below(4) as u32)
@@ -163,24 +185,45 @@ impl Run {
                     record_bytes_max: if big { 12_000 } else { 1_500 },
                     pause_ms: 1 + prng.below(20),
                     leader_only: prng.one_in(6),
+                    version: [9, 11, 13][prng.below(3) as usize],
+                    compresses: prng.one_in(3),
                 };
                 let partitions = some(&mut prng);
                 Producer::new(number, style, partitions, prng.fork())
             })
             .collect();
-        let readers = (1..=1 + prng.below(3) as u32).map(|number| Reader::new(number, some(&mut prng), prng.fork())).collect();
+        let (readers, teams) = (1 + prng.below(3) as u32, prng.below(3) as u32 / 2 + prng.below(2) as u32);
+        let reader = |number| {
+            let (style, partitions) = (FetchStyle::draw(&mut prng), some(&mut prng));
+            Reader::new(number, style, partitions, prng.fork())
+        };
+        let readers = (1..=readers).map(reader).collect();
+        let team = |number| {
+            let members = 1 + prng.below(3) as u32;
+            let session_ms = 300 + prng.below(1_500);
+            Team::new(number, names.clone(), members, session_ms, &mut prng)
+        };
+        let teams = (1..=teams).map(team).collect();
         let admin = Admin::new(1000, topics, 50 + prng.below(400), prng.fork());
         let shared = Shared {
             world: world.clone(),
             history: History::default(),
             high: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
             producer_ids: Default::default(),
+            topics: BTreeMap::new(),
+            partitions: BTreeMap::new(),
+            append_time,
+            seen: BTreeMap::new(),
             finishing: false,
+            written_at: None,
         };
         let story = vec![format!("{rates:?} {config:?}")];
         let cluster = Cluster::new(&world, config);
         let clock = world.driver(CLOCK);
-        Run { prng, shared, cluster, clock, producers, readers, admin, scanner: None, partitions, story, harms: BTreeMap::new() }
+        let harms = BTreeMap::new();
+        let (probe, scanner) = (None, None);
+        Run { prng, shared, cluster, clock, producers, readers, teams, admin, probe, probed: 0, scanner, paused: false, story, harms }
     }
 
     fn tell(&mut self, what: String) {
@@ -213,12 +256,24 @@ impl Run {
 
     fn step_clients(&mut self) -> u64 {
         let shared = &mut self.shared;
+        if self.paused {
+            return u64::MAX;
+        }
         let mut wake = self.admin.step(shared);
         for producer in &mut self.producers {
             wake = wake.min(producer.step(shared));
         }
+        if shared.finishing && shared.written_at.is_none() && self.admin.is_done() && self.producers.iter().all(Client::is_done) {
+            shared.written_at = Some(shared.now());
+        }
         for reader in &mut self.readers {
             wake = wake.min(reader.step(shared));
+        }
+        for team in &mut self.teams {
+            wake = wake.min(team.step(shared));
+        }
+        if let Some(probe) = &mut self.probe {
+            wake = wake.min(probe.step(shared));
         }
         if let Some(scanner) = &mut self.scanner {
             wake = wake.min(scanner.step(shared));
@@ -257,7 +312,7 @@ impl Run {
     fn harm(&mut self, harm: Harm) -> Result<(), Vec<String>> {
         self.tell(format!("{harm:?}"));
         match harm {
-            Harm::Kill => self.cluster.kill(),
+            Harm::Kill => self.kill(),
             Harm::PowerCut => self.cut_power(),
             Harm::Stop => {
                 self.cluster.stop();
@@ -265,6 +320,13 @@ impl Run {
                 if !self.until(limit, |run| !run.cluster.is_up()) {
                     return Err(vec!["the node does not stop".to_owned()]);
                 }
+                self.is_down();
+            }
+            Harm::Pause => {
+                self.paused = true;
+                let limit = self.shared.now() + PAUSE_MS * MS;
+                self.until(limit, |_| false);
+                self.paused = false;
             }
             Harm::Broken => {
                 let directory = self.prng.below(self.cluster.config().directories as u64) as usize;
@@ -273,10 +335,15 @@ impl Run {
                 let on = if self.prng.one_in(2) { On::Sync } else { On::Write };
                 let after = self.prng.below(40) as u32;
                 let times = if self.prng.one_in(2) { 1 } else { u32::MAX };
+                // The first data directory has replica set 0: its loss is the node's.
+                let is_beside = directory > 0 && self.begin_probe(directory);
                 self.tell(format!("{on:?} fails in {path} after {after}, {times} times"));
                 self.shared.world.add_fault(NODE, Fault { path, on, after, times, wrong: Wrong::Error(5) });
                 let limit = self.shared.now() + self.prng.below(800) * MS;
                 self.until(limit, |_| false);
+                if is_beside {
+                    self.end_probe();
+                }
                 self.shared.world.heal(NODE);
                 // A sync that failed has lost what it was to cover: only the power cut shows it.
                 self.cut_power();
@@ -288,15 +355,53 @@ impl Run {
                 self.until(limit, |_| false);
                 if self.prng.one_in(3) {
                     self.tell("kill".to_owned());
-                    self.cluster.kill();
+                    self.kill();
                 }
             }
         }
         Ok(())
     }
 
+    fn kill(&mut self) {
+        self.cluster.kill();
+        self.is_down();
+    }
+
+    fn is_down(&mut self) {
+        let at = self.shared.now();
+        self.shared.history.push(Event::Down { at });
+    }
+
+    /// All partitions of the main topics.
+    fn partitions(&self) -> Vec<Partition> {
+        let of = |(name, count): (&String, &i32)| (0..*count).map(|index| (name.clone(), index)).collect::<Vec<_>>();
+        self.shared.partitions.iter().flat_map(of).collect()
+    }
+
+    /// A probe that knows which partitions lie beside a data directory.
+    fn begin_probe(&mut self, directory: usize) -> bool {
+        let path = Cluster::directory(directory).display().to_string();
+        self.probe = Some(Probe::new(900, path, self.partitions(), self.probed));
+        let limit = self.shared.now() + BESIDE_MS * MS;
+        let knows = self.until(limit, |run| run.probe.as_ref().is_some_and(Probe::knows));
+        if let Some(probe) = self.probe.as_mut().filter(|_| knows) {
+            probe.go();
+        }
+        knows
+    }
+
+    fn end_probe(&mut self) {
+        let limit = self.shared.now() + BESIDE_MS * MS;
+        self.until(limit, |run| run.probe.as_ref().is_none_or(Client::is_done));
+        if let Some(probe) = self.probe.take() {
+            if !probe.is_done() {
+                self.tell(probe.state());
+            }
+            self.probed = probe.end(&mut self.shared);
+        }
+    }
+
     fn used(&self) -> u64 {
-        use millrace_io::Disk;
         fn sum(disk: &mut dyn Disk, path: &std::path::Path) -> u64 {
             let entries = disk.list(path).unwrap_or_default();
             entries.iter().map(|entry| if entry.is_directory { sum(disk, &path.join(&entry.name)) } else { entry.len }).sum()
@@ -308,6 +413,7 @@ impl Run {
         let loss = [Loss::Seeded, Loss::Seeded, Loss::All, Loss::Nothing, Loss::Suffix, Loss::TornLast][self.prng.below(6) as usize];
         self.tell(format!("power cut, {loss:?}"));
         self.cluster.cut_power(loss);
+        self.is_down();
     }
 
     fn finish(&mut self) -> Result<(), Vec<String>> {
@@ -317,23 +423,66 @@ impl Run {
         self.until(limit, |_| false);
         self.shared.finishing = true;
         let limit = self.shared.now() + HEALED_MS * MS;
-        let quiet = |run: &Run| run.admin.is_done() && run.producers.iter().all(Client::is_done) && run.readers.iter().all(Client::is_done);
+        let quiet = |run: &Run| run.clients().all(Client::is_done);
         if !self.until(limit, quiet) {
             return Err(self.stuck());
         }
-        self.scanner = Some(Scanner::new(self.partitions.clone()));
+        let own = |(topic, count): &(Named, i32)| {
+            let of = |index| ((topic.name.clone(), index), (topic.known_as.clone(), index));
+            (0..*count).map(of).collect::<Vec<_>>()
+        };
+        let main = self.partitions().into_iter().map(|partition| (partition.clone(), partition));
+        self.scanner = Some(Scanner::new(main.chain(self.admin.own().flat_map(own)).collect()));
         let limit = self.shared.now() + HEALED_MS * MS;
         if !self.until(limit, |run| run.scanner.as_ref().is_some_and(Client::is_done)) {
             return Err(self.stuck());
         }
+        let limit = self.shared.now() + LEFTOVER_MS * MS;
+        self.until(limit, |_| false);
+        self.look_at_files();
         let violations = checker::check(&self.shared.history);
         if violations.is_empty() { Ok(()) } else { Err(Vec::new()) }
     }
 
+    /// What lies in the data directories.
+    fn look_at_files(&mut self) {
+        let Some(Scanner { topics, starts, .. }) = &self.scanner else { return };
+        let mut disk = self.shared.world.disk(NODE);
+        let mut found = Vec::new();
+        for directory in (0..self.cluster.config().directories).map(Cluster::directory) {
+            for topic in disk.list(&directory).unwrap_or_default() {
+                // Not the journal, whose the directory is, and what no client is told of: replica set 0.
+                if topic.name.parse::<Uuid>().is_ok_and(|id| id != META_PARTITION.topic) {
+                    found.push(topic.name.clone());
+                }
+                let Some(name) = topics.get(&topic.name) else { continue };
+                for folder in disk.list(&directory.join(&topic.name)).unwrap_or_default() {
+                    let partition = (name.clone(), folder.name.parse().unwrap_or(-1));
+                    let Some(log_start) = starts.get(&partition).copied() else { continue };
+                    let files = disk.list(&directory.join(&topic.name).join(&folder.name)).unwrap_or_default();
+                    let base = |name: &str| name.strip_suffix(".log").and_then(|base| base.parse::<i64>().ok());
+                    let mut bases: Vec<i64> = files.iter().filter_map(|file| base(&file.name)).collect();
+                    bases.sort_unstable();
+                    for (base, next) in bases.iter().zip(bases.iter().skip(1)) {
+                        let event = Event::Segment { partition: partition.clone(), base: *base, next: *next, log_start };
+                        self.shared.history.push(event);
+                    }
+                }
+            }
+        }
+        let topics = topics.keys().cloned().collect();
+        self.shared.history.push(Event::Folders { found, topics });
+    }
+
+    fn clients(&self) -> impl Iterator<Item = &dyn Client> {
+        let producers = self.producers.iter().map(|client| client as &dyn Client);
+        let readers = self.readers.iter().map(|client| client as &dyn Client);
+        let teams = self.teams.iter().map(|client| client as &dyn Client);
+        producers.chain(readers).chain(teams).chain([&self.admin as &dyn Client])
+    }
+
     fn stuck(&self) -> Vec<String> {
-        let clients =
-            self.producers.iter().map(|client| client as &dyn Client).chain(self.readers.iter().map(|client| client as &dyn Client));
-        let clients = clients.chain([&self.admin as &dyn Client]).chain(self.scanner.iter().map(|client| client as &dyn Client));
+        let clients = self.clients().chain(self.scanner.iter().map(|client| client as &dyn Client));
         clients.filter(|client| !client.is_done()).map(|client| format!("no progress: {}", client.state())).collect()
     }
 
@@ -342,10 +491,10 @@ impl Run {
             trace: self.shared.world.trace(),
             history: self.shared.history.events.len(),
             acknowledged: self.producers.iter().map(Producer::acknowledged).sum(),
-            read: self.readers.iter().map(Reader::records).sum(),
+            read: self.readers.iter().map(Reader::records).sum::<u64>() + self.teams.iter().map(Team::records).sum::<u64>(),
             harms: self.harms.clone(),
             virtual_ms: self.shared.now() / MS,
-            seen: BTreeMap::new(),
+            seen: self.shared.seen.clone(),
         }
     }
 }
@@ -364,6 +513,10 @@ fn draw_config(prng: &mut Prng) -> Config {
         "auto.create.topics.enable=false".to_owned(),
         format!("shard.spin.us={}", if prng.one_in(4) { 20 } else { 0 }),
         format!("log.retention.check.interval.ms={}", 50 + prng.below(1_000)),
+        format!("max.incremental.fetch.session.cache.slots={}", [1, 2, 1000][prng.below(3) as usize]),
+        format!("group.initial.rebalance.delay.ms={}", [0, 50, 300][prng.below(3) as usize]),
+        "group.min.session.timeout.ms=100".to_owned(),
+        "offset.metadata.max.bytes=32767".to_owned(),
     ];
     if prng.one_in(2) {
         settings.push(format!("queued.max.requests={}", 1 + prng.below(4)));
@@ -389,6 +542,9 @@ fn draw_topic(prng: &mut Prng) -> Vec<(String, String)> {
     }
     if prng.one_in(4) {
         configs.push(("retention.ms".to_owned(), (200 + prng.below(3_000)).to_string()));
+    }
+    if prng.one_in(3) {
+        configs.push(("message.timestamp.type".to_owned(), "LogAppendTime".to_owned()));
     }
     if prng.one_in(2) {
         configs.push(("index.interval.bytes".to_owned(), (100 + prng.below(4_000)).to_string()));

@@ -1,6 +1,7 @@
-//! Records that prove what they are: each value names its producer and its number, and the rest follows from that.
+//! Records that prove what they are: each value names its producer, its number and its timestamp, and the rest follows from that.
 
-use millrace_base::batch::{self, Builder};
+use crate::packing;
+use millrace_base::batch::{self, Builder, Header};
 use millrace_base::crc::crc32c;
 use millrace_base::prng::Prng;
 
@@ -22,21 +23,32 @@ impl ValueId {
     }
 }
 
-/// The bytes of a record's value, at least 8.
-pub fn value(id: ValueId, len: usize) -> Vec<u8> {
-    let mut bytes = id.0.to_be_bytes().to_vec();
+/// Id and timestamp in front of every value.
+const HEAD_BYTES: usize = 16;
+
+/// How far a record's timestamp may lie before its batch's.
+const EARLIER_MS_MAX: u64 = 400;
+
+/// The bytes of a record's value, at least [`HEAD_BYTES`].
+fn value(id: ValueId, timestamp: i64, len: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(len.max(HEAD_BYTES));
+    bytes.extend(id.0.to_be_bytes());
+    bytes.extend(timestamp.to_be_bytes());
+    bytes.resize(len.max(HEAD_BYTES), 0);
     let mut prng = Prng::new(id.0);
-    while bytes.len() < len {
-        bytes.extend_from_slice(&prng.next_u64().to_le_bytes());
+    for chunk in bytes[HEAD_BYTES..].chunks_mut(8) {
+        chunk.copy_from_slice(&prng.next_u64().to_le_bytes()[..chunk.len()]);
     }
-    bytes.truncate(len.max(8));
     bytes
 }
 
-/// Whose value these bytes are; None: they are not as they were made.
-pub fn read(bytes: &[u8]) -> Option<ValueId> {
+/// Whose value these bytes are, and the timestamp it was made with; None: they are not as they were made.
+fn read(bytes: &[u8]) -> Option<(ValueId, i64)> {
     let id = ValueId(u64::from_be_bytes(bytes.get(..8)?.try_into().ok()?));
-    (value(id, bytes.len()) == bytes).then_some(id)
+    let timestamp = i64::from_be_bytes(bytes.get(8..HEAD_BYTES)?.try_into().ok()?);
+    let mut prng = Prng::new(id.0);
+    let is_made = bytes[HEAD_BYTES..].chunks(8).all(|chunk| *chunk == prng.next_u64().to_le_bytes()[..chunk.len()]);
+    is_made.then_some((id, timestamp))
 }
 
 /// Sequence fields of a batch; producer id -1: none.
@@ -47,19 +59,82 @@ pub struct Sequence {
     pub first: i32,
 }
 
-/// A batch of `count` records with consecutive numbers.
-pub fn batch(first: ValueId, count: u32, len: usize, timestamp: i64, sequence: Option<Sequence>) -> Vec<u8> {
-    let mut builder = Builder::new(timestamp);
-    for number in 0..count {
-        builder.push(timestamp, None, Some(&value(ValueId(first.0 + u64::from(number)), len)));
+/// A batch of `count` records with consecutive numbers, made at `now`: timestamps lie a little before it, and not in order.
+pub fn batch(first: ValueId, count: u32, len: usize, now: i64, sequence: Option<Sequence>, codec: u8) -> Vec<u8> {
+    let ids = || (0..u64::from(count)).map(|number| ValueId(first.0 + number));
+    let timestamp = |id: ValueId| now - Prng::new(!id.0).below(EARLIER_MS_MAX) as i64;
+    let mut builder = Builder::new(timestamp(first));
+    for id in ids() {
+        builder.push(timestamp(id), None, Some(&value(id, timestamp(id), len)));
     }
     let mut bytes = builder.finish();
+    if codec != 0 {
+        let packed = packing::pack(codec, &bytes[batch::place::RECORDS..]);
+        bytes.truncate(batch::place::RECORDS);
+        bytes.extend(packed);
+        bytes[batch::place::ATTRIBUTES + 1] |= codec;
+        let length = (bytes.len() - batch::LENGTH_OVERHEAD) as i32;
+        bytes[batch::place::LENGTH..][..4].copy_from_slice(&length.to_be_bytes());
+    }
     if let Some(sequence) = sequence {
         bytes[batch::place::PRODUCER_ID..][..8].copy_from_slice(&sequence.producer_id.to_be_bytes());
         bytes[batch::place::PRODUCER_EPOCH..][..2].copy_from_slice(&sequence.epoch.to_be_bytes());
         bytes[batch::place::BASE_SEQUENCE..][..4].copy_from_slice(&sequence.first.to_be_bytes());
-        let crc = crc32c(&bytes[batch::place::ATTRIBUTES..]);
-        bytes[batch::place::CRC..][..4].copy_from_slice(&crc.to_be_bytes());
     }
+    let crc = crc32c(&bytes[batch::place::ATTRIBUTES..]);
+    bytes[batch::place::CRC..][..4].copy_from_slice(&crc.to_be_bytes());
     bytes
+}
+
+/// The records of one whole batch as a reader sees them: whose each is, and its timestamp. None: not as it was made, the timestamp
+/// included where the batch keeps its producer's.
+pub fn records(bytes: &[u8], header: &Header) -> Vec<Option<(ValueId, i64)>> {
+    let plain;
+    let bytes = match header.codec() {
+        0 => bytes,
+        codec => {
+            let Some(unpacked) = packing::unpack(codec, &bytes[batch::place::RECORDS..]) else {
+                return vec![None; header.count.max(0) as usize];
+            };
+            plain = as_plain(&bytes[..batch::place::RECORDS], &unpacked);
+            &plain
+        }
+    };
+    let one = |record: batch::Record<'_>| {
+        let (id, made) = read(record.value?)?;
+        let shown = if header.is_append_time() { header.max_timestamp } else { record.timestamp };
+        (header.is_append_time() || made == shown).then_some((id, shown))
+    };
+    batch::records(bytes).map(|record| one(record?)).collect()
+}
+
+/// The batch as it were without its codec.
+fn as_plain(head: &[u8], records: &[u8]) -> Vec<u8> {
+    let mut bytes = [head, records].concat();
+    bytes[batch::place::ATTRIBUTES + 1] &= !0b111;
+    let length = (bytes.len() - batch::LENGTH_OVERHEAD) as i32;
+    bytes[batch::place::LENGTH..][..4].copy_from_slice(&length.to_be_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_codec_gives_the_same_records_and_an_altered_one_none() {
+        let first = ValueId::new(3, 7);
+        for codec in 0..packing::CODECS as u8 {
+            let mut bytes = batch(first, 5, 100, 1_000_000, None, codec);
+            let header = batch::check(&bytes).expect("a client may append it");
+            assert_eq!(header.codec(), codec);
+            let found = records(&bytes, &header);
+            assert_eq!(found.len(), 5);
+            assert!((0..5).all(|at| found[at].is_some_and(|(id, _)| id.0 == first.0 + at as u64)), "{found:?}");
+            assert_eq!(found.iter().flatten().map(|(_, time)| *time).max(), Some(header.max_timestamp));
+            let end = bytes.len() - 20;
+            bytes[end] ^= 1;
+            assert!(records(&bytes, &header).contains(&None), "codec {codec}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Hundreds of seeds: kills, power cuts, failing and full disks, under load. `MILLRACE_SEEDS=from..to` for the long form.
 
 use millrace_sim::run::{Report, Scale, run};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -14,13 +15,18 @@ fn seeds() -> std::ops::Range<u64> {
     }
 }
 
+/// Seeds that run at once.
+fn threads() -> usize {
+    std::env::var("MILLRACE_THREADS").ok().and_then(|threads| threads.parse().ok()).unwrap_or(2)
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_doubled_altered_or_reordered() {
     let seeds = seeds();
     let (next, began) = (AtomicU64::new(seeds.start), Instant::now());
     let (reports, failures) = (Mutex::new(Vec::<Report>::new()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..threads() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -46,6 +52,11 @@ fn nothing_acknowledged_is_lost_doubled_altered_or_reordered() {
         sum(|report| report.harms.values().sum()),
         sum(|report| report.virtual_ms) / 1000,
     );
+    let mut seen = BTreeMap::new();
+    for (what, times) in reports.iter().flat_map(|report| &report.seen) {
+        *seen.entry(*what).or_insert(0) += times;
+    }
+    println!("{seen:?}");
     for failure in &failures {
         println!("{failure}");
     }

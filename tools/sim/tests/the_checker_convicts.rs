@@ -1,7 +1,7 @@
 //! Every rule of the checker convicts a history in which it is broken, and none convicts a sound one.
 
 use millrace_sim::checker::{Rule, check};
-use millrace_sim::history::{Event, History, Partition, Span};
+use millrace_sim::history::{Bound, Event, History, Partition, Span};
 use millrace_sim::value::ValueId;
 
 fn partition() -> Partition {
@@ -17,12 +17,18 @@ fn sent(at: u64, first: u64, attempt: u32) -> Event {
 }
 
 fn acknowledged(at: u64, first: u64, base: i64) -> Event {
-    Event::Acknowledged { span: span(at - 1, at), partition: partition(), first: ValueId(first), count: 1, base }
+    Event::Acknowledged { span: span(at - 1, at), partition: partition(), first: ValueId(first), count: 1, base, append_time: -1 }
 }
 
 fn read(at: u64, base: i64, values: &[u64]) -> Event {
-    let values = values.iter().map(|value| Some(ValueId(*value))).collect();
-    Event::Read { span: span(at - 1, at), partition: partition(), reader: 1, asked: base, base, values }
+    let timed: Vec<(u64, i64)> = values.iter().map(|value| (*value, 1000 + *value as i64)).collect();
+    timed_read(at, base, false, &timed)
+}
+
+/// Values and their timestamps.
+fn timed_read(at: u64, base: i64, append_time: bool, values: &[(u64, i64)]) -> Event {
+    let values = values.iter().map(|(value, timestamp)| Some((ValueId(*value), *timestamp))).collect();
+    Event::Read { span: span(at - 1, at), partition: partition(), reader: 1, asked: base, base, append_time, values }
 }
 
 fn bounds(invoked: u64, log_start: i64, high_watermark: i64) -> Event {
@@ -33,9 +39,27 @@ fn scanned(from: i64, to: i64) -> Event {
     Event::Scanned { partition: partition(), reader: 9, from, to }
 }
 
-fn committed(offset: i64) -> [Event; 2] {
+/// Sent at `at`, answered at the next moment.
+fn committed(at: u64, offset: i64) -> [Event; 2] {
     let (group, partition) = ("g".to_owned(), partition());
-    [Event::CommitSent { group: group.clone(), partition: partition.clone(), offset }, Event::Committed { group, partition, offset }]
+    let sent = Event::CommitSent { at, group: group.clone(), partition: partition.clone(), offset };
+    [sent, Event::Committed { span: span(at, at + 1), group, partition, offset }]
+}
+
+fn fetched(at: u64, offset: i64) -> Event {
+    Event::CommittedFetched { span: span(at, at + 1), group: "g".to_owned(), partition: partition(), offset }
+}
+
+fn planned(generation: i32, members: &[(&str, &[i32])], all: i32) -> Event {
+    let of = |indexes: &[i32]| indexes.iter().map(|index| ("t".to_owned(), *index)).collect();
+    let plan = members.iter().map(|(member, indexes)| ((*member).to_owned(), of(indexes))).collect();
+    let all = (0..all).map(|index| ("t".to_owned(), index)).collect();
+    Event::Planned { group: "g".to_owned(), generation, plan, all }
+}
+
+fn assigned(at: u64, generation: i32, member: &str, indexes: &[i32]) -> Event {
+    let partitions = indexes.iter().map(|index| ("t".to_owned(), *index)).collect();
+    Event::Assigned { span: span(at, at + 1), group: "g".to_owned(), generation, member: member.to_owned(), partitions }
 }
 
 /// Two values, sent, acknowledged, read and scanned.
@@ -60,8 +84,16 @@ fn convicts(rule: Rule, events: Vec<Event>) {
 #[test]
 fn a_sound_history_is_not_convicted() {
     let mut events = sound();
-    events.extend(committed(1));
-    events.push(Event::CommittedFetched { group: "g".to_owned(), partition: partition(), offset: 1 });
+    events.extend(committed(70, 1));
+    events.push(fetched(80, 1));
+    events.extend([planned(1, &[("a", &[0, 2]), ("b", &[1])], 3), assigned(81, 1, "a", &[0, 2]), assigned(81, 1, "b", &[1])]);
+    events.insert(0, Event::ReadsFor { reader: 1, group: "g".to_owned() });
+    events.push(Event::Consumed { group: "g".to_owned(), partition: partition(), to: 2 });
+    events.push(looked(90, Some(1002), 1, 1002));
+    events.push(looked(91, None, 1, 1002));
+    events.push(looked(92, Some(1003), -1, -1));
+    events.push(bounds(95, 0, 2));
+    events.push(Event::Folders { found: vec!["i".to_owned()], topics: vec!["i".to_owned()] });
     events.extend([Event::TopicMade { name: "t".to_owned() }, Event::Topics { names: vec!["t".to_owned()] }]);
     assert_eq!(check(&History { events }), []);
 }
@@ -99,7 +131,8 @@ fn what_was_never_sent_or_was_refused_is_a_phantom() {
 
 #[test]
 fn altered_bytes_are_convicted() {
-    let altered = Event::Read { span: span(70, 71), partition: partition(), reader: 2, asked: 0, base: 0, values: vec![None] };
+    let altered =
+        Event::Read { span: span(70, 71), partition: partition(), reader: 2, asked: 0, base: 0, append_time: false, values: vec![None] };
     convicts(Rule::Altered, [sound(), vec![altered]].concat());
 }
 
@@ -136,9 +169,82 @@ fn bounds_out_of_order_are_convicted() {
 
 #[test]
 fn a_committed_offset_that_is_forgotten_is_convicted() {
-    let fetched = |offset| Event::CommittedFetched { group: "g".to_owned(), partition: partition(), offset };
-    convicts(Rule::CommittedOffset, [sound(), committed(2).to_vec(), vec![fetched(-1)]].concat());
-    convicts(Rule::CommittedOffset, [sound(), committed(1).to_vec(), committed(2).to_vec(), vec![fetched(1)]].concat());
+    convicts(Rule::CommittedOffset, [committed(70, 2).to_vec(), vec![fetched(80, -1)]].concat());
+    convicts(Rule::CommittedOffset, [committed(70, 1).to_vec(), committed(80, 2).to_vec(), vec![fetched(90, 1)]].concat());
+}
+
+#[test]
+fn a_commit_without_an_answer_may_stand_until_the_node_is_down_and_another_one_follows() {
+    let unknown = || committed(70, 1)[0].clone();
+    let rule = |events: Vec<Event>| check(&History { events }).iter().any(|found| found.rule == Rule::CommittedOffset);
+    assert!(!rule([vec![unknown()], committed(80, 2).to_vec(), vec![fetched(90, 1)]].concat()), "it may come late");
+    let down = Event::Down { at: 75 };
+    assert!(!rule(vec![unknown(), down.clone(), fetched(90, 1)]));
+    assert!(rule([vec![unknown(), down], committed(80, 2).to_vec(), vec![fetched(90, 1)]].concat()));
+}
+
+#[test]
+fn assignments_that_overlap_or_leave_out_or_follow_no_plan_are_convicted() {
+    let plan = || planned(1, &[("a", &[0]), ("b", &[1])], 2);
+    convicts(Rule::Assignment, vec![plan(), assigned(10, 1, "a", &[0]), assigned(10, 1, "b", &[0])]);
+    convicts(Rule::Assignment, vec![plan(), assigned(10, 1, "a", &[1])]);
+    convicts(Rule::Assignment, vec![planned(1, &[("a", &[0])], 2), assigned(10, 1, "a", &[0])]);
+    let joined = Event::Joined { span: span(20, 21), group: "g".to_owned(), generation: 1 };
+    convicts(Rule::Assignment, vec![planned(2, &[("a", &[0])], 1), assigned(10, 2, "a", &[0]), joined]);
+}
+
+#[test]
+fn a_record_that_no_member_has_read_is_convicted() {
+    let consumed = |to| Event::Consumed { group: "g".to_owned(), partition: partition(), to };
+    convicts(Rule::Unconsumed, [sound(), vec![consumed(2)]].concat());
+    let reads = Event::ReadsFor { reader: 1, group: "g".to_owned() };
+    convicts(Rule::Unconsumed, [vec![reads], sound(), vec![consumed(1)]].concat());
+}
+
+#[test]
+fn timestamps_that_change_or_fall_are_convicted() {
+    convicts(Rule::Time, [sound(), vec![timed_read(80, 0, false, &[(1, 7)])]].concat());
+    convicts(Rule::Time, vec![sent(10, 1, 1), sent(11, 2, 1), timed_read(60, 0, true, &[(1, 20), (2, 19)])]);
+    let Event::Acknowledged { span, partition, first, count, base, .. } = acknowledged(20, 1, 0) else { unreachable!() };
+    let acknowledged = Event::Acknowledged { span, partition, first, count, base, append_time: 9 };
+    convicts(Rule::Time, vec![sent(10, 1, 1), acknowledged, timed_read(60, 0, true, &[(1, 10)])]);
+}
+
+fn looked(at: u64, time: Option<i64>, offset: i64, timestamp: i64) -> Event {
+    Event::Looked { span: span(at, at), partition: partition(), time, offset, timestamp }
+}
+
+#[test]
+fn a_lookup_by_time_that_passes_a_record_over_is_convicted() {
+    let wrong = |event| convicts(Rule::Lookup, [sound(), vec![event, bounds(95, 0, 2)]].concat());
+    wrong(looked(90, Some(1001), 1, 1002));
+    wrong(looked(90, Some(1001), -1, -1));
+    wrong(looked(90, Some(1002), 0, 1001));
+    wrong(looked(90, Some(1000), 0, 1000));
+    wrong(looked(90, None, 0, 1001));
+}
+
+#[test]
+fn what_is_read_from_below_a_log_start_is_convicted() {
+    convicts(Rule::WentBack, [sound(), vec![bounds(70, 1, 2), read(90, 0, &[1])]].concat());
+    let listed = |at, bound, offset| Event::Listed { span: span(at, at + 1), partition: partition(), bound, offset };
+    convicts(Rule::WentBack, [sound(), vec![listed(70, Bound::LogStart, 2), bounds(80, 1, 2)]].concat());
+    convicts(Rule::WentBack, [sound(), vec![listed(70, Bound::HighWatermark, 1)]].concat());
+}
+
+#[test]
+fn files_of_what_is_gone_are_convicted() {
+    convicts(Rule::Leftover, vec![Event::Folders { found: vec!["i".to_owned()], topics: Vec::new() }]);
+    convicts(Rule::Leftover, vec![Event::Segment { partition: partition(), base: 0, next: 5, log_start: 5 }]);
+    let kept = Event::Segment { partition: partition(), base: 0, next: 6, log_start: 5 };
+    assert_eq!(check(&History { events: vec![kept] }), []);
+}
+
+#[test]
+fn a_data_directory_that_stops_because_of_another_is_convicted() {
+    let beside = |is_done| Event::Beside { partition: partition(), what: "a write".to_owned(), is_done };
+    convicts(Rule::Directory, vec![beside(false)]);
+    assert_eq!(check(&History { events: vec![beside(true)] }), []);
 }
 
 #[test]

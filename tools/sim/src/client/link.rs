@@ -28,7 +28,7 @@ struct Asked {
 pub struct Link {
     end: Option<ClientEnd>,
     inbox: BytesMut,
-    outbox: VecDeque<u8>,
+    outbox: BytesMut,
     correlation: i32,
     asked: VecDeque<Asked>,
     /// Not connected again before.
@@ -42,7 +42,7 @@ impl Link {
         Link {
             end: None,
             inbox: BytesMut::new(),
-            outbox: VecDeque::new(),
+            outbox: BytesMut::new(),
             correlation: 0,
             asked: VecDeque::new(),
             retry_at: 0,
@@ -85,8 +85,8 @@ impl Link {
         let mut frame = BytesMut::new();
         header.encode(&mut frame, R::header_version(version)).expect("the harness knows the header");
         request.encode(&mut frame, version).expect("the harness asks what the version has");
-        self.outbox.extend((frame.len() as i32).to_be_bytes());
-        self.outbox.extend(frame);
+        self.outbox.extend_from_slice(&(frame.len() as i32).to_be_bytes());
+        self.outbox.extend_from_slice(&frame);
         self.asked.push_back(Asked { correlation: self.correlation, deadline: now + ANSWER_MS * MS });
         self.correlation
     }
@@ -107,11 +107,11 @@ impl Link {
     fn exchange(&mut self) -> Result<Vec<(i32, Bytes)>, ()> {
         let Some(end) = &mut self.end else { return Ok(Vec::new()) };
         while !self.outbox.is_empty() {
-            let taken = end.send(self.outbox.make_contiguous()).map_err(|_| ())?;
+            let taken = end.send(&self.outbox).map_err(|_| ())?;
             if taken == 0 {
                 break;
             }
-            self.outbox.drain(..taken);
+            self.outbox.advance(taken);
         }
         while let Some(bytes) = end.receive().map_err(|_| ())? {
             if bytes.is_empty() {

@@ -4,18 +4,27 @@
 
 mod link;
 
+mod fetcher;
+mod take;
+
 mod admin;
+mod probe;
 mod producer;
 mod reader;
 mod scanner;
+mod team;
 
-pub use admin::Admin;
+pub use admin::{Admin, Named};
+pub use fetcher::FetchStyle;
+pub use probe::Probe;
 pub use producer::{Producer, Style};
 pub use reader::Reader;
 pub use scanner::Scanner;
+pub use team::Team;
 
 use crate::history::{Event, History, Partition};
 use kafka_protocol::messages::TopicName;
+use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
 use kafka_protocol::protocol::StrBytes;
 use millrace_io::sim::World;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,14 +35,41 @@ pub struct Shared {
     pub history: History,
     /// The highest high watermark that anyone saw.
     pub high: BTreeMap<Partition, i64>,
+    /// The highest offset acknowledged, and one more.
+    pub acknowledged: BTreeMap<Partition, i64>,
     pub producer_ids: BTreeSet<i64>,
+    /// Topics that were made, and their partitions, as the administrator knows them.
+    pub topics: BTreeMap<String, MetadataResponseTopic>,
+    pub partitions: BTreeMap<String, i32>,
+    /// Topics whose records get their timestamps from the broker.
+    pub append_time: BTreeSet<String>,
+    /// What happened, and how often.
+    pub seen: BTreeMap<&'static str, u64>,
     /// No new work is begun; what is begun is brought to its end.
     pub finishing: bool,
+    /// Since when everything is written that will be.
+    pub written_at: Option<u64>,
 }
 
 impl Shared {
     pub fn now(&self) -> u64 {
         self.world.now().0
+    }
+
+    pub fn saw(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
+    }
+
+    /// A batch was acknowledged up to `end`.
+    pub fn acknowledged_to(&mut self, partition: &Partition, end: i64) {
+        let held = self.acknowledged.entry(partition.clone()).or_insert(0);
+        *held = (*held).max(end);
+    }
+
+    /// Whether a reader at `offset`, which fetched last at `asked`, has all that is there.
+    pub fn is_all(&self, partition: &Partition, offset: i64, asked: u64) -> bool {
+        let end = self.acknowledged.get(partition).copied().unwrap_or(0).max(self.high.get(partition).copied().unwrap_or(0));
+        offset >= end && self.written_at.is_some_and(|at| asked >= at)
     }
 
     pub fn wrong(&mut self, what: String) {

@@ -9,14 +9,17 @@
 use super::link::{Came, Link, decode};
 use super::{Client, MS, Shared, is_retriable, topic_name};
 use crate::history::{Event, Partition, Span};
+use crate::packing;
 use crate::value::{self, Sequence, ValueId};
 use bytes::Bytes;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{InitProducerIdRequest, ProducerId};
 use millrace_base::prng::Prng;
 use std::collections::{BTreeMap, VecDeque};
 
-const PRODUCE: i16 = 9;
+/// The first version that names topics by id.
+const BY_ID: i16 = 13;
 const INIT: i16 = 4;
 
 const OUT_OF_ORDER_SEQUENCE: i16 = 45;
@@ -34,6 +37,10 @@ pub struct Style {
     pub pause_ms: u64,
     /// Requests with acks=1 instead of all.
     pub leader_only: bool,
+    /// Of Produce.
+    pub version: i16,
+    /// Batches are compressed with a codec drawn for each.
+    pub compresses: bool,
 }
 
 struct Batch {
@@ -53,6 +60,12 @@ struct Queue {
     again_at: Option<u64>,
 }
 
+impl Queue {
+    fn new(partition: Partition) -> Queue {
+        Queue { partition, next_sequence: 0, batches: VecDeque::new(), in_flight: 0, again_at: None }
+    }
+}
+
 pub struct Producer {
     number: u32,
     style: Style,
@@ -70,8 +83,7 @@ pub struct Producer {
 
 impl Producer {
     pub fn new(number: u32, style: Style, partitions: Vec<Partition>, mut prng: Prng) -> Producer {
-        let queue = |partition| Queue { partition, next_sequence: 0, batches: VecDeque::new(), in_flight: 0, again_at: None };
-        let queues = partitions.into_iter().map(queue).collect();
+        let queues = partitions.into_iter().map(Queue::new).collect();
         let next_at = prng.below(200 * MS);
         Producer {
             number,
@@ -122,20 +134,25 @@ impl Producer {
         }
         let Some((invoked, parts)) = self.asked.remove(&correlation) else { return };
         let span = Span { invoked, completed: shared.now() };
-        let answer = decode::<ProduceRequest>(frame, PRODUCE);
+        let answer = decode::<ProduceRequest>(frame, self.style.version);
         let mut seen = 0;
         for topic in &answer.responses {
             for part in &topic.partition_responses {
                 let of = |(queue, _): &&(usize, ValueId)| {
                     let (name, index) = &self.queues[*queue].partition;
-                    **name == *topic.name.0 && *index == part.index
+                    let is_topic = if self.style.version >= BY_ID {
+                        shared.topics.get(name).is_some_and(|known| known.topic_id == topic.topic_id)
+                    } else {
+                        **name == *topic.name.0
+                    };
+                    is_topic && *index == part.index
                 };
                 let Some((queue, first)) = parts.iter().find(of).copied() else {
-                    shared.wrong(format!("a produce answer names {} {}, which was not asked", &*topic.name.0, part.index));
+                    shared.wrong(format!("a produce answer names {:?} {}, which was not asked", topic.name, part.index));
                     continue;
                 };
                 seen += 1;
-                self.part_answered(shared, queue, first, part.error_code, part.base_offset, span);
+                self.part_answered(shared, queue, first, part, span);
             }
         }
         if seen != parts.len() {
@@ -143,18 +160,24 @@ impl Producer {
         }
     }
 
-    fn part_answered(&mut self, shared: &mut Shared, queue: usize, first: ValueId, code: i16, base: i64, span: Span) {
+    fn part_answered(&mut self, shared: &mut Shared, queue: usize, first: ValueId, part: &PartitionProduceResponse, span: Span) {
+        let base = part.base_offset;
         let now = shared.now();
         let queue = &mut self.queues[queue];
         let partition = queue.partition.clone();
         queue.in_flight -= 1;
         let Some(at) = queue.batches.iter().position(|batch| batch.first == first) else { return };
         queue.batches[at].in_flight = false;
-        match code {
+        match part.error_code {
             0 => {
                 let batch = queue.batches.remove(at).expect("found above");
                 self.acknowledged += 1;
-                shared.history.push(Event::Acknowledged { span, partition, first, count: batch.count, base });
+                let (count, append_time) = (batch.count, part.log_append_time_ms);
+                if (append_time >= 0) != shared.append_time.contains(&partition.0) {
+                    shared.wrong(format!("{partition:?}: a produce was answered with the append time {append_time}"));
+                }
+                shared.acknowledged_to(&partition, base + i64::from(count));
+                shared.history.push(Event::Acknowledged { span, partition, first, count, base, append_time });
             }
             OUT_OF_ORDER_SEQUENCE if at == 0 && queue.again_at.is_none() => {
                 shared.history.push(Event::SequenceBroken { at: now, partition, first });
@@ -169,6 +192,19 @@ impl Producer {
         }
     }
 
+    /// A topic of ours may have grown; who writes to one partition alone stays there.
+    fn find_new(&mut self, shared: &Shared) {
+        if self.queues.len() < 2 || !self.prng.one_in(20) {
+            return;
+        }
+        let at = self.prng.below(self.queues.len() as u64) as usize;
+        let name = self.queues[at].partition.0.clone();
+        let last = (name.clone(), shared.partitions.get(&name).copied().unwrap_or(0) - 1);
+        if last.1 >= 0 && self.queues.iter().all(|queue| queue.partition != last) {
+            self.queues.push(Queue::new(last));
+        }
+    }
+
     /// Makes a batch for some partition if it is time.
     fn make(&mut self, shared: &Shared) {
         let now = shared.now();
@@ -176,6 +212,7 @@ impl Producer {
             return;
         }
         self.next_at = now + self.prng.below(2 * self.style.pause_ms * MS + 1);
+        self.find_new(shared);
         let at = self.prng.below(self.queues.len() as u64) as usize;
         if self.queues[at].batches.len() >= 5 {
             return;
@@ -188,7 +225,8 @@ impl Producer {
         let sequence = self.producer.map(|(producer_id, epoch)| Sequence { producer_id, epoch, first: queue.next_sequence });
         queue.next_sequence += count as i32;
         let timestamp = shared.world.wall(crate::cluster::NODE);
-        let bytes = value::batch(first, count, len, timestamp, sequence).into();
+        let codec = if self.style.compresses { self.prng.below(packing::CODECS) as u8 } else { 0 };
+        let bytes = value::batch(first, count, len, timestamp, sequence, codec).into();
         queue.batches.push_back(Batch { first, count, bytes, attempts: 0, in_flight: false });
     }
 
@@ -197,7 +235,11 @@ impl Producer {
         let now = shared.now();
         let mut topics: BTreeMap<String, Vec<PartitionProduceData>> = BTreeMap::new();
         let mut parts = Vec::new();
+        let by_id = self.style.version >= BY_ID;
         for (at, queue) in self.queues.iter_mut().enumerate() {
+            if by_id && !shared.topics.contains_key(&queue.partition.0) {
+                continue;
+            }
             match queue.again_at {
                 Some(_) if queue.in_flight > 0 => continue,
                 Some(time) if time > now => continue,
@@ -220,13 +262,14 @@ impl Producer {
             return false;
         }
         let topic = |(name, data): (String, Vec<PartitionProduceData>)| {
-            TopicProduceData::default().with_name(topic_name(&name)).with_partition_data(data)
+            let topic = TopicProduceData::default().with_partition_data(data);
+            if by_id { topic.with_topic_id(shared.topics[&name].topic_id) } else { topic.with_name(topic_name(&name)) }
         };
         let request = ProduceRequest::default()
             .with_acks(if self.style.leader_only { 1 } else { -1 })
             .with_timeout_ms(10_000)
             .with_topic_data(topics.into_iter().map(topic).collect());
-        let correlation = self.link.ask(now, PRODUCE, &request);
+        let correlation = self.link.ask(now, self.style.version, &request);
         self.asked.insert(correlation, (now, parts));
         true
     }

@@ -1,12 +1,14 @@
 //! Reads every partition from its log start to its high watermark, and lists the topics: what is left at the end.
 
 use super::link::{Came, Link, decode};
-use super::{Client, MS, Shared, is_retriable, topic_name};
+use super::{Client, MS, Shared, is_retriable, take, topic_name};
 use crate::history::{Event, Partition, Span};
 use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use kafka_protocol::messages::{BrokerId, MetadataRequest};
+use millrace_base::ids::Uuid;
+use std::collections::BTreeMap;
 
 const FETCH: i16 = 12;
 const LIST: i16 = 7;
@@ -24,7 +26,12 @@ enum Stage {
 
 pub struct Scanner {
     link: Link,
-    left: Vec<Partition>,
+    /// As they are called, and as they stand in the history.
+    left: Vec<(Partition, Partition)>,
+    /// Topics that there are, by id.
+    pub topics: BTreeMap<String, String>,
+    /// Where logs start, by partition as it is called.
+    pub starts: BTreeMap<Partition, i64>,
     stage: Stage,
     asked: Option<u64>,
     next_at: u64,
@@ -33,12 +40,22 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    pub fn new(partitions: Vec<Partition>) -> Scanner {
-        Scanner { link: Link::new(), left: partitions, stage: Stage::Topics, asked: None, next_at: 0, reader: 1_000_000, done: false }
+    pub fn new(partitions: Vec<(Partition, Partition)>) -> Scanner {
+        Scanner {
+            link: Link::new(),
+            left: partitions,
+            topics: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            stage: Stage::Topics,
+            asked: None,
+            next_at: 0,
+            reader: 1_000_000,
+            done: false,
+        }
     }
 
     fn ask(&mut self, now: u64) {
-        let (name, index) = self.left.last().cloned().unwrap_or_default();
+        let ((name, index), _) = self.left.last().cloned().unwrap_or_default();
         let list = |time: i64| {
             let part = ListOffsetsPartition::default().with_partition_index(index).with_current_leader_epoch(-1).with_timestamp(time);
             let topic = ListOffsetsTopic::default().with_name(topic_name(&name)).with_partitions(vec![part]);
@@ -80,6 +97,10 @@ impl Scanner {
                 let answer = decode::<MetadataRequest>(frame, METADATA);
                 let names = answer.topics.iter().filter_map(|topic| topic.name.as_ref());
                 shared.history.push(Event::Topics { names: names.map(|name| (*name.0).to_owned()).collect() });
+                for topic in &answer.topics {
+                    let name = topic.name.as_ref().map_or(String::new(), |name| name.0.to_string());
+                    self.topics.insert(Uuid(*topic.topic_id.as_bytes()).to_string(), name);
+                }
                 (0, Some(Stage::Start))
             }
             Stage::Start | Stage::End { .. } => {
@@ -97,11 +118,10 @@ impl Scanner {
             Stage::Read { from, to, at } => {
                 let answer = decode::<FetchRequest>(frame, FETCH);
                 let part = answer.responses.first().and_then(|topic| topic.partitions.first()).cloned().unwrap_or_default();
-                let partition = self.left.last().cloned().unwrap_or_default();
+                let (called, partition) = self.left.last().cloned().unwrap_or_default();
                 if part.error_code == 0 {
-                    let (high_watermark, stable, log_start) = (part.high_watermark, part.last_stable_offset, part.log_start_offset);
-                    shared.history.push(Event::Bounds { span, partition: partition.clone(), high_watermark, stable, log_start });
-                    let (at, _) = super::reader::record(shared, &partition, self.reader, at, part.records.as_ref(), high_watermark, span);
+                    self.starts.insert(called, part.log_start_offset);
+                    let (at, _) = take::part(shared, &partition, self.reader, at, &part, span);
                     (0, Some(Stage::Read { from, to, at }))
                 } else {
                     // The log start may have moved by retention: the scan of this partition begins again.
@@ -125,7 +145,7 @@ impl Scanner {
     }
 
     fn advance(&mut self, shared: &mut Shared) {
-        if let (Stage::Read { from, to, at }, Some(partition)) = (&self.stage, self.left.last().cloned())
+        if let (Stage::Read { from, to, at }, Some((_, partition))) = (&self.stage, self.left.last().cloned())
             && at >= to
         {
             shared.history.push(Event::Scanned { partition, reader: self.reader, from: *from, to: *to });
