@@ -167,7 +167,7 @@ impl Engine {
         consensus.encode(&mut bytes);
         let state = PartitionState::birth(0, config.index_interval_bytes as u32, bytes);
         let record = Record::State { partition: id, state: PayloadRange { start: 0, len: 0 } };
-        let appended = self.journal(t, index, Urgency::Reserved, record, &[&state.encode()], Some(After::Carried(id)));
+        let appended = self.journal(t, index, Urgency::Relief, record, &[&state.encode()], Some(After::Carried(id)));
         let Ok((sequence, _)) = appended else {
             return self.fail_directory(t, index, "the journal has no room for a new partition".to_owned());
         };
@@ -217,7 +217,7 @@ impl Engine {
         if self.directories[directory].is_failed() {
             return;
         }
-        let appended = self.journal(t, directory, Urgency::Reserved, Record::Deleted { partition: id }, &[], Some(After::Deleted(id)));
+        let appended = self.journal(t, directory, Urgency::Relief, Record::Deleted { partition: id }, &[], Some(After::Deleted(id)));
         if appended.is_err() {
             self.fail_directory(t, directory, "the journal has no room to state a deletion".to_owned());
         }
