@@ -119,8 +119,10 @@ impl Directory {
     }
 
     /// Whether the turn's entry should be sealed now: there is one, and the ring is not busy with as many as allowed.
-    pub fn should_seal(&self) -> bool {
-        self.journal.is_building() && self.in_flight.len() < ENTRIES_IN_FLIGHT_MAX && !self.is_failed()
+    /// `more`: checkpoints are under way, whose statements may go into the same entry.
+    pub fn should_seal(&self, more: bool) -> bool {
+        let is_open = self.in_flight.len() < ENTRIES_IN_FLIGHT_MAX && !self.is_failed();
+        self.journal.is_building() && is_open && !(more && self.journal.should_gather())
     }
 
     /// Ends the entry being built.

@@ -195,7 +195,7 @@ impl Engine {
     /// Seals what the turn has appended and submits it.
     pub fn write_journals(&mut self, t: &mut Turn<'_>) {
         for index in 0..self.directories.len() {
-            if self.directories[index].should_seal() {
+            if self.directories[index].should_seal(self.checkpoints > 0) {
                 let sealed = self.directories[index].seal(t.now);
                 self.sealed.extend(sealed.map(|sealed| (index, sealed)));
             }

@@ -262,7 +262,10 @@ impl Engine {
 
     /// Whether there is something to do without waiting.
     pub fn has_work(&self) -> bool {
-        self.routes.has_inward() || self.directories.iter().any(Directory::should_seal) || !self.woken.is_empty() || !self.sealed.is_empty()
+        self.routes.has_inward()
+            || self.directories.iter().any(|directory| directory.should_seal(self.checkpoints > 0))
+            || !self.woken.is_empty()
+            || !self.sealed.is_empty()
     }
 
     /// When a journal wants to state what is synced.
