@@ -2,10 +2,7 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-if [[ -z ${CARGO_TARGET_DIR:-} ]]; then
-    CARGO_TARGET_DIR=${MILLRACE_CACHE:-${HOME:-/tmp}/.cache/millrace}/target
-fi
-export CARGO_TARGET_DIR
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
 # Unused in scripts that only check.
 # shellcheck disable=SC2034
 binary=$CARGO_TARGET_DIR/release/millrace

@@ -63,17 +63,26 @@ start_kafka() {
     say "kafka pid $BROKER_PID at $BOOTSTRAP"
 }
 
+# Variables of these scripts are no settings of the broker, which refuses what it does not know.
+MILLRACE_CLEAN=(env -u MILLRACE_BIN -u MILLRACE_CACHE)
+
+# millrace_binary: where the release build is.
+millrace_binary() {
+    local binary="${MILLRACE_BIN:-${CARGO_TARGET_DIR:-$SCRIPTS_DIR/../target}/release/millrace}"
+    [[ -x "$binary" ]] || die "$binary is not there: build it with 'cargo build --release', or name another in MILLRACE_BIN"
+    printf '%s\n' "$binary"
+}
+
 # start_millrace DIR [PORT [ARGUMENT...]]: Millrace with its data in DIR/data, ready when its log says so.
 start_millrace() {
     local dir="$1" port="${2:-}" binary from deadline
     shift; [[ $# == 0 ]] || shift
     [[ -n "$port" ]] || port="$(free_port)"
-    binary="${MILLRACE_BIN:-$SCRIPTS_DIR/../target/release/millrace}"
-    [[ -x "$binary" ]] || die "$binary is not there: build it with 'cargo build --release', or name another in MILLRACE_BIN"
+    binary="$(millrace_binary)"
     mkdir -p "$dir/data"
     touch "$dir/broker.log"
     from=$(($(stat -c %s "$dir/broker.log") + 1))
-    "$binary" start --data-dir "$dir/data" --kafka-addr "127.0.0.1:$port" "$@" >> "$dir/broker.log" 2>&1 &
+    "${MILLRACE_CLEAN[@]}" "$binary" start --data-dir "$dir/data" --kafka-addr "127.0.0.1:$port" "$@" >> "$dir/broker.log" 2>&1 &
     BROKER_PID=$!
     BROKER_PIDS+=("$BROKER_PID")
     BOOTSTRAP="127.0.0.1:$port"

@@ -83,6 +83,12 @@ pub enum Op {
         file: File,
         len: u64,
     },
+    /// Reserves room for the first `len` bytes: writes there do not run out of it. The file grows to `len` and reads as zeros where
+    /// nothing was written. A file system that cannot fails with EOPNOTSUPP.
+    Allocate {
+        file: File,
+        len: u64,
+    },
     Rename {
         from: PathBuf,
         to: PathBuf,
@@ -157,6 +163,7 @@ pub struct IoError(pub i32);
 
 impl IoError {
     pub const NOT_FOUND: IoError = IoError(libc::ENOENT);
+    pub const NOT_SUPPORTED: IoError = IoError(libc::EOPNOTSUPP);
     pub const EXISTS: IoError = IoError(libc::EEXIST);
     pub const DEVICE: IoError = IoError(libc::EIO);
     pub const NOT_EMPTY: IoError = IoError(libc::ENOTEMPTY);

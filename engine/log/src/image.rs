@@ -5,8 +5,8 @@
 //! 3. Batches above the durable end are *pending*. A copy of them further on (carried to the journal's head) takes the place of the
 //!    first. A truncation drops them, a checkpoint releases them.
 //! 4. [`PartitionImage::finish`] proves that nothing is missing between durable end and log end, and folds checkpoints into the large
-//!    parts. What it cannot do, as it reads no segment: cut segments ([`Recovered::cut`]), check extents, and teach the producers the
-//!    pending batches ([`crate::producers::Producers::append_all`], in order; the producers skip what they know).
+//!    parts. What it cannot do, as it reads no segment: cut segments ([`Recovered::cut`]), check extents ([`Recovered::take_extents`]), and
+//!    teach the producers the pending batches ([`crate::producers::Producers::append_all`], in order; the producers skip what they know).
 //!
 //! Invariants: pending ranges grow and do not overlap; durable end <= begin of the first; end of the last <= log end.
 //! Knows nothing of files or of what consensus bytes mean.
@@ -53,6 +53,8 @@ pub struct DirectBytes {
     pub tail: Slice,
     /// Where the batches ended when they were written; a truncation inside lowers only [`Pending::end`].
     pub written_end: Offset,
+    /// A later entry says that it is durable: if it is not there, that is damage.
+    pub is_stated: bool,
 }
 
 /// What the consensus core is told, in this order.
@@ -163,6 +165,9 @@ pub struct Recovered {
     pub cut: Option<Offset>,
     /// The state file in use.
     pub state_file: Option<state_file::Name>,
+    /// Where the last extent ends, once [`Recovered::take_extents`] was asked: its bytes stand in the segment alone, and what is written there
+    /// until a checkpoint states them must be the same.
+    pub extents_end: Option<Offset>,
 }
 
 impl PartitionImage {
@@ -180,6 +185,13 @@ impl PartitionImage {
             self.damaged = Some(error.clone());
         }
         result
+    }
+
+    /// The extent that was applied last is stated durable.
+    pub fn extent_is_stated(&mut self) {
+        if let Some(Pending { bytes: PendingBytes::Direct(direct), .. }) = self.pending.last_mut() {
+            direct.is_stated = true;
+        }
     }
 
     /// Entry `sequence` is damaged, and it held records of this partition.
@@ -241,7 +253,8 @@ impl PartitionImage {
             }
             Record::Extent { base, end, segment, place, bytes, crc, tail, .. } => {
                 let tail = part(payload, *tail)?;
-                let direct = DirectBytes { segment: *segment, place: *place, bytes: *bytes, crc: *crc, tail, written_end: *end };
+                let direct =
+                    DirectBytes { segment: *segment, place: *place, bytes: *bytes, crc: *crc, tail, written_end: *end, is_stated: false };
                 self.batches(Pending { base: *base, end: *end, sequence, bytes: PendingBytes::Direct(direct) })
             }
             Record::Raft { truncate, log_start, step, .. } => {
@@ -434,7 +447,70 @@ impl PartitionImage {
             pending: self.pending,
             cut: self.cut,
             state_file,
+            extents_end: None,
         })
+    }
+}
+
+/// What a segment holds of an extent.
+pub enum ExtentFound {
+    /// The extent's own batches: from the segment, then the fragment from the journal.
+    Whole(Slice),
+    /// Other bytes than the journal says, or none.
+    Differs(Corrupt),
+    /// The file cannot be read there.
+    Unreadable(Corrupt),
+}
+
+/// An extent that is not there and that nobody states durable, so that nothing of it was acknowledged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TornExtent {
+    /// The log ends here now.
+    pub base: Offset,
+    pub found: Corrupt,
+}
+
+impl Recovered {
+    /// Reads the extents among the pending batches: afterwards all bytes are here. `read` is given an extent and the place in its segment
+    /// where its batches begin. The first that is torn is cut off with all that is behind it; gives that, to be stated in the journal as
+    /// a truncation before anything else of this partition is.
+    ///
+    /// # Errors
+    /// An extent that is stated durable is not there, or one cannot be read: damage.
+    pub fn take_extents(&mut self, mut read: impl FnMut(&DirectBytes, u64) -> ExtentFound) -> Result<Option<TornExtent>, Corrupt> {
+        let mut place = self.segment_bytes;
+        for index in 0..self.pending.len() {
+            let pending = &mut self.pending[index];
+            if self.rolls.contains(&pending.base) {
+                place = 0;
+            }
+            let direct = match &pending.bytes {
+                PendingBytes::Journal(bytes) => {
+                    place += bytes.len() as u64;
+                    continue;
+                }
+                PendingBytes::Direct(direct) => direct,
+            };
+            let found = read(direct, place);
+            place = direct.place + direct.bytes + direct.tail.len() as u64;
+            match found {
+                ExtentFound::Whole(bytes) => {
+                    let end = if pending.end < direct.written_end { walk::place_of(&bytes, pending.end) } else { Some(bytes.len()) };
+                    let end = end.unwrap_or(bytes.len());
+                    pending.bytes = PendingBytes::Journal(bytes.sub(0..end));
+                    self.extents_end = Some(pending.end);
+                }
+                ExtentFound::Differs(found) if !direct.is_stated => {
+                    let base = pending.base;
+                    self.pending.truncate(index);
+                    self.rolls.retain(|roll| *roll <= base);
+                    self.log_end = base;
+                    return Ok(Some(TornExtent { base, found }));
+                }
+                ExtentFound::Differs(found) | ExtentFound::Unreadable(found) => return Err(found),
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod bytes;
 pub mod codec;
+pub mod extent;
 pub mod image;
 pub mod index;
 pub mod journal;
@@ -12,7 +13,6 @@ pub mod paths;
 pub mod producers;
 pub mod read_plan;
 pub mod retention;
-pub mod segment_writer;
 pub mod segments;
 pub mod state_file;
 pub mod time_lookup;

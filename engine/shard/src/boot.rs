@@ -15,12 +15,13 @@ use millrace_base::batch;
 use millrace_base::fault::{Corrupt, Fault};
 use millrace_base::ids::{META_PARTITION, NodeId, PartitionId, ShardId, TopicId, Uuid};
 use millrace_base::limits::BLOCK;
-use millrace_base::offset::Offset;
+use millrace_base::offset::{Offset, Position};
 use millrace_base::settings::Settings;
 use millrace_io::{Disk, IoError, OpenHow, Pool};
-use millrace_log::image::{PartitionImage, PendingBytes, Recovered as RecoveredImage, Step};
+use millrace_log::extent;
+use millrace_log::image::{ExtentFound, PartitionImage, PendingBytes, Recovered as RecoveredImage, Step};
 use millrace_log::index::{self, Rebuild, Summary};
-use millrace_log::journal::{self, Journal, JournalError, Options, Touched, Verdict};
+use millrace_log::journal::{self, Journal, JournalError, Options, Record, Touched, Verdict};
 use millrace_log::segments::{self, Segments};
 use millrace_log::{paths, walk};
 use millrace_raftlog::{Record as ConsensusRecord, State};
@@ -94,6 +95,8 @@ pub struct PartitionFound {
     /// The active segment's bytes behind its last whole block.
     pub part: Vec<u8>,
     pub oldest_sequence: u64,
+    /// An extent was torn: this must be stated before anything else of the partition is.
+    pub truncation: Option<ConsensusRecord>,
 }
 
 /// Why a node does not start. Each names what was tried and what to do.
@@ -194,7 +197,7 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
         let wanted: Vec<ShardId> = (0..plan.shards).collect();
         if !shards.is_empty() && shards != wanted {
             notes.push(format!("{}: the journals of {} shards move to {}", claimed.path.display(), shards.len(), plan.shards));
-            let states = found_states(disk, claimed, found)?;
+            let states = found_states(disk, claimed, found, &pools)?;
             crate::rehome::rehome(disk, &claimed.path, states, plan.shards, options, &pools, entropy)?;
             *found = recover_directory(disk, &claimed.path, &pools, &mut notes)?;
         }
@@ -215,7 +218,7 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
     }
     let mut partitions: BTreeMap<PartitionId, PartitionBoot> = BTreeMap::new();
     for (index, (claimed, found)) in claimed.iter().zip(found).enumerate() {
-        for boot in partitions_of(disk, claimed, found, index)? {
+        for boot in partitions_of(disk, claimed, found, index, &pools)? {
             partitions.insert(boot.id, boot);
         }
     }
@@ -393,10 +396,15 @@ fn fold(found: &mut Found, recovered: &journal::Recovered, notes: &mut Vec<Strin
         while let Some(damage) = damaged.next_if(|damage| damage.first < entry.sequence) {
             mark_damaged(found, damage);
         }
+        let mut stated = entry.extents_stated(recovered.extents_durable);
         for record in &entry.records {
             let image = found.images.entry(record.partition()).or_default();
             if let Err(error) = image.apply(record, &entry.payload, entry.sequence) {
                 found.damage.insert(record.partition(), error.to_string());
+            }
+            if matches!(record, Record::Extent { .. }) && stated > 0 {
+                image.extent_is_stated();
+                stated -= 1;
             }
         }
     }
@@ -415,7 +423,13 @@ fn mark_damaged(found: &mut Found, damage: &journal::Damage) {
 }
 
 /// The partitions of a data directory, with their segments.
-fn partitions_of(disk: &mut dyn Disk, claimed: &Claimed, found: Found, directory: usize) -> Result<Vec<PartitionBoot>, BootError> {
+fn partitions_of(
+    disk: &mut dyn Disk,
+    claimed: &Claimed,
+    found: Found,
+    directory: usize,
+    pools: &[Pool],
+) -> Result<Vec<PartitionBoot>, BootError> {
     let mut partitions = Vec::new();
     for (id, image) in found.images {
         if image.is_deleted() {
@@ -424,7 +438,7 @@ fn partitions_of(disk: &mut dyn Disk, claimed: &Claimed, found: Found, directory
         }
         let found = match found.damage.get(&id) {
             Some(reason) => Err(reason.clone()),
-            None => read_partition(disk, &claimed.path, id, image),
+            None => read_partition(disk, &claimed.path, id, image, &pools[usize::from(id.shard(pools.len() as u16))]),
         };
         partitions.push(PartitionBoot { id, directory, found });
     }
@@ -463,7 +477,7 @@ fn remove_leftovers(disk: &mut dyn Disk, data: &Path, deleted: &BTreeSet<TopicId
     }
 }
 
-fn read_partition(disk: &mut dyn Disk, data: &Path, id: PartitionId, image: PartitionImage) -> Result<PartitionFound, String> {
+fn read_partition(disk: &mut dyn Disk, data: &Path, id: PartitionId, image: PartitionImage, pool: &Pool) -> Result<PartitionFound, String> {
     let folder = paths::partition(data, id);
     let oldest_sequence = image.oldest_needed().unwrap_or(0);
     let file = match image.state_file() {
@@ -473,16 +487,65 @@ fn read_partition(disk: &mut dyn Disk, data: &Path, id: PartitionId, image: Part
         }
         None => None,
     };
-    let image = image.finish(file.as_deref()).map_err(|error| error.to_string())?;
+    let mut image = image.finish(file.as_deref()).map_err(|error| error.to_string())?;
     if image.cut.is_some() {
         return Err("its segments hold batches that were taken back".to_owned());
     }
-    if image.pending.iter().any(|pending| matches!(pending.bytes, PendingBytes::Direct(_))) {
-        return Err("its journal names bytes that were written straight to a segment, which this version does not do".to_owned());
-    }
-    let consensus = replay_consensus(&image)?;
+    let mut consensus = replay_consensus(&image)?;
+    let truncation = take_extents(disk, &folder, id, &mut image, &mut consensus, pool)?;
     let (segments, part) = read_segments(disk, &folder, &image)?;
-    Ok(PartitionFound { image, consensus, segments, part, oldest_sequence })
+    Ok(PartitionFound { image, consensus, segments, part, oldest_sequence, truncation })
+}
+
+/// Brings what was written straight to segments into memory; what was not durable yet is cut off. Gives the step that states so.
+fn take_extents(
+    disk: &mut dyn Disk,
+    folder: &Path,
+    id: PartitionId,
+    image: &mut RecoveredImage,
+    consensus: &mut State,
+    pool: &Pool,
+) -> Result<Option<ConsensusRecord>, String> {
+    let mut read: BTreeMap<Offset, u64> = BTreeMap::new();
+    let torn = image.take_extents(|direct, begin| {
+        let found = extent::find(disk, &paths::segment(folder, direct.segment), direct, begin, pool);
+        if let ExtentFound::Whole(_) = found {
+            read.insert(direct.segment, direct.place + direct.bytes);
+        }
+        found
+    });
+    let torn = torn.map_err(|corrupt| corrupt.to_string())?;
+    if torn.is_some() {
+        read.entry(image.segment).or_insert(image.segment_bytes);
+    }
+    for (segment, end) in read {
+        let path = paths::segment(folder, segment);
+        match cut_behind(disk, &path, end) {
+            Ok(()) | Err(IoError::NOT_FOUND) => {}
+            Err(error) => return Err(format!("{}: {error}", path.display())),
+        }
+    }
+    let Some(torn) = torn else { return Ok(None) };
+    log::info!("partition {id}: an extent at offset {} was not finished and is cut: {}", torn.base, torn.found);
+    let epoch = consensus.history.starts().rev().find(|start| start.offset <= torn.base).map_or(0, |start| start.epoch);
+    let to = Position::new(epoch, torn.base);
+    let (term, vote, marks) = (consensus.term, consensus.vote, consensus.marks);
+    let record = ConsensusRecord { term, vote, marks, truncate: Some(to), start: None };
+    consensus.apply(&record).map_err(|error| error.to_string())?;
+    Ok(Some(record))
+}
+
+/// Takes away what stands behind byte `end` of a segment, which the journal does not know, and makes the rest durable.
+fn cut_behind(disk: &mut dyn Disk, segment: &Path, end: u64) -> Result<(), IoError> {
+    let file = disk.open(segment, OpenHow { write: true, ..OpenHow::default() })?;
+    let cut = match disk.len(file) {
+        Ok(len) if len > end => disk.truncate(file, end),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    };
+    let done = cut.and_then(|()| disk.sync(file));
+    disk.close(file);
+    done
 }
 
 fn replay_consensus(image: &RecoveredImage) -> Result<State, String> {
@@ -677,7 +740,7 @@ fn replay_commands(bytes: &[u8], file: &str, replayed: &mut Replayed) -> Result<
 }
 
 /// The partitions of a data directory whose journals are about to move.
-fn found_states(disk: &mut dyn Disk, claimed: &Claimed, found: &mut Found) -> Result<Vec<PartitionBoot>, BootError> {
+fn found_states(disk: &mut dyn Disk, claimed: &Claimed, found: &mut Found, pools: &[Pool]) -> Result<Vec<PartitionBoot>, BootError> {
     let taken = Found { journals: BTreeMap::new(), images: std::mem::take(&mut found.images), damage: std::mem::take(&mut found.damage) };
-    partitions_of(disk, claimed, taken, 0)
+    partitions_of(disk, claimed, taken, 0, pools)
 }

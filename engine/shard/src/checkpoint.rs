@@ -2,7 +2,8 @@
 //!
 //! 1. When a journal grows past its mark, the partitions that hold its oldest file go first. Those with much pending are checkpointed:
 //!    batches into the segment, a sync, then a `Checkpoint` record. Those with little are carried: their batches and their state are
-//!    appended again at the journal's head, so that many small partitions do not cost a file sync each.
+//!    appended again at the journal's head, so that many small partitions do not cost a file sync each. When only the state stands in the
+//!    oldest file, it alone is carried, however much is pending behind it.
 //! 2. A checkpoint stops at the base of a segment that is stated and not begun; there the active segment is closed: cut to its bytes,
 //!    synced, its index written.
 //! 3. The journal is released up to the oldest entry that any partition still needs.
@@ -16,7 +17,9 @@ use crate::partition::{Partition, Standing};
 use crate::script::{Handle, Outcome, Step};
 use crate::store::{WRITE_BYTES_MAX, Write};
 use crate::tail::Piece;
+use millrace_base::batch::HEADER_BYTES;
 use millrace_base::ids::PartitionId;
+use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
 use millrace_io::{IoError, OpenHow, Slice};
 use millrace_log::journal::{NoRoom, PayloadRange, Record, Urgency};
@@ -28,7 +31,7 @@ use std::time::Duration;
 const CARRY_BYTES_MAX: usize = 16 << 10;
 
 /// Checkpoint scripts under way at once in one shard, so that they do not crowd the journal's writes out.
-const CHECKPOINTS_MAX: usize = 2;
+pub const CHECKPOINTS_MAX: usize = 2;
 
 /// Pending bytes of a partition from which it is checkpointed without pressure: larger writes cost less.
 const EAGER_BYTES: usize = 4 << 20;
@@ -48,6 +51,11 @@ impl Engine {
             return;
         }
         self.relief_at = t.now + RELIEF_PAUSE;
+        for id in std::mem::take(&mut self.wants_checkpoint) {
+            if self.checkpoints < CHECKPOINTS_MAX {
+                self.checkpoint(t, id);
+            }
+        }
         for index in 0..self.directories.len() {
             if self.directories[index].is_failed() {
                 continue;
@@ -70,28 +78,31 @@ impl Engine {
             return;
         }
         for id in holders {
-            self.relieve_partition(t, id);
+            self.relieve_partition(t, id, last);
         }
         self.release(index);
     }
 
-    fn relieve_partition(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+    /// Sees to it that a partition needs no entry up to `last` any more.
+    fn relieve_partition(&mut self, t: &mut Turn<'_>, id: PartitionId, last: u64) {
         let Some(partition) = self.partitions.get(&id) else { return };
         let directory = usize::from(partition.directory);
         let is_being_carried = partition.state_sequence >= self.directories[directory].journal().next_sequence();
         // What is offline since the start has no state here that could stand for what the journal says of it.
-        let is_offline = matches!(partition.standing, Standing::Offline { .. });
-        if partition.busy || partition.remove_when_idle || is_being_carried || is_offline {
+        // And a state behind a deletion would be the birth of another partition.
+        let has_no_state = matches!(partition.standing, Standing::Offline { .. } | Standing::Deleting);
+        if partition.busy || is_being_carried || has_no_state {
             return;
         }
         if partition.store.is_at_roll() {
             return self.close_segment(t, id); // a state names no segment that is yet to be begun where it ends
         }
-        if partition.tail.pending_bytes() > CARRY_BYTES_MAX {
+        let holds_batches = partition.tail.oldest_sequence().is_some_and(|sequence| sequence <= last);
+        if holds_batches && partition.tail.pending_bytes() > CARRY_BYTES_MAX {
             if self.checkpoints < CHECKPOINTS_MAX {
                 self.checkpoint(t, id);
             }
-        } else if self.carry(t, id).is_err() {
+        } else if self.carry(t, id, holds_batches).is_err() {
             log::debug!("partition {id} cannot be carried now: the journal is full");
         }
     }
@@ -108,37 +119,31 @@ impl Engine {
     /// Writes a partition's pending batches into its segments.
     pub fn checkpoint(&mut self, t: &mut Turn<'_>, id: PartitionId) {
         let pool = self.pool.clone();
+        // What is durable already only needs to be said.
+        self.state_directs(t, id, true);
         let Some(partition) = self.partitions.get_mut(&id) else { return };
-        if partition.busy {
+        if partition.busy || !partition.directs.is_empty() {
             return;
         }
         let commit = partition.core.commit();
         let boundary = partition.store.boundary();
         let mut slices: Vec<Slice> = Vec::new();
-        let mut bytes = 0;
-        for piece in partition.tail.pending() {
+        let (mut bytes, mut end) = (0, partition.store.planned_end());
+        for piece in partition.tail.from(end) {
             if piece.end > commit || piece.base >= boundary || bytes >= WRITE_BYTES_MAX {
                 break;
             }
             bytes += piece.bytes.len();
+            end = piece.end;
             slices.push(piece.bytes.clone());
         }
-        if slices.is_empty() {
+        if slices.is_empty() && !(partition.store.is_part_unwritten() && end <= commit) {
             if partition.store.is_at_roll() {
                 self.close_segment(t, id);
             }
             return;
         }
-        let mut steps = Vec::new();
-        let mut synced_folders = Vec::new();
-        if !partition.store.has_folder {
-            if let Some(topic) = partition.folder.parent() {
-                steps.push(Step::MakeDirectory(topic.to_owned()));
-                synced_folders.extend(topic.parent().map(ToOwned::to_owned));
-                synced_folders.push(topic.to_owned());
-            }
-            steps.push(Step::MakeDirectory(partition.folder.clone()));
-        }
+        let (mut steps, mut synced_folders) = partition.make_folders();
         let file = match partition.store.file {
             Some(file) => Handle::Open(file),
             None => {
@@ -148,7 +153,14 @@ impl Engine {
                 Handle::Nth(0)
             }
         };
-        let write = partition.store.plan(&slices, &pool);
+        let behind: Vec<Slice> = partition
+            .tail
+            .from(end)
+            .take_while(|piece| piece.base < boundary)
+            .map(|piece| piece.bytes.clone())
+            .take(BLOCK / HEADER_BYTES + 1)
+            .collect();
+        let write = partition.store.plan(&slices, end, &behind, &pool);
         steps.push(Step::Write { file, place: write.place, from: write.bytes.clone() });
         steps.push(Step::Sync(file));
         steps.extend(synced_folders.into_iter().map(Step::SyncDirectory));
@@ -166,6 +178,8 @@ impl Engine {
             Ok(outcome) => {
                 partition.store.has_folder = true;
                 partition.store.file = partition.store.file.or(outcome.opened.first().copied());
+                partition.store.written();
+                partition.store.index_up_to(write.end, &partition.tail);
                 self.directories[directory].full = false;
             }
             // The batches are safe in the journal: the same write is tried again until there is room, and produce is refused meanwhile.
@@ -187,7 +201,7 @@ impl Engine {
                 return self.fail_directory(t, directory, reason);
             }
         }
-        if self.state_checkpoint(t, id).is_err() {
+        if self.state_checkpoint(t, id, After::Checkpointed(id, write.end)).is_err() {
             self.fail_directory(t, directory, "the journal has no room left to state a checkpoint; its reserve is spent".to_owned());
         }
     }
@@ -213,7 +227,8 @@ impl Engine {
         }
     }
 
-    fn state_checkpoint(&mut self, t: &mut Turn<'_>, id: PartitionId) -> Result<(), NoRoom> {
+    /// States that what is indexed of the active segment is durable in it.
+    pub fn state_checkpoint(&mut self, t: &mut Turn<'_>, id: PartitionId, after: After) -> Result<(), NoRoom> {
         let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
         let index = partition.store.segments.active();
         let summary = *index.summary();
@@ -222,7 +237,7 @@ impl Engine {
         let record =
             Record::Checkpoint { partition: id, end: summary.end, segment: summary.base, segment_bytes: summary.bytes, delta: NOWHERE };
         let directory = usize::from(partition.directory);
-        self.journal(directory, Urgency::Relief, record, &[&delta.encode()], Some(After::Checkpointed(id, summary.end)), t.now)?;
+        self.journal(t, directory, Urgency::Relief, record, &[&delta.encode()], Some(after))?;
         Ok(())
     }
 
@@ -230,6 +245,7 @@ impl Engine {
     pub fn checkpoint_stated(&mut self, t: &mut Turn<'_>, id: PartitionId, end: Offset) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.tail.checkpoint(end);
+        self.direct_bytes -= partition.stated(Some(end));
         partition.busy = false;
         if partition.remove_when_idle {
             return self.deletion_stated(t, id);
@@ -245,7 +261,7 @@ impl Engine {
     }
 
     /// Cuts the active segment to its bytes, writes its index, and begins the next one.
-    fn close_segment(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+    pub fn close_segment(&mut self, t: &mut Turn<'_>, id: PartitionId) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         let interval = partition.config.index_interval_bytes as u32;
         let path = partition.store.segment_path(partition.store.active());
@@ -307,12 +323,13 @@ impl Engine {
         }
     }
 
-    /// Appends a small partition again at the journal's head: its state, and the batches that no segment has.
-    fn carry(&mut self, t: &mut Turn<'_>, id: PartitionId) -> Result<(), NoRoom> {
+    /// Appends a small partition again at the journal's head: its state, and, `with_batches`, those that no segment has. Without, they stay
+    /// where they are: a state says nothing of batches above its durable end.
+    fn carry(&mut self, t: &mut Turn<'_>, id: PartitionId, with_batches: bool) -> Result<(), NoRoom> {
         let state = self.whole_state(id);
         let Some(partition) = self.partitions.get(&id) else { return Ok(()) };
         let directory = usize::from(partition.directory);
-        let is_live = |piece: &&Piece| piece.sequence < self.directories[directory].journal().next_sequence();
+        let is_live = |piece: &&Piece| with_batches && piece.sequence < self.directories[directory].journal().next_sequence();
         let pending: Vec<Piece> = partition.tail.pending().filter(is_live).cloned().collect();
         let (inline, file) = state.split(partition.store.state_file);
         if let Some((name, bytes)) = file {
@@ -324,6 +341,7 @@ impl Engine {
             }
             return Ok(());
         }
+        self.lay_out_held(t.driver, t.now, directory);
         // Room for all of it in one entry: half a carried partition would be worth nothing.
         let total = inline.len() + pending.iter().map(|piece| piece.bytes.len()).sum::<usize>();
         if self.directories[directory].journal().room_for(Urgency::Relief) < total + 64 * (pending.len() + 1) {
@@ -331,13 +349,13 @@ impl Engine {
             self.sealed.extend(sealed.map(|sealed| (directory, sealed)));
         }
         let record = Record::State { partition: id, state: NOWHERE };
-        let (sequence, _) = self.journal(directory, Urgency::Relief, record, &[&inline], Some(After::Carried(id)), t.now)?;
+        let (sequence, _) = self.journal(t, directory, Urgency::Relief, record, &[&inline], Some(After::Carried(id)))?;
         if let Some(partition) = self.partitions.get_mut(&id) {
             partition.producers.forget_changes(); // they stand in the state that is in the journal now
         }
         for piece in pending {
             let record = Record::Batches { partition: id, base: piece.base, end: piece.end, payload: NOWHERE };
-            self.journal(directory, Urgency::Relief, record, &[&piece.bytes], None, t.now)?;
+            self.journal(t, directory, Urgency::Relief, record, &[&piece.bytes], None)?;
         }
         if let Some(partition) = self.partitions.get_mut(&id) {
             partition.state_sequence = sequence;
@@ -365,6 +383,7 @@ impl Engine {
             Step::SyncDirectory(partition.folder.clone()),
         ]);
         partition.busy = true;
+        partition.store.is_writing_state = true;
         self.scripts.start(t.driver, steps, Finish::StateFile { partition: id, name, inline });
     }
 
@@ -379,6 +398,7 @@ impl Engine {
         result: Result<Outcome, IoError>,
     ) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
+        partition.store.is_writing_state = false;
         let directory = usize::from(partition.directory);
         if let Err(error) = result.as_ref()
             && error.is_full()
@@ -395,7 +415,7 @@ impl Engine {
         let mut state = self.whole_state(id);
         state.large = PartitionState::decode(inline).expect("encoded when the script began").large;
         let record = Record::State { partition: id, state: NOWHERE };
-        match self.journal(directory, Urgency::Relief, record, &[&state.encode()], Some(After::Carried(id)), t.now) {
+        match self.journal(t, directory, Urgency::Relief, record, &[&state.encode()], Some(After::Carried(id))) {
             Ok((sequence, _)) => {
                 if let Some(partition) = self.partitions.get_mut(&id) {
                     partition.old_state_file = partition.store.state_file.replace(name).map(|old| (old, sequence));
@@ -408,11 +428,13 @@ impl Engine {
     }
 
     /// No script works on the partition's files any more.
-    fn script_ended(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+    pub fn script_ended(&mut self, t: &mut Turn<'_>, id: PartitionId) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.busy = false;
         if partition.remove_when_idle {
             self.deletion_stated(t, id);
+        } else if partition.store.is_at_roll() {
+            self.close_segment(t, id);
         }
     }
 
@@ -457,7 +479,7 @@ impl Engine {
 
     fn state_roll(&mut self, t: &mut Turn<'_>, id: PartitionId, base: Offset) -> Result<(), NoRoom> {
         let directory = usize::from(self.partitions[&id].directory);
-        self.journal(directory, Urgency::Data, Record::Roll { partition: id, base }, &[], None, t.now)?;
+        self.journal(t, directory, Urgency::Data, Record::Roll { partition: id, base }, &[], None)?;
         if let Some(partition) = self.partitions.get_mut(&id) {
             partition.store.rolled(base);
         }

@@ -23,12 +23,14 @@ const ENTRIES_IN_FLIGHT_MAX: usize = 2;
 /// What is told when an entry is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum After {
-    /// Batches of the partition up to this position.
-    Persisted(PartitionId, Position),
-    /// The partition's consensus step with this number.
-    Saved(PartitionId, u64),
+    /// Batches of the partition up to this position, when as many of its direct appends as `directs` are durable too.
+    Persisted { id: PartitionId, position: Position, directs: u64 },
+    /// The partition's consensus step with this number, likewise.
+    Saved { id: PartitionId, sequence: u64, directs: u64 },
     /// The statement that batches below this offset are in segments.
     Checkpointed(PartitionId, Offset),
+    /// The same of direct appends, which no script waits for.
+    Stated(PartitionId, Offset),
     /// The partition's whole state stands in this entry.
     Carried(PartitionId),
     /// The partition is stated deleted: its files may go.
@@ -59,16 +61,62 @@ pub struct Directory {
     pub health: Health,
     /// The file system had no room lately; produce is refused until a write succeeds again.
     pub full: bool,
+    /// Room for direct appends is not asked for before.
+    pub direct_from: Nanos,
     journal: Journal,
     files: BTreeMap<u32, File>,
     after: Vec<After>,
     in_flight: VecDeque<InFlight>,
+    /// Of the entry being built: batches that are written straight to a segment.
+    direct: Vec<SealedBatches>,
+    extents: Extents,
+}
+
+/// Which of the extents of a journal are durable in their segments: later entries state how many are, without a gap.
+struct Extents {
+    /// Number of the first that is not known to be durable, and of the next one.
+    first: u64,
+    next: u64,
+    done: VecDeque<bool>,
+}
+
+impl Extents {
+    fn begin(&mut self) -> u64 {
+        self.done.push_back(false);
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// Gives how many are durable.
+    fn done(&mut self, number: u64) -> u64 {
+        self.done[(number - self.first) as usize] = true;
+        while self.done.front() == Some(&true) {
+            self.done.pop_front();
+            self.first += 1;
+        }
+        self.first
+    }
 }
 
 impl Directory {
     /// `files`: the journal's files, open, by slot.
     pub fn new(index: DirectoryIndex, id: Uuid, path: PathBuf, journal: Journal, files: BTreeMap<u32, File>) -> Directory {
-        Directory { index, id, path, health: Health::Healthy, full: false, journal, files, after: Vec::new(), in_flight: VecDeque::new() }
+        // Recovery has found or cut off the extents of before, and synced them.
+        let extents = Extents { first: journal.extents_before(), next: journal.extents_before(), done: VecDeque::new() };
+        Directory {
+            index,
+            id,
+            path,
+            health: Health::Healthy,
+            full: false,
+            direct_from: Nanos(0),
+            journal,
+            files,
+            after: Vec::new(),
+            in_flight: VecDeque::new(),
+            direct: Vec::new(),
+            extents,
+        }
     }
 
     pub fn journal(&self) -> &Journal {
@@ -104,7 +152,11 @@ impl Directory {
         let range = appended?;
         match (after, self.after.last_mut()) {
             // A later position of the same partition says all that the earlier one did.
-            (Some(After::Persisted(id, position)), Some(After::Persisted(last, end))) if *last == id => *end = position,
+            (Some(After::Persisted { id, position, directs }), Some(After::Persisted { id: last, position: end, directs: before }))
+                if *last == id =>
+            {
+                (*end, *before) = (position, directs);
+            }
             (Some(after), _) => self.after.push(after),
             (None, _) => {}
         }
@@ -118,16 +170,18 @@ impl Directory {
         }
     }
 
-    /// Whether the turn's entry should be sealed now: there is one, and the ring is not busy with as many as allowed.
-    /// `more`: checkpoints are under way, whose statements may go into the same entry.
-    pub fn should_seal(&self, more: bool) -> bool {
-        let is_open = self.in_flight.len() < ENTRIES_IN_FLIGHT_MAX && !self.is_failed();
-        self.journal.is_building() && is_open && !(more && self.journal.should_gather())
+    /// Whether an entry may be sealed now: the ring is not busy with as many as allowed.
+    pub fn may_seal(&self) -> bool {
+        self.in_flight.len() < ENTRIES_IN_FLIGHT_MAX && !self.is_failed()
     }
 
     /// Ends the entry being built.
     pub fn seal(&mut self, now: Nanos) -> Option<Sealed> {
-        let sealed = self.journal.seal(now)?;
+        let mut sealed = self.journal.seal(now)?;
+        if !self.direct.is_empty() {
+            sealed.batches.append(&mut self.direct);
+            sealed.batches.sort_by_key(|batches| (batches.partition, batches.base));
+        }
         self.in_flight.push_back(InFlight {
             sequence: sealed.sequence,
             slot: sealed.slot,
@@ -145,6 +199,20 @@ impl Directory {
         let sealed = self.journal.seal_statement(now).ok()?;
         self.in_flight.push_back(InFlight { sequence: sealed.sequence, slot: sealed.slot, place: sealed.place, after: Vec::new() });
         Some(sealed)
+    }
+
+    /// A direct append whose extent was just appended to the entry being built: its batches become readable with those of the entry.
+    /// Gives its number among the journal's extents.
+    pub fn begin_extent(&mut self, batches: SealedBatches) -> u64 {
+        self.direct.push(batches);
+        self.extents.begin()
+    }
+
+    /// The direct append with this number is durable in its segment.
+    pub fn extent_durable(&mut self, number: u64) {
+        let durable = self.extents.done(number);
+        // One may be durable before the entry that names it is even sealed.
+        self.journal.extents_durable(durable.min(self.journal.extents_before()));
     }
 
     /// Submits a sealed entry's write; gives the batches that were in it, whose bytes can be read from now on once committed.
@@ -199,6 +267,7 @@ impl Directory {
         self.health = Health::Failed { reason };
         self.after.clear();
         self.in_flight.clear();
+        self.direct.clear();
     }
 
     /// A journal file that was made in the background.

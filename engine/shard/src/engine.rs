@@ -7,11 +7,13 @@
 //! Knows nothing of connections or protocols.
 
 use crate::api::{Leadership, NodeFacts, ReadError, Request};
+use crate::append::Holding;
 use crate::controller::Controller;
 use crate::coordinator::Coordinator;
+use crate::direct::ExtentFlight;
 use crate::directory::{After, Directory};
 use crate::lifecycle::Finish;
-use crate::partition::{Partition, Standing, Waiting};
+use crate::partition::{Partition, Standing, Told, Waiting};
 use crate::produce::{ProduceWait, Stalled};
 use crate::queries::QueryWait;
 use crate::read::ReadWait;
@@ -61,6 +63,17 @@ pub struct Engine {
     /// On the shard that leads replica set 0.
     pub controller: Option<Controller>,
     pub coordinators: BTreeMap<PartitionId, Coordinator>,
+    /// Batches appended and not yet laid out, by data directory.
+    pub holding: Vec<Holding>,
+    /// Data directories that fail at the end of this turn, and why.
+    pub failing: Vec<(usize, String)>,
+    /// Direct appends on their way, by their keys.
+    pub extents: BTreeMap<u32, ExtentFlight>,
+    pub extent_key: u32,
+    /// Bytes of direct appends that no checkpoint states.
+    pub direct_bytes: usize,
+    /// Partitions with more in the journal than may go in front of a direct append.
+    pub wants_checkpoint: Vec<PartitionId>,
     /// Entries sealed before the turn's end, because they were full.
     pub sealed: Vec<(usize, Sealed)>,
     /// Leadership that the controller's shard has not been told.
@@ -94,11 +107,25 @@ impl Engine {
         Member { node: self.facts.node, disk: self.directories[directory].id }
     }
 
-    /// Appends a record to the journal of a directory.
+    /// Appends a record to the journal of a directory, behind the batches that are held for it.
     ///
     /// # Errors
     /// [`NoRoom::Journal`], [`NoRoom::TooLarge`].
     pub fn journal(
+        &mut self,
+        t: &mut Turn<'_>,
+        directory: usize,
+        urgency: Urgency,
+        record: Record,
+        payload: &[&[u8]],
+        after: Option<After>,
+    ) -> Result<(u64, PayloadRange), NoRoom> {
+        self.lay_out_held(t.driver, t.now, directory);
+        self.journal_now(directory, urgency, record, payload, after, t.now)
+    }
+
+    /// Likewise, for who gives held batches their place.
+    pub fn journal_now(
         &mut self,
         directory: usize,
         urgency: Urgency,
@@ -127,8 +154,9 @@ impl Engine {
                 record.encode(&mut step);
                 let log_start = Some(record.marks.log_start);
                 let record = Record::Raft { partition: id, truncate: record.truncate, log_start, step: PayloadRange { start: 0, len: 0 } };
-                let directory = usize::from(self.partitions[&id].directory);
-                let appended = self.journal(directory, Urgency::Reserved, record, &[&step], Some(After::Saved(id, sequence)), t.now);
+                let (directory, directs) = (usize::from(self.partitions[&id].directory), self.partitions[&id].directs_begun);
+                let appended =
+                    self.journal(t, directory, Urgency::Reserved, record, &[&step], Some(After::Saved { id, sequence, directs }));
                 if appended.is_err() {
                     self.fail_directory(t, directory, "the journal has no room left for consensus; its reserve is spent".to_owned());
                 }
@@ -172,19 +200,10 @@ impl Engine {
     pub fn durable(&mut self, t: &mut Turn<'_>, told: Vec<After>) {
         for after in told {
             match after {
-                After::Persisted(id, position) => {
-                    if let Some(partition) = self.partitions.get_mut(&id) {
-                        partition.core.persisted(position);
-                    }
-                    self.run_core(t, id);
-                }
-                After::Saved(id, sequence) => {
-                    if let Some(partition) = self.partitions.get_mut(&id) {
-                        partition.core.saved(sequence);
-                    }
-                    self.run_core(t, id);
-                }
+                After::Persisted { id, position, directs } => self.tell_core(t, id, directs, Told::Persisted(position)),
+                After::Saved { id, sequence, directs } => self.tell_core(t, id, directs, Told::Saved(sequence)),
                 After::Checkpointed(id, end) => self.checkpoint_stated(t, id, end),
+                After::Stated(id, end) => self.directs_stated(t, id, end),
                 After::Carried(id) => self.unlink_below(t, id),
                 After::Deleted(id) => self.deletion_stated(t, id),
             }
@@ -195,7 +214,8 @@ impl Engine {
     /// Seals what the turn has appended and submits it.
     pub fn write_journals(&mut self, t: &mut Turn<'_>) {
         for index in 0..self.directories.len() {
-            if self.directories[index].should_seal(self.checkpoints > 0) {
+            if self.wants_seal(index) {
+                self.lay_out_held(t.driver, t.now, index);
                 let sealed = self.directories[index].seal(t.now);
                 self.sealed.extend(sealed.map(|sealed| (index, sealed)));
             }
@@ -211,17 +231,30 @@ impl Engine {
         }
     }
 
+    /// Whether the turn's entry of a directory should be sealed now.
+    pub fn wants_seal(&self, index: usize) -> bool {
+        let directory = &self.directories[index];
+        if !directory.may_seal() {
+            return false;
+        }
+        // Statements of checkpoints that are under way may go into the same entry.
+        let gathers = self.checkpoints > 0 && directory.journal().should_gather();
+        !self.holding[index].is_empty() || (directory.journal().is_building() && !gathers)
+    }
+
     /// Nothing of the directory is acknowledged or served for writing any more.
     pub fn fail_directory(&mut self, t: &mut Turn<'_>, index: usize, reason: String) {
         if self.directories[index].is_failed() {
             return;
         }
         self.directories[index].fail(reason.clone());
+        self.holding[index].clear();
         let lost: Vec<PartitionId> = self.partitions.values().filter(|p| usize::from(p.directory) == index).map(|p| p.id).collect();
         for id in lost {
             if let Some(partition) = self.partitions.get_mut(&id) {
                 partition.standing = Standing::Offline { reason: reason.clone() };
                 let epoch = partition.core.epoch();
+                partition.held.clear();
                 let waiters: Vec<_> = partition.waiters.drain(..).collect();
                 let readers = std::mem::take(&mut partition.readers);
                 self.woken.extend(readers);

@@ -1,10 +1,12 @@
 //! One loop per core: joins log, raftlog, state and io. [`api`] is the face of the engine, [`front`] the seam to protocols.
 
 pub mod api;
+mod append;
 pub mod boot;
 mod checkpoint;
 mod controller;
 mod coordinator;
+mod direct;
 mod directory;
 mod engine;
 pub mod front;

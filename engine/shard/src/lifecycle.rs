@@ -49,6 +49,8 @@ pub enum Finish {
     IndexRead { partition: PartitionId, segment: Offset, then: Then },
     /// Bytes of a segment for a coordinator that loads its log.
     CoordinatorRead { partition: PartitionId, window: crate::read::Window },
+    /// Room for direct appends, so many bytes of the active segment's file.
+    Allocated { partition: PartitionId, bytes: u64 },
     /// A new journal file.
     JournalFile { directory: usize, slot: u32 },
     /// Files that were stated gone.
@@ -165,7 +167,7 @@ impl Engine {
         consensus.encode(&mut bytes);
         let state = PartitionState::birth(0, config.index_interval_bytes as u32, bytes);
         let record = Record::State { partition: id, state: PayloadRange { start: 0, len: 0 } };
-        let appended = self.journal(index, Urgency::Reserved, record, &[&state.encode()], Some(After::Carried(id)), t.now);
+        let appended = self.journal(t, index, Urgency::Reserved, record, &[&state.encode()], Some(After::Carried(id)));
         let Ok((sequence, _)) = appended else {
             return self.fail_directory(t, index, "the journal has no room for a new partition".to_owned());
         };
@@ -187,7 +189,9 @@ impl Engine {
 
     /// At start: says once that every partition here which can have a leader has one.
     pub fn tell_ready(&mut self) {
-        let led = |partition: &Partition| partition.core.is_leader() || matches!(partition.standing, Standing::Offline { .. });
+        let led = |partition: &Partition| {
+            partition.core.is_leader() || matches!(partition.standing, Standing::Offline { .. } | Standing::Deleting)
+        };
         if self.ready_told || !self.partitions.values().all(|partition| led(partition)) {
             return;
         }
@@ -213,7 +217,7 @@ impl Engine {
         if self.directories[directory].is_failed() {
             return;
         }
-        let appended = self.journal(directory, Urgency::Reserved, Record::Deleted { partition: id }, &[], Some(After::Deleted(id)), t.now);
+        let appended = self.journal(t, directory, Urgency::Reserved, Record::Deleted { partition: id }, &[], Some(After::Deleted(id)));
         if appended.is_err() {
             self.fail_directory(t, directory, "the journal has no room to state a deletion".to_owned());
         }
@@ -224,11 +228,12 @@ impl Engine {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         // A write that a full disk refused is not under way, and never needs to be.
         let is_held_up = partition.store.unwritten.take().is_some();
-        if partition.busy && !is_held_up {
+        if (partition.busy && !is_held_up) || !partition.directs.is_empty() {
             partition.remove_when_idle = true;
             return;
         }
-        let Some(partition) = self.partitions.remove(&id) else { return };
+        let Some(mut partition) = self.partitions.remove(&id) else { return };
+        self.direct_bytes -= partition.stated(None);
         let mut steps = Vec::new();
         if let Some(file) = partition.store.file {
             steps.push(Step::Close(crate::script::Handle::Open(file)));
@@ -264,7 +269,7 @@ impl Engine {
                 continue;
             }
             partition.producers.expire(t.wall, expiration);
-            let (start, commit) = (partition.log_start(), partition.core.commit());
+            let (start, commit) = (partition.core.log_start(), partition.core.commit());
             let due = partition.store.retention(&partition.config, start, commit, t.wall);
             if let Some(to) = due.log_start {
                 self.raise_log_start(t, id, to);
@@ -287,6 +292,7 @@ impl Engine {
                 let bytes = read.map(|(mut space, len)| space.freeze(len));
                 self.coordinator_window(t, partition, &window, bytes);
             }
+            Finish::Allocated { partition, bytes } => self.room_reserved(t, partition, bytes, result),
             Finish::JournalFile { directory, slot } => self.journal_file_made(directory, slot, result),
             Finish::Removed => {
                 if let Err(error) = result {
@@ -341,7 +347,8 @@ impl Engine {
         let bytes = builder.finish();
         let header = batch::Header::parse(&bytes).expect("the builder made it");
         let writable = self.partitions.get(&META_PARTITION).is_some_and(|partition| partition.is_writable());
-        let appended = if writable { self.append_batch(t, META_PARTITION, &bytes, header, None, Urgency::Reserved).ok() } else { None };
+        let batch = self.pool.take(bytes.len()).push(&bytes);
+        let appended = if writable { self.append_batch(t, META_PARTITION, batch, header, None, Urgency::Reserved).ok() } else { None };
         match appended {
             Some(_) => controller.appended(),
             None => controller.refused("the log of replica set 0 takes no writes now: its data directory is full or failed".to_owned()),

@@ -225,7 +225,7 @@ impl Net {
                 }
                 self.reap(id, events);
             }
-            Purpose::Task | Purpose::Entry | Purpose::Nobody => {}
+            Purpose::Task | Purpose::Entry | Purpose::Extent | Purpose::Nobody => {}
         }
     }
 

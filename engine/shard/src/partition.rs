@@ -7,13 +7,14 @@
 //! Invariants: log start <= commit <= log end; tail end <= log end; a waiter is answered once; at most one script works on its files.
 //! Knows nothing of the ring: scripts and journal appends are the engine's.
 
+use crate::script::Step;
 use crate::store::Store;
 use crate::tail::{Piece, Tail};
 use crate::waits::WaitId;
 use millrace_base::batch::Header;
 use millrace_base::clock::WallMs;
 use millrace_base::ids::{DirectoryIndex, PartitionId};
-use millrace_base::offset::Offset;
+use millrace_base::offset::{Offset, Position};
 use millrace_log::partition_state::PartitionState;
 use millrace_log::producers::Producers;
 use millrace_raftlog::Core;
@@ -36,6 +37,29 @@ pub enum Waiting {
     Produce { wait: WaitId, part: usize },
     /// A write of the partition's coordinator.
     Coordinator { token: u64 },
+}
+
+/// A direct append on its way to the segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Direct {
+    /// Names its operation.
+    pub key: u32,
+    /// The active segment is durable up to this byte with it.
+    pub bytes: u64,
+    pub is_done: bool,
+}
+
+/// What the core is to be told once as many direct appends as `directs` are durable: its journal entry is already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeldBack {
+    pub directs: u64,
+    pub what: Told,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Told {
+    Persisted(Position),
+    Saved(u64),
 }
 
 /// Who waits for a log start to be settled.
@@ -81,6 +105,13 @@ pub struct Partition {
     pub readers: Vec<WaitId>,
     /// The journal entry in which the whole state stands last.
     pub state_sequence: u64,
+    /// Direct appends that are not known to be durable, in order; how many have begun, and how many are durable without a gap.
+    pub directs: VecDeque<Direct>,
+    pub directs_begun: u64,
+    pub directs_durable: u64,
+    pub held: VecDeque<HeldBack>,
+    /// Offset after, and bytes of, direct appends that are not stated: memory that no journal bounds.
+    pub unstated: VecDeque<(Offset, usize)>,
     /// A script works on its files.
     pub busy: bool,
     /// The state file that was named before the present one: it can go when the entry that names the present one is durable.
@@ -115,6 +146,11 @@ impl Partition {
             start_waiters: Vec::new(),
             readers: Vec::new(),
             state_sequence: sequence,
+            directs: VecDeque::new(),
+            directs_begun: 0,
+            directs_durable: 0,
+            held: VecDeque::new(),
+            unstated: VecDeque::new(),
             busy: false,
             old_state_file: None,
             remove_when_idle: false,
@@ -126,13 +162,27 @@ impl Partition {
         self.core.commit().min(self.tail.end())
     }
 
-    /// As clients are told it: settled. One that is raised and not yet durable would go back with the next crash.
+    /// What clients are told: a start that is not settled yet could go back with a crash.
     pub fn log_start(&self) -> Offset {
         self.core.marks_settled().log_start
     }
 
     pub fn is_writable(&self) -> bool {
         self.standing == Standing::Serving
+    }
+
+    /// The steps that make its folder, if it is not known to be there, and the folders to sync after them.
+    pub fn make_folders(&self) -> (Vec<Step>, Vec<PathBuf>) {
+        let (mut steps, mut synced) = (Vec::new(), Vec::new());
+        if !self.store.has_folder {
+            if let Some(topic) = self.folder.parent() {
+                steps.push(Step::MakeDirectory(topic.to_owned()));
+                synced.extend(topic.parent().map(ToOwned::to_owned));
+                synced.push(topic.to_owned());
+            }
+            steps.push(Step::MakeDirectory(self.folder.clone()));
+        }
+        (steps, synced)
     }
 
     /// A batch was appended to the journal entry being built.
@@ -154,6 +204,21 @@ impl Partition {
     pub fn answered(&mut self, commit: Offset) -> Vec<CommitWaiter> {
         let count = self.waiters.iter().take_while(|waiter| waiter.end <= commit).count();
         self.waiters.drain(..count).collect()
+    }
+
+    /// Takes what the core may be told now.
+    pub fn released(&mut self) -> Option<Told> {
+        let durable = self.directs_durable;
+        self.held.pop_front_if(|held| held.directs <= durable).map(|held| held.what)
+    }
+
+    /// Direct appends below `end` are stated, or gone with all (None): gives their bytes.
+    pub fn stated(&mut self, end: Option<Offset>) -> usize {
+        let mut bytes = 0;
+        while let Some((_, size)) = self.unstated.pop_front_if(|(until, _)| end.is_none_or(|end| *until <= end)) {
+            bytes += size;
+        }
+        bytes
     }
 
     /// Adds a waiter; a duplicate may wait for an earlier end than the last.

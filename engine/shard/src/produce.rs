@@ -1,7 +1,7 @@
 //! Produce requests on the owning shard: check, append, wait for the commit, answer.
 //!
 //! 1. Each part is checked against its partition in protocol order: there, led here, size, timestamps, producer sequence.
-//! 2. What passes is copied once, into the journal entry being built, where base offset and epoch are patched.
+//! 2. What passes is appended ([`crate::append`]): it has its offsets, and its bytes are copied once, when the turn's entry is sealed.
 //! 3. The request is answered when all its parts are committed or refused; a duplicate waits for the commit of the first copy.
 //! 4. When a journal is full, the request and all behind it wait in order until files are free again.
 //!
@@ -9,15 +9,15 @@
 //! Knows nothing of protocols or of how entries are written.
 
 use crate::api::{Acks, Produce, ProduceError, ProducePart, Produced, Reply};
-use crate::directory::{After, Health};
+use crate::directory::Health;
 use crate::engine::{Engine, Turn};
 use crate::partition::{CommitWaiter, Standing, Waiting};
 use crate::waits::WaitId;
-use millrace_base::batch::{self, Header};
+use millrace_base::batch::Header;
 use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::offset::Offset;
-use millrace_log::journal::{NoRoom, PayloadRange, Record, Urgency};
+use millrace_log::journal::{NoRoom, Urgency};
 use millrace_log::producers::Verdict;
 use millrace_state::meta::topic_configs::{TimestampType, TopicConfig};
 
@@ -147,7 +147,7 @@ impl Engine {
             }
         }
         let stamp = (config.message_timestamp_type == TimestampType::LogAppendTime).then_some(t.wall);
-        match self.append_batch(t, part.partition, &part.batch, part.header, stamp, Urgency::Data) {
+        match self.append_batch(t, part.partition, part.batch.clone(), part.header, stamp, Urgency::Data) {
             Ok((base, end)) => Outcome::Waits { end, produced: Produced { base, append_time: stamp.unwrap_or(-1), log_start } },
             Err(NoRoom::TooLarge) => Outcome::Refused(ProduceError::BatchTooLarge {
                 size: part.batch.len(),
@@ -155,41 +155,6 @@ impl Engine {
             }),
             Err(NoRoom::Journal | NoRoom::Entry) => Outcome::Stall,
         }
-    }
-
-    /// Appends one checked batch at the log end of a partition that is led here. Gives its first offset and the one after its last.
-    ///
-    /// # Errors
-    /// The journal has no room: nothing has changed.
-    pub fn append_batch(
-        &mut self,
-        t: &mut Turn<'_>,
-        id: PartitionId,
-        batch: &[u8],
-        mut header: Header,
-        stamp: Option<WallMs>,
-        urgency: Urgency,
-    ) -> Result<(Offset, Offset), NoRoom> {
-        let partition = self.partitions.get(&id).expect("the caller has found it");
-        let (base, epoch) = (partition.core.log_end(), partition.core.epoch());
-        let directory = usize::from(partition.directory);
-        self.roll_if_due(t, id, batch.len(), header.last_offset_delta + 1)?;
-        let end = base + i64::from(header.last_offset_delta) + 1;
-        let record = Record::Batches { partition: id, base, end, payload: PayloadRange { start: 0, len: 0 } };
-        let after = After::Persisted(id, millrace_base::offset::Position::new(epoch, end));
-        let (_, range) = self.journal(directory, urgency, record, &[batch], Some(after), t.now)?;
-        let copied = self.directories[directory].journal_mut().payload_mut(range);
-        batch::patch(copied, base, epoch);
-        if let Some(now) = stamp {
-            batch::stamp_append_time(copied, now);
-            header.max_timestamp = now;
-        }
-        header.base_offset = base;
-        let partition = self.partitions.get_mut(&id).expect("found above");
-        partition.core.appended(end);
-        partition.producers.append(&header, t.wall);
-        partition.appended(&header, t.wall);
-        Ok((base, end))
     }
 
     fn set_result(&mut self, wait: WaitId, part: usize, result: Result<Produced, ProduceError>) {

@@ -48,6 +48,10 @@ pub enum Step {
         file: Handle,
         len: u64,
     },
+    Allocate {
+        file: Handle,
+        len: u64,
+    },
     Close(Handle),
     Rename {
         from: PathBuf,
@@ -176,6 +180,10 @@ impl<F> Running<F> {
             Step::Truncate { file, len } => {
                 let (file, len) = (*file, *len);
                 Op::Truncate { file: self.file(file), len }
+            }
+            Step::Allocate { file, len } => {
+                let (file, len) = (*file, *len);
+                Op::Allocate { file: self.file(file), len }
             }
             Step::Close(file) => {
                 let file = *file;

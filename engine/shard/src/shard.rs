@@ -30,6 +30,10 @@ const MESSAGES_PER_TURN: usize = 1024;
 /// Frames of one connection handled before others get their turn.
 const FRAMES_PER_VISIT: usize = 32;
 
+/// Spinning goes on while at least so many of the last waits were short; more are not remembered.
+const SPIN_HITS_MIN: u8 = 3;
+const SPIN_HITS_MAX: u8 = 6;
+
 /// How often time-outs of produces and idle connections are looked for.
 const HOUSEKEEPING_MS: u64 = 250;
 
@@ -63,6 +67,8 @@ pub struct Shard {
     resumed: Vec<ConnectionId>,
     moves: BTreeMap<ConnectionId, ShardId>,
     spin_ns: u64,
+    /// How often, of late, work came within the time of a spin: spinning for what comes later only burns the core.
+    spin_hits: u8,
     last_work: Nanos,
     opened_told: bool,
 }
@@ -96,6 +102,7 @@ impl Shard {
             resumed: Vec::new(),
             moves: BTreeMap::new(),
             spin_ns,
+            spin_hits: 0,
             last_work: now,
             opened_told: false,
         })
@@ -131,6 +138,8 @@ impl Shard {
         self.work(now);
         self.net.flush(&mut *self.driver, now);
         if worked {
+            let is_hit = now.since(self.last_work).as_nanos() <= u128::from(self.spin_ns);
+            self.spin_hits = if is_hit { (self.spin_hits + 1).min(SPIN_HITS_MAX) } else { self.spin_hits.saturating_sub(1) };
             self.last_work = now;
         }
         if self.engine.stopping && self.engine.is_quiet() && self.cut_for_stop(now) { Status::Stopped } else { Status::Running }
@@ -146,7 +155,7 @@ impl Shard {
         if self.engine.has_work() || !self.resumed.is_empty() || !self.events.is_empty() {
             return Wait::No;
         }
-        if self.spin_ns > 0 && self.driver.now().since(self.last_work).as_nanos() < u128::from(self.spin_ns) {
+        if self.spin_hits >= SPIN_HITS_MIN && self.driver.now().since(self.last_work).as_nanos() < u128::from(self.spin_ns) {
             return Wait::No;
         }
         Wait::Until(self.timers.next().min(self.engine.journals_want()))
@@ -168,6 +177,11 @@ impl Shard {
             Purpose::Entry => {
                 if let Memory::Slice(slice) = completion.memory {
                     self.engine.entry_completed(&mut turn, slot as usize, generation, completion.result, slice);
+                }
+            }
+            Purpose::Extent => {
+                if let Memory::Slice(slice) = completion.memory {
+                    self.engine.extent_completed(&mut turn, slot, completion.result, slice);
                 }
             }
             Purpose::Nobody => {}

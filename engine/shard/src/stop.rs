@@ -1,21 +1,38 @@
 //! A clean stop: open segments are cut to their bytes, so that whoever reads the files finds whole batches and nothing behind them.
 //!
+//! 1. What was appended directly is checkpointed first, since its last fragment stands in the journal.
+//! 2. Then segments are cut to what is stated of them.
+//!
 //! What is acknowledged is durable already; a stop that is cut short loses nothing.
+//!
+//! Invariants: a segment that is being cut is written by nobody: the partition stays busy until the shard is gone.
 
+use crate::checkpoint::CHECKPOINTS_MAX;
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::Finish;
+use crate::partition::Partition;
 use crate::script::{Handle, Step};
+use millrace_base::ids::PartitionId;
 use millrace_io::OpenHow;
 
 impl Engine {
     /// Called while nothing is under way. False: there is something now.
     pub fn cut_for_stop(&mut self, t: &mut Turn<'_>) -> bool {
-        if std::mem::replace(&mut self.is_cut, true) {
+        if self.is_cut {
             return true;
         }
+        let is_direct = |partition: &Partition| !partition.unstated.is_empty() && partition.is_writable() && !partition.busy;
+        let direct: Vec<PartitionId> = self.partitions.values().filter(|p| is_direct(p)).map(|p| p.id).collect();
+        for id in direct.into_iter().take(CHECKPOINTS_MAX) {
+            self.checkpoint(t, id);
+        }
+        if !self.is_quiet() {
+            return false;
+        }
+        self.is_cut = true;
         for partition in self.partitions.values_mut() {
             let active = *partition.store.segments.active().summary();
-            if active.bytes == 0 || !partition.is_writable() || partition.busy {
+            if active.bytes == 0 || !partition.unstated.is_empty() || !partition.is_writable() || partition.busy {
                 continue;
             }
             let mut steps: Vec<Step> = partition.store.file.take().map(|file| Step::Close(Handle::Open(file))).into_iter().collect();
@@ -25,6 +42,7 @@ impl Engine {
                 Step::Sync(Handle::Nth(0)),
                 Step::Close(Handle::Nth(0)),
             ]);
+            partition.busy = true;
             self.scripts.start(t.driver, steps, Finish::Removed);
         }
         self.scripts.running() == 0

@@ -3,10 +3,12 @@
 //! 1. Appended batches are counted against the active segment at once, so that a roll is decided before the batch that would pass its
 //!    bounds; the roll is stated in the journal before that batch.
 //! 2. A checkpoint writes batches into the active segment in whole blocks; the block that is only part-filled is kept here, since it is
-//!    written again with the same bytes in front.
-//! 3. When a checkpoint reaches a roll's base the segment is closed: cut to its bytes, its index written beside it.
+//!    written again with the same bytes in front. A direct append does the same with its own batch, but leaves the last part-filled block out.
+//! 3. Batches that are durable in the segment are indexed when they are to be stated: the index ends where the last checkpoint does.
+//! 4. When a checkpoint reaches a roll's base the segment is closed: cut to its bytes, its index written beside it.
 //!
-//! Invariants: segments are in order without gaps; written bytes <= counted bytes; the kept block's bytes = written bytes mod a block.
+//! Invariants: segments are in order without gaps; indexed bytes <= durable bytes <= planned bytes <= counted bytes; the kept block's
+//! bytes = planned bytes mod a block; no block has two writes in flight.
 //! Knows nothing of the ring: it plans, the engine executes.
 
 use millrace_base::batch::Header;
@@ -14,6 +16,7 @@ use millrace_base::clock::WallMs;
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
 use millrace_io::{File, Pool, Slice};
+use millrace_log::extent::Layout;
 use millrace_log::index::{Index, Summary};
 use millrace_log::segments::{Lookup, Segments};
 use millrace_log::{paths, retention, state_file, walk};
@@ -22,15 +25,25 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::tail::Tail;
+
 /// The largest write into a segment at once.
-pub const WRITE_BYTES_MAX: usize = 1 << 20;
+pub const WRITE_BYTES_MAX: usize = 4 << 20;
 
 /// Bytes to be written into the active segment.
 pub struct Write {
     pub place: u64,
     /// Whole blocks.
     pub bytes: Slice,
+    /// Batches below this offset are durable with it.
+    pub end: Offset,
 }
+
+/// Bytes that wait in the journal and may go in front of a direct append: what comes while room is reserved. More are checkpoints' work.
+pub const FRONT_BYTES_MAX: usize = 16 << 20;
+
+/// Room that is reserved at a time for direct appends.
+const ALLOCATE_BYTES: std::ops::RangeInclusive<u64> = (4 << 20)..=(32 << 20);
 
 /// See the module's head.
 pub struct Store {
@@ -42,8 +55,21 @@ pub struct Store {
     pub file: Option<File>,
     /// Bases of segments that are stated and not begun.
     pub rolls: VecDeque<Offset>,
-    /// Bytes behind the last whole block of the active segment.
+    /// Bytes planned to be in the active segment, and the offset at which they end.
+    planned: u64,
+    planned_end: Offset,
+    /// Of them, from the front, those that are durable in it.
+    durable: u64,
+    /// Bytes behind the last whole block of what is planned.
     part: Vec<u8>,
+    /// They stand in the journal only.
+    is_part_unwritten: bool,
+    /// A checkpoint's write is under way, or waits for room.
+    pub is_writing: bool,
+    /// A state file is being written that ends where the index does now.
+    pub is_writing_state: bool,
+    /// Bytes of the active segment's file for which there is room.
+    allocated: u64,
     /// Whether the folder is known to be there.
     pub has_folder: bool,
     /// Counted for the newest segment, written or not.
@@ -65,7 +91,14 @@ impl Store {
             indexes: BTreeMap::new(),
             file: None,
             rolls: VecDeque::new(),
+            planned: 0,
+            planned_end: base,
+            durable: 0,
             part: Vec::new(),
+            is_part_unwritten: false,
+            is_writing: false,
+            is_writing_state: false,
+            allocated: 0,
             has_folder: false,
             newest: Summary::empty(base),
             newest_since: 0,
@@ -86,7 +119,14 @@ impl Store {
             indexes: BTreeMap::new(),
             file: None,
             rolls: rolls.into(),
+            planned: active.bytes,
+            planned_end: active.end,
+            durable: active.bytes,
             part,
+            is_part_unwritten: false,
+            is_writing: false,
+            is_writing_state: false,
+            allocated: 0,
             // Making it again costs little, and a partition that was never checkpointed has none.
             has_folder: false,
             newest,
@@ -150,11 +190,22 @@ impl Store {
         self.rolls.front().copied().unwrap_or(Offset::MAX)
     }
 
-    /// Lays the next bytes out in whole blocks: what stands in the part-filled block, then `slices`, whole batches in order. Counts them
-    /// as written.
-    pub fn plan(&mut self, slices: &[Slice], pool: &Pool) -> Write {
-        let index = self.segments.active_mut();
-        let place = index.summary().bytes - self.part.len() as u64;
+    /// Where what is planned ends.
+    pub fn planned_end(&self) -> Offset {
+        self.planned_end
+    }
+
+    /// Whether a checkpoint has something to write although no batch waits.
+    pub fn is_part_unwritten(&self) -> bool {
+        self.is_part_unwritten
+    }
+
+    /// Lays the next bytes out in whole blocks: what stands in the part-filled block, then `slices`, whole batches in order up to `end`. The last
+    /// block is filled up with `behind`, the batches that follow in this segment: after a restart they may stand there already, and nowhere
+    /// else.
+    pub fn plan(&mut self, slices: &[Slice], end: Offset, behind: &[Slice], pool: &Pool) -> Write {
+        assert!(!self.is_writing);
+        let place = self.planned - self.part.len() as u64;
         let total = self.part.len() + slices.iter().map(|slice| slice.len()).sum::<usize>();
         let padded = total.next_multiple_of(BLOCK);
         let mut space = pool.take(padded);
@@ -164,14 +215,91 @@ impl Store {
         for slice in slices {
             memory[at..at + slice.len()].copy_from_slice(slice);
             at += slice.len();
-            for found in walk::batches(slice) {
+        }
+        for slice in behind {
+            let len = slice.len().min(padded - at);
+            memory[at..at + len].copy_from_slice(&slice[..len]);
+            at += len;
+        }
+        memory[at..].fill(0);
+        self.part = memory[total / BLOCK * BLOCK..total].to_vec();
+        (self.planned, self.planned_end) = (place + total as u64, end);
+        (self.is_part_unwritten, self.is_writing) = (false, true);
+        self.allocated = self.allocated.max(place + padded as u64);
+        Write { place, bytes: space.freeze(padded), end }
+    }
+
+    /// A planned write is durable.
+    pub fn written(&mut self) {
+        self.is_writing = false;
+        self.durable = self.planned;
+    }
+
+    /// Lays batches that begin at `base` out to be written straight to the active segment behind what is planned and the batches that wait in
+    /// the journal (`tail`). None: they have to go through the journal. Nothing is planned yet.
+    pub fn lay_out(&self, tail: &Tail, batches: &[&[u8]], base: Offset, pool: &Pool, change: impl FnOnce(&mut [u8])) -> Option<Layout> {
+        if self.file.is_none() || self.is_writing || !self.rolls.is_empty() || tail.end().max(self.planned_end) != base {
+            return None;
+        }
+        let waiting: Vec<&[u8]> = tail.from(self.planned_end).map(|piece| &*piece.bytes).collect();
+        let front: usize = waiting.iter().map(|bytes| bytes.len()).sum();
+        if front > FRONT_BYTES_MAX
+            || self.planned + (front + batches.iter().map(|batch| batch.len()).sum::<usize>()) as u64 > self.allocated
+        {
+            return None;
+        }
+        let parts: Vec<&[u8]> = [&self.part[..]].into_iter().chain(waiting).collect();
+        Layout::new(self.planned - self.part.len() as u64, &parts, batches, pool, change)
+    }
+
+    /// A batch laid out is on its way; it ends at offset `end`.
+    pub fn plan_direct(&mut self, layout: &Layout, end: Offset) {
+        (self.planned, self.planned_end) = (layout.end(), end);
+        self.part = layout.fragment.to_vec();
+        self.is_part_unwritten = !self.part.is_empty();
+    }
+
+    /// Direct appends are durable up to byte `bytes` of the active segment.
+    pub fn direct_durable(&mut self, bytes: u64) {
+        self.durable = self.durable.max(bytes);
+    }
+
+    /// To what size the active segment's file should be given room next, if direct appends of `size` bytes need more.
+    pub fn wants_room(&self, size: usize, segment_bytes: u64) -> Option<u64> {
+        let most = segment_bytes.next_multiple_of(BLOCK as u64);
+        let step = (self.planned / 2).max(4 * size as u64).clamp(*ALLOCATE_BYTES.start(), *ALLOCATE_BYTES.end());
+        let room = (self.planned + step).next_multiple_of(BLOCK as u64).min(most);
+        let is_short = self.allocated < self.planned + step / 2 && self.allocated < room;
+        (is_short && self.rolls.is_empty()).then_some(room)
+    }
+
+    pub fn allocated(&mut self, bytes: u64) {
+        self.allocated = self.allocated.max(bytes);
+    }
+
+    /// The offset up to which batches of the tail are durable in the active segment and can be stated, not above `commit`.
+    pub fn statable(&self, tail: &Tail, commit: Offset) -> Offset {
+        let indexed = self.segments.active().summary();
+        let (mut bytes, mut end) = (indexed.bytes, indexed.end);
+        for piece in tail.from(indexed.end) {
+            bytes += piece.bytes.len() as u64;
+            if bytes > self.durable || piece.end > commit || piece.end > self.planned_end {
+                break;
+            }
+            end = piece.end;
+        }
+        end
+    }
+
+    /// Takes the batches up to `end`, which are durable in the active segment, into its index: they are about to be stated.
+    pub fn index_up_to(&mut self, end: Offset, tail: &Tail) {
+        let index = self.segments.active_mut();
+        for piece in tail.from(index.summary().end).take_while(|piece| piece.end <= end) {
+            for found in walk::batches(&piece.bytes) {
                 let found = found.expect("what was appended was checked");
                 index.add(&found.header, found.bytes);
             }
         }
-        memory[total..].fill(0);
-        self.part = memory[total / BLOCK * BLOCK..total].to_vec();
-        Write { place, bytes: space.freeze(padded) }
     }
 
     /// Whether everything before the next stated segment is written, so that the active one can be closed.
@@ -185,6 +313,8 @@ impl Store {
         let index = Arc::new(self.segments.roll(interval));
         self.indexes.insert(index.summary().base, Arc::clone(&index));
         self.part = Vec::new();
+        (self.planned, self.planned_end, self.durable, self.allocated) = (0, index.summary().end, 0, 0);
+        self.is_part_unwritten = false;
         index
     }
 

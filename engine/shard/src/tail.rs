@@ -74,6 +74,12 @@ impl Tail {
         self.pieces.range(from..)
     }
 
+    /// Pieces at or above offset `from`, at which one begins, in order.
+    pub fn from(&self, from: Offset) -> impl Iterator<Item = &Piece> {
+        let first = self.pieces.partition_point(|piece| piece.base < from);
+        self.pieces.range(first..)
+    }
+
     /// Batches below `end` are durable in segments. `end` is where a piece ends.
     pub fn checkpoint(&mut self, end: Offset) {
         self.checkpointed = self.checkpointed.max(end);
@@ -117,15 +123,14 @@ impl Tail {
                 continue;
             }
             let range = cut(&piece.bytes, from, bound, left, is_first);
+            let is_to_its_end = !range.is_empty() && range.end == piece.bytes.len();
             if !range.is_empty() {
+                left = left.saturating_sub(range.len());
                 taken.push(piece.bytes.sub(range));
             }
-            if piece.end > bound || piece.base >= from || taken.is_empty() {
-                // Cut short: nothing behind it fits, unless only its front was left out.
-                break;
+            if !is_to_its_end {
+                break; // what is behind would leave a gap
             }
-            let last = taken.last().map_or(0, |slice| slice.len());
-            left = left.saturating_sub(last);
         }
         Some(taken)
     }
@@ -195,6 +200,13 @@ mod tests {
         assert_eq!(read(10, 40, 1, false), Some(vec![]));
         assert_eq!(read(40, 40, 1 << 20, true), Some(vec![]));
         assert_eq!(read(10, 12, 1 << 20, true), Some(vec![]));
+        // A piece that is cut at both ends is the last, though a smaller one behind it would fit.
+        let mut tail = Tail::new(10);
+        tail.push(piece(&pool, 10, 3, 5));
+        tail.push(piece(&pool, 25, 1, 1));
+        let offsets_of = |max| tail.read(17, 26, max, true).map(|s| offsets(&s));
+        assert_eq!(offsets_of(2 * size - 1), Some(vec![15]));
+        assert_eq!(offsets_of(1 << 20), Some(vec![15, 20, 25]));
     }
 
     #[test]

@@ -19,9 +19,11 @@ pub enum Purpose {
     Entry = 7,
     /// Nobody waits: the completion only gives memory back.
     Nobody = 8,
+    /// A direct append's write; the slot is its key.
+    Extent = 9,
 }
 
-const PURPOSES: [Purpose; 8] = [
+const PURPOSES: [Purpose; 9] = [
     Purpose::Accept,
     Purpose::Receive,
     Purpose::Readable,
@@ -30,6 +32,7 @@ const PURPOSES: [Purpose; 8] = [
     Purpose::Task,
     Purpose::Entry,
     Purpose::Nobody,
+    Purpose::Extent,
 ];
 
 /// Bits of a generation that a token carries.

@@ -3,6 +3,7 @@
 //! Knows nothing of what the requests mean; each goes to the module that does.
 
 use crate::api::{Leadership, MetaChange, Reply, Request};
+use crate::append::Holding;
 use crate::boot::{DirectoryBoot, PartitionBoot, ShardBoot};
 use crate::controller::Controller;
 use crate::directory::Directory;
@@ -18,9 +19,9 @@ use millrace_base::clock::Nanos;
 use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, Uuid};
 use millrace_io::{IoError, OpenHow, Slice};
 use millrace_log::image::PendingBytes;
-use millrace_log::journal::layout;
+use millrace_log::journal::{PayloadRange, Record, Urgency, layout};
 use millrace_log::partition_state::PartitionState;
-use millrace_raftlog::{Configuration, Core, Member, State};
+use millrace_raftlog::{Configuration, Core, Member, Record as ConsensusRecord, State};
 use millrace_state::meta::{self, Request as MetaRequest};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -57,6 +58,12 @@ impl Engine {
             queries: Waits::default(),
             woken: Vec::new(),
             coordinators: BTreeMap::new(),
+            holding: Vec::new(),
+            failing: Vec::new(),
+            extents: BTreeMap::new(),
+            extent_key: 0,
+            direct_bytes: 0,
+            wants_checkpoint: Vec::new(),
             sealed: Vec::new(),
             leadership_news: Vec::new(),
             shards_ready: 0,
@@ -72,6 +79,7 @@ impl Engine {
             stopping: false,
             is_cut: false,
         };
+        engine.holding.resize_with(engine.directories.len(), Default::default);
         engine.refresh_settings();
         let mut gone = Vec::new();
         for partition in boot.partitions {
@@ -140,11 +148,30 @@ impl Engine {
         }
         let state = PartitionState::birth(0, config.index_interval_bytes as u32, Vec::new());
         let mut partition = Partition::new(id, index as u16, folder, core, config, &state, found.oldest_sequence);
+        if let Some(end) = found.image.extents_end {
+            let bytes = tail.pending().take_while(|piece| piece.end <= end).map(|piece| piece.bytes.len()).sum();
+            partition.unstated.push_back((end, bytes));
+            self.direct_bytes += bytes;
+        }
         partition.tail = tail;
         partition.producers = producers;
         partition.store = store;
         self.partitions.insert(id, Box::new(partition));
+        if let Some(step) = found.truncation {
+            self.state_truncation(t, id, &step);
+        }
         self.run_core(t, id);
+    }
+
+    /// Recovery cut the log where a direct append was torn: said before anything else, for the journal still tells what is gone.
+    fn state_truncation(&mut self, t: &mut Turn<'_>, id: PartitionId, step: &ConsensusRecord) {
+        let mut bytes = Vec::new();
+        step.encode(&mut bytes);
+        let record = Record::Raft { partition: id, truncate: step.truncate, log_start: None, step: PayloadRange { start: 0, len: 0 } };
+        let directory = usize::from(self.partitions[&id].directory);
+        if self.journal(t, directory, Urgency::Reserved, record, &[&bytes], None).is_err() {
+            self.fail_directory(t, directory, "the journal has no room to state a truncation".to_owned());
+        }
     }
 
     /// A partition that cannot be served keeps its place, or it would be made anew.
@@ -235,6 +262,9 @@ impl Engine {
         self.relieve_journals(t);
         self.write_journals(t);
         self.write_statements(t);
+        for (index, reason) in std::mem::take(&mut self.failing) {
+            self.fail_directory(t, index, reason);
+        }
         self.send_leadership();
     }
 
@@ -263,7 +293,7 @@ impl Engine {
     /// Whether there is something to do without waiting.
     pub fn has_work(&self) -> bool {
         self.routes.has_inward()
-            || self.directories.iter().any(|directory| directory.should_seal(self.checkpoints > 0))
+            || (0..self.directories.len()).any(|index| self.wants_seal(index))
             || !self.woken.is_empty()
             || !self.sealed.is_empty()
     }
@@ -280,7 +310,13 @@ impl Engine {
             .directories
             .iter()
             .all(|directory| directory.is_failed() || (directory.in_flight() == 0 && !directory.journal().is_building()));
-        journals && self.scripts.running() == 0 && self.produces.is_empty() && !self.routes.has_inward()
+        let none_held = self.holding.iter().all(Holding::is_empty);
+        journals
+            && none_held
+            && self.scripts.running() == 0
+            && self.extents.is_empty()
+            && self.produces.is_empty()
+            && !self.routes.has_inward()
     }
 
     pub fn connections_max(&self) -> usize {

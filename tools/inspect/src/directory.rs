@@ -13,7 +13,7 @@ use millrace_base::fault::Corrupt;
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_io::{Disk, IoError, Pool};
 use millrace_log::image::PartitionImage;
-use millrace_log::journal::{self, Damage, JournalError, RecoveredEntry, Touched, Verdict, layout};
+use millrace_log::journal::{self, Damage, JournalError, Record, RecoveredEntry, Touched, Verdict, layout};
 use millrace_log::paths::{self, Meta, MetaError};
 use std::collections::BTreeMap;
 use std::fs;
@@ -117,6 +117,7 @@ impl Directory {
             while let Some(damage) = damaged.next_if(|damage| damage.first < entry.sequence) {
                 self.mark_damaged(shard, damage);
             }
+            let mut stated = entry.extents_stated(recovered.extents_durable);
             for record in &entry.records {
                 let found = self.found(shard, record.partition());
                 if let Err(error) = found.image.apply(record, &entry.payload, entry.sequence) {
@@ -126,6 +127,10 @@ impl Directory {
                         expected: format!("in entry {}, a record that follows on what came before", entry.sequence),
                         found: format!("of partition {}: {error}", record.partition()),
                     });
+                }
+                if matches!(record, Record::Extent { .. }) && stated > 0 {
+                    found.image.extent_is_stated();
+                    stated -= 1;
                 }
             }
         }

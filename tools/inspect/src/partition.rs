@@ -9,10 +9,10 @@ use millrace_base::fault::Corrupt;
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
-use millrace_io::{Disk, IoError};
+use millrace_io::{Disk, IoError, Pool};
 use millrace_log::image::{PendingBytes, Recovered};
 use millrace_log::index::Index;
-use millrace_log::{paths, segments, state_file};
+use millrace_log::{extent, paths, segments, state_file};
 use std::path::{Path, PathBuf};
 
 /// More than an index file has: 65,536 entries of 20 bytes in checksummed blocks.
@@ -96,7 +96,7 @@ impl Partition {
             },
         };
         match found.image.finish(bytes.as_deref()) {
-            Ok(image) => self.image = Some(image),
+            Ok(image) => self.take_extents(disk, image),
             Err(millrace_log::image::ImageError::StateFile(corrupt)) => {
                 let file = state.map_or(corrupt.file.clone(), |path| path.display().to_string());
                 self.problems.push(Corrupt { file, ..corrupt });
@@ -110,10 +110,22 @@ impl Partition {
         if let Some(cut) = image.cut {
             self.notes.push(format!("partition {}: its segments are still to be cut at offset {cut}", self.id));
         }
-        if image.pending.iter().any(|pending| matches!(pending.bytes, PendingBytes::Direct(_))) {
-            let found = "bytes written straight to a segment, which this version does not do".to_owned();
-            self.problems.push(self.corrupt("batches in the journal", found));
+    }
+
+    /// As at a start: what was written straight to segments is read, what was not finished is cut off.
+    fn take_extents(&mut self, disk: &mut ReadOnly, mut image: Recovered) {
+        let pool = Pool::new(0);
+        let folder = &self.folder;
+        let taken = image.take_extents(|direct, begin| extent::find(disk, &paths::segment(folder, direct.segment), direct, begin, &pool));
+        match taken {
+            Ok(None) => {}
+            Ok(Some(torn)) => self.notes.push(format!(
+                "partition {}: the direct append at offset {} was not finished; a start cuts it off ({})",
+                self.id, torn.base, torn.found
+            )),
+            Err(corrupt) => self.problems.push(corrupt),
         }
+        self.image = Some(image);
     }
 
     fn list(&mut self, disk: &mut ReadOnly) {

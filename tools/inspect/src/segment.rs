@@ -10,15 +10,14 @@ use crate::read_only::{ReadOnly, check_plain};
 use millrace_base::batch::{self, BatchError, Header};
 use millrace_base::fault::Corrupt;
 use millrace_io::{Disk, IoError, Map, OpenHow};
-use millrace_log::segment_writer::GROW_BYTES;
 use millrace_log::walk::{self, WALK_BYTES};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 const WINDOW_BYTES: usize = 1 << 20;
 
-/// Places in a segment are 32 bits, and it is grown ahead by steps.
-pub const SEGMENT_BYTES_MAX: u64 = u32::MAX as u64 + GROW_BYTES;
+/// Places in a segment are 32 bits, and room is reserved ahead.
+pub const SEGMENT_BYTES_MAX: u64 = u32::MAX as u64 + (64 << 20);
 
 pub struct Segment {
     path: PathBuf,

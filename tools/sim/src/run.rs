@@ -521,6 +521,8 @@ fn draw_config(prng: &mut Prng) -> Config {
     if prng.one_in(2) {
         settings.push(format!("queued.max.requests={}", 1 + prng.below(4)));
     }
+    let direct = [4 << 10, 4 << 10, 32 << 10, 128 << 10][prng.below(4) as usize];
+    settings.push(format!("journal.direct.append.min.bytes={direct}"));
     Config {
         shards: 1 + prng.below(3) as u16,
         directories: 1 + prng.below(2) as usize,

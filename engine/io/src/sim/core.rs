@@ -231,7 +231,7 @@ impl Core {
             Op::Open { .. } | Op::Rename { .. } | Op::Unlink { .. } | Op::MakeDirectory { .. } | Op::RemoveDirectory { .. } => {
                 (10_000, 300_000)
             }
-            Op::Close { .. } | Op::Truncate { .. } => (5_000, 200_000),
+            Op::Close { .. } | Op::Truncate { .. } | Op::Allocate { .. } => (5_000, 200_000),
             Op::Read { file, place, into, at, len } => {
                 self.check_blocks(shard, *file, *place, *len as usize, into.frozen() + *at as usize);
                 assert!(*len > 0 && (*at + *len) as usize <= into.room(), "bytes {at}..{at}+{len} lie in the unfrozen part");
@@ -311,6 +311,14 @@ impl Core {
                 done(opened.and_then(
                     |(file, write, _)| {
                         if write { self.storage_of(shard).truncate(file, len) } else { Err(IoError(libc::EINVAL)) }
+                    },
+                ))
+            }
+            Op::Allocate { file, len } => {
+                let opened = self.opened(shard, file);
+                done(opened.and_then(
+                    |(file, write, _)| {
+                        if write { self.storage_of(shard).allocate(file, len) } else { Err(IoError(libc::EINVAL)) }
                     },
                 ))
             }
@@ -402,6 +410,7 @@ pub(super) fn kind(op: &Op) -> &'static str {
         Op::Sync { .. } => "sync",
         Op::SyncDirectory { .. } => "sync directory",
         Op::Truncate { .. } => "truncate",
+        Op::Allocate { .. } => "allocate",
         Op::Rename { .. } => "rename",
         Op::Unlink { .. } => "unlink",
         Op::MakeDirectory { .. } => "make directory",

@@ -237,6 +237,10 @@ impl Storage {
         Ok(())
     }
 
+    pub(super) fn allocate(&mut self, file: u64, len: u64) -> Result<(), IoError> {
+        if self.stored(file).image.len() < len { self.truncate(file, len) } else { Ok(()) }
+    }
+
     pub(super) fn sync_directory(&mut self, path: &Path, number: u64) -> Result<(), IoError> {
         check(path)?;
         self.refusal(On::Sync, path)?;

@@ -13,9 +13,13 @@ fn memory(op: Op) -> Memory {
         Op::Receive { into, .. } | Op::Read { into, .. } => Memory::Space(into),
         Op::Write { from, .. } => Memory::Slice(from),
         Op::Send { from, .. } => Memory::Slices(from),
-        Op::Open { .. } | Op::Close { .. } | Op::Sync { .. } | Op::SyncDirectory { .. } | Op::Truncate { .. } | Op::Rename { .. } => {
-            Memory::None
-        }
+        Op::Open { .. }
+        | Op::Close { .. }
+        | Op::Sync { .. }
+        | Op::SyncDirectory { .. }
+        | Op::Truncate { .. }
+        | Op::Allocate { .. }
+        | Op::Rename { .. } => Memory::None,
         Op::Unlink { .. } | Op::MakeDirectory { .. } | Op::RemoveDirectory { .. } => Memory::None,
         Op::Accept { .. } | Op::Readable { .. } | Op::CloseSocket { .. } | Op::CloseListener { .. } => Memory::None,
     }

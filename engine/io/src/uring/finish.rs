@@ -70,7 +70,9 @@ impl UringDriver {
             Deed::Open { how, .. } => (result.map(|fd| self.opened(fd, how)), Memory::None),
             // The descriptor is gone whatever close said, and nothing durable hangs on it.
             Deed::CloseFile => (Ok(0), Memory::None),
-            Deed::Sync | Deed::SyncDirectory { .. } | Deed::Truncate | Deed::Names { .. } => (result.map(|_| 0), Memory::None),
+            Deed::Sync | Deed::SyncDirectory { .. } | Deed::Truncate | Deed::Allocate | Deed::Names { .. } => {
+                (result.map(|_| 0), Memory::None)
+            }
             Deed::Read { into } => (result, Memory::Space(into)),
             Deed::Write { from, .. } => (result, Memory::Slice(from)),
             Deed::Settle { from, count } => (result.map(|_| count), Memory::Slice(from)),
@@ -105,7 +107,7 @@ impl UringDriver {
     fn should_repeat(&mut self, flight: &Flight, result: Outcome) -> bool {
         let Err(IoError(libc::EINTR | libc::EAGAIN)) = result else { return false };
         let may = match &flight.deed {
-            Deed::Open { .. } | Deed::Read { .. } | Deed::Write { .. } | Deed::Names { .. } | Deed::Truncate => true,
+            Deed::Open { .. } | Deed::Read { .. } | Deed::Write { .. } | Deed::Names { .. } | Deed::Truncate | Deed::Allocate => true,
             Deed::Receive { socket, .. } | Deed::Readable { socket } | Deed::Send { socket, .. } => {
                 self.endpoint(End::Socket(*socket)).is_some_and(|endpoint| endpoint.closing.is_none())
             }

@@ -45,6 +45,7 @@ pub(super) enum Deed {
         _directory: OwnedFd,
     },
     Truncate,
+    Allocate,
     /// Rename, unlink, make or remove a directory.
     Names {
         _paths: [CString; 2],

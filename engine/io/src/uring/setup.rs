@@ -95,6 +95,7 @@ const NEEDED: &[(u8, &str)] = &[
     (opcode::Read::CODE, "the read operation"),
     (opcode::Write::CODE, "the write operation"),
     (opcode::Fsync::CODE, "the fsync operation"),
+    (opcode::Fallocate::CODE, "the fallocate operation"),
     (opcode::RenameAt::CODE, "the rename operation"),
     (opcode::UnlinkAt::CODE, "the unlink operation"),
     (opcode::MkDirAt::CODE, "the mkdir operation"),

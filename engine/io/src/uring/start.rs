@@ -50,6 +50,7 @@ impl UringDriver {
             Op::Sync { file } => self.start_sync(file, token),
             Op::SyncDirectory { path } => self.start_sync_directory(&path, token),
             Op::Truncate { file, len } => self.start_truncate(file, len, token),
+            Op::Allocate { file, len } => self.start_allocate(file, len, token),
             Op::Rename { from, to } => {
                 self.start_names(&from, &to, token, |from, to| opcode::RenameAt::new(CWD, from.as_ptr(), CWD, to.as_ptr()).build())
             }
@@ -152,6 +153,13 @@ impl UringDriver {
         }
         let entry = opcode::Ftruncate::new(Fd(open.fd.as_raw_fd()), len).build();
         self.fly(token, Deed::Truncate, entry);
+        Ok(())
+    }
+
+    fn start_allocate(&mut self, file: File, len: u64, token: Token) -> Result<(), IoError> {
+        let open = self.disk.files.get(file.0).ok_or(IoError::BAD_FILE)?;
+        let entry = opcode::Fallocate::new(Fd(open.fd.as_raw_fd()), len).build();
+        self.fly(token, Deed::Allocate, entry);
         Ok(())
     }
 

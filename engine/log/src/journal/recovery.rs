@@ -39,6 +39,13 @@ pub struct RecoveredEntry {
     pub payload: Slice,
 }
 
+impl RecoveredEntry {
+    /// How many of this entry's extents, from the first on, are durable when the first `durable` of the journal are.
+    pub fn extents_stated(&self, durable: u64) -> u64 {
+        durable.saturating_sub(self.header.extents_before)
+    }
+}
+
 /// Whose records were in a damaged entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Touched {
@@ -122,7 +129,8 @@ pub struct Recovered {
 pub fn recover(disk: &mut dyn Disk, folder: &Path, pool: &Pool, stated_elsewhere: u64) -> Result<Recovered, JournalError> {
     let scan = scan(disk, folder)?;
     let chain = Chain::of(&scan, stated_elsewhere);
-    let mut reader = Reader { disk, folder, pool, entries: Vec::new(), damage: Vec::new(), window: None };
+    let files = scan.files.iter().map(|file| (file.slot, file.bytes)).collect();
+    let mut reader = Reader { disk, folder, pool, files, entries: Vec::new(), damage: Vec::new(), window: None };
     let mut needed: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
     let mut need = |slot: u32, sequence: u64| {
         let range = needed.entry(slot).or_insert((sequence, sequence));
@@ -303,6 +311,8 @@ struct Reader<'a> {
     disk: &'a mut dyn Disk,
     folder: &'a Path,
     pool: &'a Pool,
+    /// Bytes of each journal file, by slot.
+    files: BTreeMap<u32, u64>,
     entries: Vec<RecoveredEntry>,
     damage: Vec<Damage>,
     /// Slot, place and bytes of what was read last: entries that lie in it are not read again.
@@ -313,8 +323,8 @@ struct Reader<'a> {
 const WINDOW_BYTES: usize = 1 << 20;
 
 impl Reader<'_> {
-    /// The bytes of an entry, fewer at the end of the file.
-    fn entry(&mut self, slot: u32, place: u64, bytes: usize, path: &Path) -> Result<Slice, JournalError> {
+    /// The bytes of an entry, fewer at the end of the file, which is `file_bytes` long.
+    fn entry(&mut self, slot: u32, place: u64, bytes: usize, file_bytes: u64, path: &Path) -> Result<Slice, JournalError> {
         if let Some((window_slot, window_place, window)) = &self.window
             && *window_slot == slot
             && let Some(from) = place.checked_sub(*window_place).and_then(|from| usize::try_from(from).ok())
@@ -322,9 +332,10 @@ impl Reader<'_> {
         {
             return Ok(window.sub(from..from + bytes));
         }
-        let mut space = self.pool.take(bytes.max(WINDOW_BYTES));
+        let behind = usize::try_from(file_bytes.saturating_sub(place)).unwrap_or(usize::MAX);
+        let len = bytes.max(WINDOW_BYTES.min(behind));
+        let mut space = self.pool.take(len);
         let file = self.disk.open(path, OpenHow { direct: true, ..OpenHow::default() }).map_err(JournalError::io("open", path))?;
-        let len = bytes.max(WINDOW_BYTES);
         let read = self.disk.read(file, place, &mut space.unfrozen()[..len]);
         self.disk.close(file);
         let window = space.freeze(read.map_err(JournalError::io("read", path))?);
@@ -357,7 +368,8 @@ impl Reader<'_> {
             return Ok(());
         }
         let bytes = header.entry_bytes as usize;
-        let entry = self.entry(found.slot, found.place, bytes, &path)?;
+        let file_bytes = self.files.get(&found.slot).copied().unwrap_or(0);
+        let entry = self.entry(found.slot, found.place, bytes, file_bytes, &path)?;
         let crc = crc32c(entry.get(HEADER_BYTES..).unwrap_or_default());
         let same = entry.len() == bytes && crc == header.body_crc && Header::decode(&entry) == Ok(header);
         let records = records_of(&header, &entry);
