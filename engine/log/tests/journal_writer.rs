@@ -92,6 +92,20 @@ fn fill(journal: &mut Journal, urgency: Urgency) -> u32 {
 }
 
 #[test]
+fn relief_gathers_once_only_relief_has_room() {
+    let state = Record::State { partition: partition(0), state: PayloadRange { start: 0, len: 0 } };
+    let mut journal = fresh(Options { files_max: 2, reserve_bytes: 8 * BLOCK as u64, ..small() });
+    fill(&mut journal, Urgency::Data);
+    journal.append(Urgency::Relief, state.clone(), b"state").unwrap();
+    assert!(!journal.should_gather(), "there is room for more than relief");
+    journal.seal(Nanos(0)).unwrap();
+    fill(&mut journal, Urgency::Reserved);
+    assert!(!journal.should_gather(), "nothing is being built");
+    journal.append(Urgency::Relief, state, b"state").unwrap();
+    assert!(journal.should_gather());
+}
+
+#[test]
 fn a_full_journal_keeps_room_for_the_more_urgent_and_for_its_own_relief() {
     let mut journal = fresh(Options { files_max: 2, ..small() });
     assert_eq!(journal.wants_file(), None, "the limit of files is reached");

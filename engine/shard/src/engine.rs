@@ -233,7 +233,12 @@ impl Engine {
     /// Whether the turn's entry of a directory should be sealed now.
     pub fn wants_seal(&self, index: usize) -> bool {
         let directory = &self.directories[index];
-        directory.may_seal() && (directory.journal().is_building() || !self.holding[index].is_empty())
+        if !directory.may_seal() {
+            return false;
+        }
+        // Statements of checkpoints that are under way may go into the same entry.
+        let gathers = self.checkpoints > 0 && directory.journal().should_gather();
+        !self.holding[index].is_empty() || (directory.journal().is_building() && !gathers)
     }
 
     /// Nothing of the directory is acknowledged or served for writing any more.

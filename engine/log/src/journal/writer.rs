@@ -147,6 +147,8 @@ struct Building {
     count: u32,
     batches: Vec<(PartitionId, Offset, Offset, PayloadRange)>,
     extents: u64,
+    /// Holds something that is not for relief.
+    is_urgent: bool,
 }
 
 impl Building {
@@ -253,6 +255,13 @@ impl Journal {
         self.building.is_some()
     }
 
+    /// Whether only relief has room and the entry being built holds nothing else. Each entry takes a block at least: what can wait for more
+    /// of its kind should, or the last room goes before a file is free.
+    pub fn should_gather(&self) -> bool {
+        let is_relief = self.building.as_ref().is_some_and(|building| !building.is_urgent);
+        is_relief && self.files.entry_limit(&self.options, Urgency::Reserved) == 0
+    }
+
     /// Bytes of the entry being built, were it sealed now; 0 when there is none.
     pub fn building_bytes(&self) -> usize {
         self.building.as_ref().map_or(0, |building| building.bytes_with(0, 0))
@@ -334,6 +343,7 @@ impl Journal {
         contents::encode(&record, &mut building.records);
         building.count += 1;
         building.payload += len;
+        building.is_urgent |= urgency != Urgency::Relief;
         let filled = if building.count == 1 { 0 } else { HEADER_BYTES + start };
         let mut to = HEADER_BYTES + start;
         let memory = self.memory(filled, total);

@@ -72,9 +72,13 @@ impl Register {
     }
 }
 
+/// By member.
+type Plan = BTreeMap<String, Vec<Partition>>;
+
 #[derive(Default)]
 struct Generation<'a> {
-    plans: Vec<(&'a BTreeMap<String, Vec<Partition>>, &'a Vec<Partition>)>,
+    /// Each with all partitions that there were.
+    plans: Vec<(&'a Plan, &'a Vec<Partition>)>,
     assigned: Vec<(&'a String, &'a Vec<Partition>)>,
 }
 
@@ -122,7 +126,7 @@ impl Generation<'_> {
             return;
         }
         let none = Vec::new();
-        let fits = |(plan, _): &&(&BTreeMap<String, Vec<Partition>>, &Vec<Partition>)| {
+        let fits = |(plan, _): &&(&Plan, &Vec<Partition>)| {
             self.assigned.iter().all(|(member, partitions)| *plan.get(*member).unwrap_or(&none) == **partitions)
         };
         match self.plans.iter().find(fits) {
