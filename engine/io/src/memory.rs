@@ -3,11 +3,14 @@
 //! 1. A [`Pool`] hands out a [`Space`]: the only handle that may write into one chunk.
 //! 2. Its writer fills bytes from the front and *freezes* them; frozen bytes are lent as [`Slice`]s, which any thread may hold.
 //! 3. When the last of a chunk's handles is gone, on whatever thread, its memory goes back to the pool's free list.
+//! 4. A pool can be divided into shares, each with a budget of its own; what a share hands out counts in the whole too.
+//! 5. A chunk for something long that may never come whole is opened in steps: only what is open may be written, and only that counts.
 //!
 //! A shared counter per chunk was preferred to loans that must travel home: one atomic step costs 5-100 ns beside a transfer of up to
 //! 256 KiB, and a holder that dies cannot leak or dangle.
 //!
-//! Invariants: frozen <= length; a frozen byte never changes; bytes >= frozen are reachable through the one `Space` only.
+//! Invariants: frozen <= open <= length; a frozen byte never changes; bytes >= frozen are reachable through the one `Space` only;
+//! a pool's used >= the sum of its shares'; while out <= budget, out + free <= budget.
 //! Knows nothing of what the bytes mean.
 
 use crossbeam_queue::ArrayQueue;
@@ -17,7 +20,7 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Chunk sizes that are recycled: 4 KiB times a power of two, up to 4 MiB. A larger chunk is allocated and freed as it is.
 const CLASSES: [usize; 11] = {
@@ -30,17 +33,33 @@ const CLASSES: [usize; 11] = {
     classes
 };
 
+/// The largest chunk that is recycled.
+pub const RECYCLED_BYTES_MAX: usize = CLASSES[CLASSES.len() - 1];
+
 /// Free chunks kept per class, in bytes.
 const FREE_BYTES_PER_CLASS: usize = 64 << 20;
 
-/// Where chunks come from and return to. Cheap to clone; one per shard.
+/// Where chunks come from and return to, and the account of those that are out. Cheap to clone.
 #[derive(Clone)]
-pub struct Pool(Arc<Shared>);
+pub struct Pool(Arc<Account>);
 
-struct Shared {
-    free: [ArrayQueue<Raw>; CLASSES.len()],
+/// What is out of a pool, or of a share of one.
+struct Account {
+    store: Arc<Store>,
+    /// The pool that this is a share of.
+    whole: Option<Arc<Account>>,
     /// Bytes in chunks that are out.
     used: AtomicUsize,
+    budget: usize,
+    /// Somebody waits for memory of this account.
+    wanted_back: AtomicBool,
+}
+
+/// Chunks that nobody holds, shared by a pool and its shares.
+struct Store {
+    free: [ArrayQueue<Raw>; CLASSES.len()],
+    /// Bytes in all chunks there are, out or free.
+    there: AtomicUsize,
     budget: usize,
 }
 
@@ -125,27 +144,109 @@ impl Drop for Raw {
     }
 }
 
+impl Account {
+    fn charge(&self, bytes: usize) {
+        let mut account = Some(self);
+        while let Some(charged) = account {
+            charged.used.fetch_add(bytes, Ordering::Relaxed);
+            account = charged.whole.as_deref();
+        }
+    }
+
+    fn discharge(&self, bytes: usize) {
+        let mut account = Some(self);
+        while let Some(charged) = account {
+            charged.used.fetch_sub(bytes, Ordering::Relaxed);
+            account = charged.whole.as_deref();
+        }
+    }
+}
+
+impl Store {
+    /// Counts `bytes` more. What is free in other sizes goes back to the system for it, if all together would be too much.
+    fn grow(&self, bytes: usize) {
+        let there = self.there.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let mut over = there.saturating_sub(self.budget);
+        for free in self.free.iter().rev() {
+            while over > 0
+                && let Some(raw) = free.pop()
+            {
+                self.there.fetch_sub(raw.len, Ordering::Relaxed);
+                over = over.saturating_sub(raw.len);
+            }
+        }
+    }
+
+    /// Takes a chunk back of which `bytes` were counted.
+    fn put(&self, raw: Raw, bytes: usize) {
+        let class = CLASSES.iter().position(|size| *size == raw.len && bytes == raw.len);
+        let is_kept = class.is_some() && self.there.load(Ordering::Relaxed) <= self.budget;
+        let left = match class.filter(|_| is_kept) {
+            Some(class) => self.free[class].push(raw).err(),
+            None => Some(raw),
+        };
+        if left.is_some() {
+            self.there.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Pool {
     /// `budget`: bytes in chunks that [`Pool::has_room`] calls too many; it is asked, not enforced, so that the caller can push back.
     pub fn new(budget: usize) -> Pool {
         let free = CLASSES.map(|size| ArrayQueue::new((FREE_BYTES_PER_CLASS / size).clamp(16, 1024)));
-        Pool(Arc::new(Shared { free, used: AtomicUsize::new(0), budget }))
+        Pool::account(Arc::new(Store { free, there: AtomicUsize::new(0), budget }), None, budget)
+    }
+
+    fn account(store: Arc<Store>, whole: Option<Arc<Account>>, budget: usize) -> Pool {
+        Pool(Arc::new(Account { store, whole, used: AtomicUsize::new(0), budget, wanted_back: AtomicBool::new(false) }))
+    }
+
+    /// A part of this pool, with a budget of its own: what it hands out is counted in both.
+    pub fn share(&self, budget: usize) -> Pool {
+        Pool::account(Arc::clone(&self.0.store), Some(Arc::clone(&self.0)), budget)
+    }
+
+    /// What [`Pool::take`] of `len` bytes counts.
+    pub fn size_of(len: usize) -> usize {
+        CLASSES.into_iter().find(|size| *size >= len).unwrap_or_else(|| len.next_multiple_of(BLOCK))
     }
 
     /// A chunk of at least `len` bytes (rounded up to a class or to whole blocks). Its content is arbitrary, but initialized.
     pub fn take(&self, len: usize) -> Space {
-        let class = CLASSES.iter().position(|size| *size >= len);
-        let raw = match class {
-            Some(class) => self.0.free[class].pop().unwrap_or_else(|| Raw::new(CLASSES[class])),
-            None => Raw::new(len.next_multiple_of(BLOCK)),
-        };
-        self.0.used.fetch_add(raw.len, Ordering::Relaxed);
-        Space { chunk: Arc::new(Chunk { raw: Some(raw), home: Arc::clone(&self.0) }), frozen: 0 }
+        let size = Pool::size_of(len);
+        let class = CLASSES.iter().position(|class| *class == size);
+        let recycled = class.and_then(|class| self.0.store.free[class].pop());
+        let raw = recycled.unwrap_or_else(|| {
+            self.0.store.grow(size);
+            Raw::new(size)
+        });
+        self.space(raw, size)
+    }
+
+    /// A chunk of at least `len` bytes, more than are recycled, of which the first `open` can be written until [`Space::open`] adds to them.
+    /// What is not open has no memory behind it.
+    pub fn take_in_steps(&self, len: usize, open: usize) -> Space {
+        assert!(len > RECYCLED_BYTES_MAX && open <= len);
+        let open = open.next_multiple_of(BLOCK);
+        self.0.store.grow(open);
+        self.space(Raw::new(len.next_multiple_of(BLOCK)), open)
+    }
+
+    fn space(&self, raw: Raw, open: usize) -> Space {
+        self.0.charge(open);
+        let chunk = Chunk { raw: Some(raw), open: AtomicUsize::new(open), home: Arc::clone(&self.0) };
+        Space { chunk: Arc::new(chunk), frozen: 0 }
     }
 
     /// Bytes in chunks that are out.
     pub fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes in chunks that are out and in those that are free to be taken again, of this pool and all shares of it.
+    pub fn there(&self) -> usize {
+        self.0.store.there.load(Ordering::Relaxed)
     }
 
     pub fn budget(&self) -> usize {
@@ -156,12 +257,19 @@ impl Pool {
     pub fn has_room(&self, len: usize) -> bool {
         self.used() + len <= self.0.budget
     }
+
+    /// Says whether somebody waits for memory of this pool: who holds slices of it sees that by [`Slice::is_wanted_back`].
+    pub fn want_back(&self, wanted: bool) {
+        self.0.wanted_back.store(wanted, Ordering::Relaxed);
+    }
 }
 
 struct Chunk {
     /// Always Some until drop.
     raw: Option<Raw>,
-    home: Arc<Shared>,
+    /// Bytes from the front that may be written, and that are counted.
+    open: AtomicUsize,
+    home: Arc<Account>,
 }
 
 // SAFETY: shared access through `&Chunk` reads frozen bytes only, which no one writes any more; writes go through the one `Space`.
@@ -175,15 +283,18 @@ impl Chunk {
     fn len(&self) -> usize {
         self.raw.as_ref().expect("taken in drop only").len
     }
+
+    fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Chunk {
     fn drop(&mut self) {
         if let Some(raw) = self.raw.take() {
-            self.home.used.fetch_sub(raw.len, Ordering::Relaxed);
-            if let Some(class) = CLASSES.iter().position(|size| *size == raw.len) {
-                drop(self.home.free[class].push(raw)); // a full list frees it
-            }
+            let open = self.open();
+            self.home.discharge(open);
+            self.home.store.put(raw, open);
         }
     }
 }
@@ -195,9 +306,18 @@ pub struct Space {
 }
 
 impl Space {
-    /// Bytes in the chunk.
+    /// Bytes in the chunk that are open: all, unless it was taken in steps.
     pub fn capacity(&self) -> usize {
-        self.chunk.len()
+        self.chunk.open()
+    }
+
+    /// Opens the chunk up to byte `to`, or to its end.
+    pub fn open(&mut self, to: usize) {
+        let to = to.next_multiple_of(BLOCK).min(self.chunk.len());
+        let more = to.saturating_sub(self.capacity());
+        self.chunk.home.store.grow(more);
+        self.chunk.home.charge(more);
+        self.chunk.open.fetch_add(more, Ordering::Relaxed);
     }
 
     /// Bytes from the front that can no longer change.
@@ -277,9 +397,19 @@ impl Slice {
         Slice { chunk: Arc::clone(&self.chunk), start: self.start + range.start as u32, len: (range.end - range.start) as u32 }
     }
 
-    /// Bytes that dropping this slice may set free: the size of the whole chunk behind it.
+    /// Bytes that dropping this slice may set free: those of the whole chunk behind it.
     pub fn chunk_bytes(&self) -> usize {
-        self.chunk.len()
+        self.chunk.open()
+    }
+
+    /// Whether both are ranges of the same chunk.
+    pub fn is_of_chunk(&self, other: &Slice) -> bool {
+        Arc::ptr_eq(&self.chunk, &other.chunk)
+    }
+
+    /// Whether somebody waits for memory of the account that the chunk is out of.
+    pub fn is_wanted_back(&self) -> bool {
+        self.chunk.home.wanted_back.load(Ordering::Relaxed)
     }
 
     /// Whether both are ranges of the same chunk and `next` begins where this ends; then [`Slice::joined`] may be used.
@@ -350,6 +480,52 @@ mod tests {
         assert_eq!(other.join().unwrap(), 1);
         assert_eq!(pool.used(), 0);
         assert!(pool.has_room(1 << 20) && !pool.has_room((1 << 20) + 1));
+    }
+
+    #[test]
+    fn a_share_counts_in_the_whole_and_has_its_own_budget() {
+        let pool = Pool::new(1 << 20);
+        let (one, two) = (pool.share(64 << 10), pool.share(128 << 10));
+        let held = (one.take(64 << 10), two.take(BLOCK));
+        assert_eq!((one.used(), two.used(), pool.used()), (64 << 10, BLOCK, (64 << 10) + BLOCK));
+        assert!(!one.has_room(1) && two.has_room(BLOCK) && pool.has_room(1 << 19));
+        one.want_back(true);
+        let mut held = held;
+        assert!(held.0.push(b"x").is_wanted_back() && !held.1.push(b"x").is_wanted_back());
+        drop(held);
+        assert_eq!((one.used(), two.used(), pool.used()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_is_free_counts_and_makes_way_for_other_sizes() {
+        let pool = Pool::new(1 << 20);
+        let many: Vec<Space> = (0..16).map(|_| pool.take(64 << 10)).collect();
+        drop(many);
+        assert_eq!((pool.used(), pool.there()), (0, 1 << 20), "free, to be taken again");
+        let large = pool.take(512 << 10);
+        assert_eq!((pool.used(), pool.there()), (512 << 10, 1 << 20), "half of it went for the large one");
+        let second = pool.take(1 << 20);
+        assert_eq!((pool.used(), pool.there()), (3 << 19, 3 << 19), "nothing is free while more is out than the budget");
+        drop(second);
+        assert_eq!(pool.there(), 512 << 10, "and what comes back then is not kept");
+        drop(large);
+    }
+
+    #[test]
+    fn a_chunk_in_steps_counts_what_is_open() {
+        let pool = Pool::new(64 << 20);
+        let mut space = pool.take_in_steps((90 << 20) + 1, 1 << 20);
+        assert_eq!((space.room(), pool.used(), pool.there()), (1 << 20, 1 << 20, 1 << 20));
+        space.unfrozen().fill(7);
+        space.open(3 << 20);
+        assert_eq!((space.room(), pool.used()), (3 << 20, 3 << 20));
+        assert!(space.unfrozen()[..1 << 20].iter().all(|byte| *byte == 7), "opening moves nothing");
+        space.open(100 << 20);
+        assert_eq!(space.room(), (90 << 20) + BLOCK);
+        let slice = space.freeze(1 << 20);
+        assert_eq!(slice.chunk_bytes(), (90 << 20) + BLOCK);
+        drop((space, slice));
+        assert_eq!((pool.used(), pool.there()), (0, 0));
     }
 
     #[test]
