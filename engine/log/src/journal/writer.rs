@@ -109,7 +109,7 @@ impl fmt::Display for NoRoom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NoRoom::Entry => write!(f, "the entry being built is full: seal it and append again"),
-            NoRoom::Journal => write!(f, "no free journal file: wait for a checkpoint"),
+            NoRoom::Journal => write!(f, "no free journal file or no memory: wait for a checkpoint"),
             NoRoom::TooLarge => write!(f, "larger than a journal entry: write it to the segment directly"),
         }
     }
@@ -267,9 +267,11 @@ impl Journal {
         self.building.as_ref().map_or(0, |building| building.bytes_with(0, 0))
     }
 
-    /// Payload bytes that one more record of this urgency can bring into the entry being built (or the next one).
+    /// Payload bytes that one more record of this urgency can bring into the entry being built (or the next one). Data is bounded by the
+    /// memory there is, too: who has asked may append, and who has not is not refused for it.
     pub fn room_for(&self, urgency: Urgency) -> usize {
         let limit = self.files.entry_limit(&self.options, urgency);
+        let limit = if urgency == Urgency::Data { limit.min(self.memory_limit()) } else { limit };
         let (payload, records) = self.building.as_ref().map_or((0, 0), |building| (building.payload, building.records.len()));
         let around = HEADER_BYTES + payload + 2 * (records + contents::RECORD_BYTES_MAX + TRAILER_BYTES);
         limit.saturating_sub(around)
@@ -354,13 +356,27 @@ impl Journal {
         Ok(range)
     }
 
-    /// The memory of the entry being built, at least `needed` bytes of it; the first `filled` are kept.
-    fn memory(&mut self, filled: usize, needed: usize) -> &mut [u8] {
+    /// The chunk to be taken for an entry of at least `needed` bytes, the first `filled` of which are there; None: it fits the present one.
+    fn chunk_for(&self, filled: usize, needed: usize) -> Option<usize> {
         let room = self.space.as_ref().map_or(0, Space::room);
         let wanted = if filled == 0 { needed.max(self.entry_bytes_last.min(CHUNK_BYTES_MAX)).max(CHUNK_REST_MIN) } else { needed };
-        if room < wanted {
-            let growing = if filled == 0 { wanted } else { (needed * 2).min(self.options.entry_bytes_max).max(needed) };
-            let mut larger = self.pool.take(growing.max(CHUNK_BYTES));
+        let growing = if filled == 0 { wanted } else { (needed * 2).min(self.options.entry_bytes_max).max(needed) };
+        let growing = if self.pool.has_room(growing) { growing } else { wanted };
+        (room < wanted).then_some(growing.max(CHUNK_BYTES))
+    }
+
+    /// The largest entry that the pool has room for, whatever the entry being built holds already.
+    fn memory_limit(&self) -> usize {
+        let room = self.space.as_ref().map_or(0, Space::room);
+        let is_begun = self.building.is_some() || self.chunk_for(0, 0).is_none();
+        let free = self.pool.budget().saturating_sub(self.pool.used());
+        (if is_begun { room } else { 0 }).max(if free >= CHUNK_BYTES { free } else { 0 })
+    }
+
+    /// The memory of the entry being built, at least `needed` bytes of it; the first `filled` are kept.
+    fn memory(&mut self, filled: usize, needed: usize) -> &mut [u8] {
+        if let Some(chunk) = self.chunk_for(filled, needed) {
+            let mut larger = self.pool.take(chunk);
             if let Some(old) = self.space.as_mut().filter(|_| filled > 0) {
                 larger.unfrozen()[..filled].copy_from_slice(&old.unfrozen()[..filled]);
             }
