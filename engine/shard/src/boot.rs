@@ -11,6 +11,7 @@
 //! Knows nothing of rings: it reads through [`Disk`], before shards exist.
 
 use crate::api::NodeFacts;
+use crate::memory::Shares;
 use millrace_base::batch;
 use millrace_base::fault::{Corrupt, Fault};
 use millrace_base::ids::{META_PARTITION, NodeId, PartitionId, ShardId, TopicId, Uuid};
@@ -59,7 +60,7 @@ pub struct ShardBoot {
     pub meta: Meta,
     /// Set 0 is applied up to here.
     pub meta_applied: Offset,
-    pub pool: Pool,
+    pub memory: Shares,
     pub directories: Vec<DirectoryBoot>,
     pub partitions: Vec<PartitionBoot>,
     /// Topics that set 0 says were deleted.
@@ -184,14 +185,15 @@ struct Found {
 pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -> Result<Boot, BootError> {
     assert!(!plan.directories.is_empty() && plan.shards > 0);
     let claimed = claim_all(disk, &plan, entropy)?;
-    let pools: Vec<Pool> = (0..plan.shards).map(|_| Pool::new(plan.memory_bytes / usize::from(plan.shards))).collect();
+    let options = plan.journal.unwrap_or_else(|| journal_options(&plan));
     let mut notes = Vec::new();
+    let memory = shares(&plan, &options, &mut notes);
+    let pools: Vec<Pool> = memory.iter().map(|shares| shares.journal.clone()).collect();
     let mut found = Vec::new();
     for claimed in &claimed {
         crate::rehome::finish(disk, &claimed.path).map_err(BootError::io("finish moving the journals of", &claimed.path))?;
         found.push(recover_directory(disk, &claimed.path, &pools, &mut notes)?);
     }
-    let options = plan.journal.unwrap_or_else(|| journal_options(&plan));
     for (claimed, found) in claimed.iter().zip(&mut found) {
         let shards: Vec<ShardId> = found.journals.keys().copied().collect();
         let wanted: Vec<ShardId> = (0..plan.shards).collect();
@@ -232,15 +234,15 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
     };
     let mut shards: Vec<ShardBoot> = directories
         .into_iter()
-        .zip(pools)
+        .zip(memory)
         .zip(0..)
-        .map(|((directories, pool), here)| ShardBoot {
+        .map(|((directories, memory), here)| ShardBoot {
             here,
             facts: facts.clone(),
             settings: plan.settings.clone(),
             meta: replayed.meta.clone(),
             meta_applied: replayed.applied,
-            pool,
+            memory,
             directories,
             partitions: Vec::new(),
             deleted_topics: replayed.deleted.clone(),
@@ -253,9 +255,21 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
     Ok(Boot { shards, notes })
 }
 
+/// The memory of each shard.
+fn shares(plan: &Plan, options: &Options, notes: &mut Vec<String>) -> Vec<Shares> {
+    let (told, least) = (plan.memory_bytes / usize::from(plan.shards), Shares::least(options, plan.directories.len()));
+    if told < least {
+        notes.push(format!(
+            "memory.max.bytes gives each of {} shards {told} bytes; each takes {least}, without which it could not serve every request",
+            plan.shards
+        ));
+    }
+    (0..plan.shards).map(|_| Shares::new(told.max(least), options)).collect()
+}
+
 fn journal_options(plan: &Plan) -> Options {
     let journals = usize::from(plan.shards) * plan.directories.len();
-    let bytes = usize::try_from(plan.settings.journal_max_bytes).unwrap_or(usize::MAX).min(plan.memory_bytes / 2) / journals;
+    let bytes = usize::try_from(plan.settings.journal_max_bytes).unwrap_or(usize::MAX).min(plan.memory_bytes / 4) / journals;
     let files = (bytes as u64 / journal::layout::FILE_BYTES).clamp(3, 64) as u32;
     Options::new(files)
 }

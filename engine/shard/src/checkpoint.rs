@@ -13,6 +13,7 @@
 use crate::directory::After;
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::Finish;
+use crate::memory::CHECKPOINTS_MAX;
 use crate::partition::{Partition, Standing};
 use crate::script::{Handle, Outcome, Step};
 use crate::store::{WRITE_BYTES_MAX, Write};
@@ -21,7 +22,7 @@ use millrace_base::batch::HEADER_BYTES;
 use millrace_base::ids::PartitionId;
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
-use millrace_io::{IoError, OpenHow, Slice};
+use millrace_io::{IoError, OpenHow, Pool, Slice};
 use millrace_log::journal::{NoRoom, PayloadRange, Record, Urgency};
 use millrace_log::partition_state::{Checkpoint, Large, LargeAt, PartitionState};
 use millrace_log::paths;
@@ -29,9 +30,6 @@ use std::time::Duration;
 
 /// Pending bytes from which a partition is checkpointed rather than carried.
 const CARRY_BYTES_MAX: usize = 16 << 10;
-
-/// Checkpoint scripts under way at once in one shard, so that they do not crowd the journal's writes out.
-pub const CHECKPOINTS_MAX: usize = 2;
 
 /// Pending bytes of a partition from which it is checkpointed without pressure: larger writes cost less.
 const EAGER_BYTES: usize = 4 << 20;
@@ -54,6 +52,8 @@ impl Engine {
         for id in std::mem::take(&mut self.wants_checkpoint) {
             if self.checkpoints < CHECKPOINTS_MAX {
                 self.checkpoint(t, id);
+            } else {
+                self.wants_checkpoint.insert(id);
             }
         }
         for index in 0..self.directories.len() {
@@ -69,7 +69,7 @@ impl Engine {
         let pressure = self.directories[index].journal().pressure();
         let (used, free) = pressure.files;
         // The oldest file is worked on while others are free still, so that it is free before it is needed.
-        let pressed = used > free.max(1) || used > FILES_USED_MAX;
+        let pressed = used > free.max(1) || used > FILES_USED_MAX || self.is_journal_short();
         let Some((_, last)) = pressure.oldest_file.filter(|_| pressed) else { return };
         let holds = |p: &Partition| usize::from(p.directory) == index && p.oldest_sequence() <= last;
         let holders: Vec<PartitionId> = self.partitions.values().filter(|p| holds(p)).map(|p| p.id).collect();
@@ -95,7 +95,11 @@ impl Engine {
             return;
         }
         if partition.store.is_at_roll() {
-            return self.close_segment(t, id); // a state names no segment that is yet to be begun where it ends
+            // A state names no segment that is yet to be begun where it ends.
+            if self.has_room_to_write(partition.store.segments.active().memory()) {
+                self.close_segment(t, id);
+            }
+            return;
         }
         let holds_batches = partition.tail.oldest_sequence().is_some_and(|sequence| sequence <= last);
         if holds_batches && partition.tail.pending_bytes() > CARRY_BYTES_MAX {
@@ -116,13 +120,23 @@ impl Engine {
         self.directories[index].journal_mut().release(oldest);
     }
 
-    /// Writes a partition's pending batches into its segments.
+    /// Whether there is memory to write so many bytes from that the journal does not hold.
+    fn has_room_to_write(&self, bytes: usize) -> bool {
+        self.memory.work.used() == 0 || self.memory.work.has_room(Pool::size_of(bytes))
+    }
+
+    /// Writes a partition's pending batches into its segments, now or as soon as there is memory for it.
     pub fn checkpoint(&mut self, t: &mut Turn<'_>, id: PartitionId) {
-        let pool = self.pool.clone();
+        let pool = self.memory.work.clone();
         // What is durable already only needs to be said.
         self.state_directs(t, id, true);
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let Some(partition) = self.partitions.get(&id) else { return };
         if partition.busy || !partition.directs.is_empty() {
+            return;
+        }
+        // A full disk has refused a write of this directory, which is kept and tried again: others would be refused and kept too.
+        let full = &self.directories[usize::from(partition.directory)];
+        if full.full && self.partitions.values().any(|other| other.directory == full.index && other.store.unwritten.is_some()) {
             return;
         }
         let commit = partition.core.commit();
@@ -143,6 +157,11 @@ impl Engine {
             }
             return;
         }
+        let has_room = self.has_room_to_write(bytes + BLOCK);
+        let Some(partition) = self.partitions.get_mut(&id).filter(|_| has_room) else {
+            self.wants_checkpoint.insert(id);
+            return;
+        };
         let (mut steps, mut synced_folders) = partition.make_folders();
         let file = match partition.store.file {
             Some(file) => Handle::Open(file),
@@ -245,6 +264,7 @@ impl Engine {
     pub fn checkpoint_stated(&mut self, t: &mut Turn<'_>, id: PartitionId, end: Offset) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.tail.checkpoint(end);
+        partition.tail.evict_below(self.directories[usize::from(partition.directory)].uncached_below());
         self.direct_bytes -= partition.stated(Some(end));
         partition.busy = false;
         if partition.remove_when_idle {
@@ -268,8 +288,11 @@ impl Engine {
         let bytes = partition.store.segments.active().summary().bytes;
         let file = partition.store.file.take();
         let index = partition.store.begin_next(interval);
+        let base = index.summary().base;
+        self.index_kept(id, base, index.memory());
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
         let encoded = index.encode();
-        let mut space = self.pool.take(encoded.len());
+        let mut space = self.memory.work.take(encoded.len());
         let image = space.push(&encoded);
         let mut steps = Vec::new();
         let segment = match file {
@@ -296,6 +319,19 @@ impl Engine {
         ]);
         partition.busy = true;
         self.scripts.start(t.driver, steps, Finish::Closed(id));
+    }
+
+    /// The index of a closed segment is in memory now. Those that came first go while they are too many.
+    pub fn index_kept(&mut self, id: PartitionId, base: Offset, bytes: usize) {
+        self.indexes.push_back((id, base, bytes));
+        self.index_bytes += bytes;
+        while self.index_bytes > self.memory.index_bytes && self.indexes.len() > 1 {
+            let Some((id, base, memory)) = self.indexes.pop_front() else { return };
+            self.index_bytes -= memory;
+            if let Some(partition) = self.partitions.get_mut(&id) {
+                partition.store.forget_index(base);
+            }
+        }
     }
 
     pub fn segment_closed(&mut self, t: &mut Turn<'_>, id: PartitionId, result: Result<Outcome, IoError>) {
@@ -333,6 +369,9 @@ impl Engine {
         let pending: Vec<Piece> = partition.tail.pending().filter(is_live).cloned().collect();
         let (inline, file) = state.split(partition.store.state_file);
         if let Some((name, bytes)) = file {
+            if !self.has_room_to_write(bytes.len()) {
+                return Ok(());
+            }
             // A file does not hold what is pending: that goes to the segment first, or the oldest entry would be needed for ever.
             if pending.is_empty() {
                 self.carry_with_file(t, id, name, &bytes, inline);
@@ -365,7 +404,7 @@ impl Engine {
 
     /// The large parts go to a state file first; when it is durable the journal names it.
     fn carry_with_file(&mut self, t: &mut Turn<'_>, id: PartitionId, name: millrace_log::state_file::Name, bytes: &[u8], inline: Vec<u8>) {
-        let image = self.pool.take(bytes.len()).push(bytes);
+        let image = self.memory.work.take(bytes.len()).push(bytes);
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         let path = paths::state(&partition.folder, name);
         let mut steps = Vec::new();
@@ -510,7 +549,7 @@ impl Engine {
         let unfinished = folder.join(millrace_log::journal::layout::unfinished_name(slot));
         let how = OpenHow { write: true, create: true, exclusive: false, direct: true };
         let mut steps = vec![Step::Open { path: unfinished.clone(), how }];
-        let mut space = self.pool.take(1 << 20);
+        let mut space = self.memory.work.take(1 << 20);
         space.unfrozen().fill(0);
         let zeros = space.freeze(1 << 20);
         for place in (0..bytes).step_by(1 << 20) {

@@ -25,14 +25,14 @@ use millrace_base::clock::Nanos;
 use millrace_base::ids::PartitionId;
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::{Offset, Position};
-use millrace_io::{Driver, File, IoError, Op, OpenHow, Slice};
+use millrace_io::{Driver, File, IoError, Op, OpenHow, Pool, Slice};
 use millrace_log::journal::{PayloadRange, Record, SealedBatches, Urgency};
 
 /// Bytes of direct appends of one partition from which they are stated.
 const STATED_BYTES_MIN: usize = 4 << 20;
 
-/// Memory for direct appends that are not stated, of a shard's budget: one part in so many. Beyond half of it they are stated at once.
-const MEMORY_SHARE: usize = 8;
+/// Memory for direct appends that are not stated, of the journal's share: one part in so many. Beyond half of it they are stated at once.
+const MEMORY_SHARE: usize = 3;
 
 /// Journal bytes that stating direct appends may take.
 const STATEMENT_BYTES: usize = 64 << 10;
@@ -57,17 +57,21 @@ impl Engine {
         let (id, base, end) = (first.partition, first.base, last.end);
         let bytes: usize = held.iter().map(|held| held.batch.len()).sum();
         let min = usize::try_from(self.settings.journal_direct_append_min_bytes).unwrap_or(usize::MAX);
-        if bytes < min || self.direct_bytes + bytes > self.pool.budget() / MEMORY_SHARE {
+        if bytes < min || self.direct_bytes + bytes > self.memory.journal.budget() / MEMORY_SHARE {
             return false;
         }
         self.reserve_room(driver, now, id, bytes);
         let Some(partition) = self.partitions.get(&id) else { return false };
         let directory = usize::from(partition.directory);
-        if self.directories[directory].journal().room_for(first.urgency) < 2 * BLOCK {
+        // What waits in the journal goes in front, and is in memory twice until it is stated.
+        let front: usize = partition.tail.from(partition.store.planned_end()).map(|piece| piece.bytes.len()).sum();
+        let has_memory = self.memory.journal.has_room(Pool::size_of(bytes + front));
+        if !has_memory || self.directories[directory].journal().room_for(first.urgency) < 2 * BLOCK {
             return false;
         }
         let batches: Vec<&[u8]> = held.iter().map(|held| &*held.batch).collect();
-        let Some(layout) = partition.store.lay_out(&partition.tail, &batches, base, &self.pool, |bytes| patch_all(held, bytes)) else {
+        let Some(layout) = partition.store.lay_out(&partition.tail, &batches, base, &self.memory.journal, |bytes| patch_all(held, bytes))
+        else {
             self.wants_checkpoint.extend((partition.tail.pending_bytes() > FRONT_BYTES_MAX).then_some(id));
             return false;
         };
@@ -173,7 +177,7 @@ impl Engine {
 
     /// States the direct appends that are durable, if they are many enough or `now`.
     pub fn state_directs(&mut self, t: &mut Turn<'_>, id: PartitionId, now: bool) {
-        let is_pressed = self.direct_bytes > self.pool.budget() / MEMORY_SHARE / 2;
+        let is_pressed = self.direct_bytes > self.memory.journal.budget() / MEMORY_SHARE / 2;
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         let (directory, indexed) = (usize::from(partition.directory), partition.store.segments.active().summary().end);
         let end = partition.store.statable(&partition.tail, partition.core.commit());
@@ -193,6 +197,7 @@ impl Engine {
     pub fn directs_stated(&mut self, t: &mut Turn<'_>, id: PartitionId, end: Offset) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.tail.checkpoint(end);
+        partition.tail.evict_below(self.directories[usize::from(partition.directory)].uncached_below());
         self.direct_bytes -= partition.stated(Some(end));
         if partition.store.is_at_roll() && !partition.busy {
             self.close_segment(t, id);

@@ -20,6 +20,9 @@ use std::path::PathBuf;
 /// Entries that may be in flight: one is being written while the next is on its way to the device.
 const ENTRIES_IN_FLIGHT_MAX: usize = 2;
 
+/// Entries that are let go together from the memory that readers are served from.
+const CACHED_TOGETHER_BYTES: usize = 1 << 20;
+
 /// What is told when an entry is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum After {
@@ -70,6 +73,11 @@ pub struct Directory {
     /// Of the entry being built: batches that are written straight to a segment.
     direct: Vec<SealedBatches>,
     extents: Extents,
+    /// Entries whose batches are in memory, oldest first: the last sequence of some that follow on each other, and their bytes.
+    cached: VecDeque<(u64, usize)>,
+    cached_bytes: usize,
+    /// Batches of entries below are not kept in memory once a segment has them.
+    uncached_below: u64,
 }
 
 /// Which of the extents of a journal are durable in their segments: later entries state how many are, without a gap.
@@ -116,6 +124,9 @@ impl Directory {
             in_flight: VecDeque::new(),
             direct: Vec::new(),
             extents,
+            cached: VecDeque::new(),
+            cached_bytes: 0,
+            uncached_below: 0,
         }
     }
 
@@ -219,6 +230,8 @@ impl Directory {
     pub fn write(&mut self, driver: &mut dyn Driver, sealed: Sealed) -> Vec<SealedBatches> {
         let file = *self.files.get(&sealed.slot).expect("every journal file is open");
         let generation = sealed.sequence as u32 & GENERATION_MASK;
+        let direct = sealed.batches.iter().filter(|batches| !batches.bytes.is_of_chunk(&sealed.slice));
+        self.cache(sealed.sequence, sealed.slice.len() + direct.map(|batches| batches.bytes.chunk_bytes()).sum::<usize>());
         let op = Op::Write { file, place: sealed.place, from: sealed.slice, synced: true };
         driver.submit(op, token::pack(Purpose::Entry, u32::from(self.index), generation));
         sealed.batches
@@ -255,6 +268,36 @@ impl Directory {
             told.extend(self.in_flight.pop_front().into_iter().flat_map(|entry| entry.after));
         }
         Ok(told)
+    }
+
+    fn cache(&mut self, sequence: u64, bytes: usize) {
+        self.cached_bytes += bytes;
+        match self.cached.back_mut() {
+            Some((last, together)) if *together < CACHED_TOGETHER_BYTES => (*last, *together) = (sequence, *together + bytes),
+            _ => self.cached.push_back((sequence, bytes)),
+        }
+    }
+
+    /// Bytes of entries whose batches may be in memory though segments have them.
+    pub fn cached_bytes(&self) -> usize {
+        self.cached_bytes
+    }
+
+    /// Counts the oldest entries of at least `bytes` as gone; gives the first entry that is not.
+    pub fn forget_cached(&mut self, bytes: usize) -> u64 {
+        let mut forgotten = 0;
+        while forgotten < bytes
+            && let Some((last, bytes)) = self.cached.pop_front()
+        {
+            forgotten += bytes;
+            self.uncached_below = last + 1;
+        }
+        self.cached_bytes -= forgotten;
+        self.uncached_below
+    }
+
+    pub fn uncached_below(&self) -> u64 {
+        self.uncached_below
     }
 
     /// Entries written and not yet durable.

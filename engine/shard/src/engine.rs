@@ -13,10 +13,12 @@ use crate::coordinator::Coordinator;
 use crate::direct::ExtentFlight;
 use crate::directory::{After, Directory};
 use crate::lifecycle::Finish;
+use crate::memory::Shares;
 use crate::partition::{Partition, Standing, Told, Waiting};
 use crate::produce::{ProduceWait, Stalled};
 use crate::queries::QueryWait;
 use crate::read::ReadWait;
+use crate::room::Room;
 use crate::routes::{Routes, Submitter};
 use crate::script::Scripts;
 use crate::tail::Piece;
@@ -26,11 +28,11 @@ use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::ids::{META_PARTITION, PartitionId, ShardId};
 use millrace_base::offset::Offset;
 use millrace_base::settings::Settings;
-use millrace_io::{Driver, Pool};
+use millrace_io::Driver;
 use millrace_log::journal::{NoRoom, PayloadRange, Record, Sealed, Urgency};
 use millrace_raftlog::{Effect, Member};
 use millrace_state::meta::{Meta, Node};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a turn lends to whoever works in it.
 pub struct Turn<'a> {
@@ -48,7 +50,7 @@ pub struct Engine {
     pub topic_defaults: BTreeMap<String, String>,
     pub meta: Meta,
     pub leaders: BTreeMap<PartitionId, Leadership>,
-    pub pool: Pool,
+    pub memory: Shares,
     pub partitions: BTreeMap<PartitionId, Box<Partition>>,
     /// By index; a shard has its own journal in each.
     pub directories: Vec<Directory>,
@@ -58,6 +60,8 @@ pub struct Engine {
     /// Produce requests that a full journal holds back, in order.
     pub stalled: VecDeque<Stalled>,
     pub reads: Waits<ReadWait>,
+    /// Who waits for memory to read into.
+    pub room: Room,
     /// Reads to look at again in this turn: bytes came.
     pub woken: Vec<crate::waits::WaitId>,
     /// On the shard that leads replica set 0.
@@ -72,8 +76,8 @@ pub struct Engine {
     pub extent_key: u32,
     /// Bytes of direct appends that no checkpoint states.
     pub direct_bytes: usize,
-    /// Partitions with more in the journal than may go in front of a direct append.
-    pub wants_checkpoint: Vec<PartitionId>,
+    /// Partitions with more in the journal than may go in front of a direct append, and those whose checkpoint waits for memory.
+    pub wants_checkpoint: BTreeSet<PartitionId>,
     /// Entries sealed before the turn's end, because they were full.
     pub sealed: Vec<(usize, Sealed)>,
     /// Leadership that the controller's shard has not been told.
@@ -83,6 +87,9 @@ pub struct Engine {
     pub ready_told: bool,
     /// Checkpoint scripts under way.
     pub checkpoints: usize,
+    /// Indexes of closed segments that are in memory, in order of coming, and their bytes.
+    pub indexes: VecDeque<(PartitionId, Offset, usize)>,
+    pub index_bytes: usize,
     /// Replica set 0 is applied up to here, on the shard that leads it.
     pub meta_applied: Offset,
     pub queries: Waits<QueryWait>,

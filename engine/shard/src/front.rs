@@ -50,6 +50,9 @@ pub trait Front {
     /// Queued bytes of the connection have left; [`Cx::unsent`] says how many are left.
     fn sent(&mut self, cx: &mut Cx<'_>, connection: ConnectionId);
 
+    /// A request may begin for which [`Cx::may_begin`] found no memory.
+    fn begin_again(&mut self, cx: &mut Cx<'_>, connection: ConnectionId);
+
     /// The connection is gone; replies for it may still come.
     fn closed(&mut self, cx: &mut Cx<'_>, connection: ConnectionId);
 
@@ -75,7 +78,7 @@ pub struct Cx<'a> {
     pub(crate) net: &'a mut Net,
     pub(crate) routes: &'a mut Routes,
     pub(crate) timers: &'a mut Timers<TimerFor>,
-    pub(crate) pool: &'a Pool,
+    pub(crate) answers: &'a Pool,
     pub(crate) resumed: &'a mut Vec<ConnectionId>,
     pub(crate) moves: &'a mut BTreeMap<ConnectionId, ShardId>,
 }
@@ -111,9 +114,15 @@ impl Cx<'_> {
         self.net.send(connection, slices);
     }
 
+    /// Whether there is memory for the answer to a request that is expected to take so many bytes. If not, the request is not to begin, and
+    /// [`Front::begin_again`] is called when it may.
+    pub fn may_begin(&mut self, connection: ConnectionId, answer_bytes: usize) -> bool {
+        self.net.may_answer(connection, answer_bytes)
+    }
+
     /// Copies small bytes into memory that can be sent.
     pub fn copied(&self, bytes: &[u8]) -> Slice {
-        self.pool.take(bytes.len().max(1)).push(bytes)
+        self.answers.take(bytes.len().max(1)).push(bytes)
     }
 
     /// Bytes queued to a connection that the kernel has not taken.

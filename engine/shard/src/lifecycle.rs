@@ -347,7 +347,7 @@ impl Engine {
         let bytes = builder.finish();
         let header = batch::Header::parse(&bytes).expect("the builder made it");
         let writable = self.partitions.get(&META_PARTITION).is_some_and(|partition| partition.is_writable());
-        let batch = self.pool.take(bytes.len()).push(&bytes);
+        let batch = self.memory.work.take(bytes.len()).push(&bytes);
         let appended = if writable { self.append_batch(t, META_PARTITION, batch, header, None, Urgency::Reserved).ok() } else { None };
         match appended {
             Some(_) => controller.appended(),

@@ -1,19 +1,19 @@
-//! The connections of one shard: receiving whole frames, sending queued bytes.
+//! The connections of one shard: accepting, sending queued bytes, closing.
 //!
-//! 1. A connection that is drained waits with [`Op::Readable`], which holds no memory; then it receives into a chunk from the pool.
-//! 2. A front says how long the frame at the front of the bytes is; whole frames are handed out as slices of the chunk, uncopied.
-//! 3. A frame that does not fit its chunk moves to a larger one, which grows with what has really come, not with what was announced.
-//! 4. Bytes to send are queued as slices; one send is in flight per connection, gathering up to [`SEND_SLICES_MAX`].
-//! 5. A paused connection is neither read nor asked for frames: back-pressure reaches the peer through TCP.
+//! 1. What comes is received as [`crate::receive`] says; who holds memory and does not move is found by [`crate::shortage`].
+//! 2. Bytes to send are queued as slices; one send is in flight per connection, gathering up to [`SEND_SLICES_MAX`].
+//! 3. A paused connection is not asked for frames and hardly read: back-pressure reaches the peer through TCP.
+//! 4. A request begins when there is memory for its answer ([`Net::may_answer`]); else its connection waits in order.
 //!
 //! Invariants: at most one receive or readable, and one send in flight per connection; a slot is reused only when all its operations
 //! have completed.
 //! Knows nothing of protocols, partitions or shards.
 
-use crate::front::Frame;
+use crate::memory::Shares;
+use crate::receive::{RECEIVE_BYTES, Size, Waiting};
 use crate::token::{self, GENERATION_MASK, Purpose};
 use millrace_base::clock::Nanos;
-use millrace_io::{Completion, Detached, Driver, Listener, Memory, Op, Pool, SEND_SLICES_MAX, Slice, Socket, Space};
+use millrace_io::{Completion, Detached, Driver, Listener, Op, Pool, SEND_SLICES_MAX, Slice, Socket, Space};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -24,46 +24,67 @@ pub struct ConnectionId {
     generation: u32,
 }
 
-/// Bytes asked of a socket at once when no frame length is known yet.
-const RECEIVE_BYTES: usize = 64 << 10;
+impl ConnectionId {
+    pub(crate) fn new(slot: u32, generation: u32) -> ConnectionId {
+        ConnectionId { slot, generation }
+    }
 
-/// Frames up to this are given their whole memory at once; longer ones as their bytes come.
-const FRAME_AT_ONCE: usize = 1 << 20;
+    pub(crate) fn slot(self) -> u32 {
+        self.slot
+    }
 
-struct Connection {
-    socket: Socket,
+    pub(crate) fn generation(self) -> u32 {
+        self.generation
+    }
+}
+
+pub(crate) struct Connection {
+    pub(crate) socket: Socket,
     listener: usize,
     peer: Option<SocketAddr>,
     /// None while the ring holds it, or while nothing is buffered.
-    space: Option<Space>,
+    pub(crate) space: Option<Space>,
+    /// The chunk is opened in steps, and holds nothing but the frame that is coming.
+    pub(crate) in_steps: bool,
     /// Bytes received behind the frozen ones.
-    filled: usize,
-    receiving: bool,
+    pub(crate) filled: usize,
+    /// Of the frame at their front, once it is known and not all there.
+    pub(crate) length: Option<usize>,
+    pub(crate) receiving: bool,
     /// The last receive took all that was asked for: more is likely there.
-    eager: bool,
+    pub(crate) eager: bool,
     /// The longest of the last frames: memory is taken so that the next one fits.
-    frame_hint: usize,
-    paused: bool,
-    out: VecDeque<Slice>,
+    pub(crate) frame_hint: usize,
+    /// It stands in the queue of those that wait for memory to receive into.
+    pub(crate) waits: Option<Size>,
+    /// Its next request waits for memory to be answered from.
+    waits_to_answer: bool,
+    pub(crate) paused: bool,
+    pub(crate) out: VecDeque<Slice>,
     out_bytes: usize,
-    sending: bool,
+    pub(crate) sending: bool,
     /// Close once what is queued has been sent.
-    finishing: bool,
-    closing: bool,
-    operations: u32,
-    last_active: Nanos,
-    send_progress: Nanos,
+    pub(crate) finishing: bool,
+    pub(crate) closing: bool,
+    pub(crate) operations: u32,
+    pub(crate) last_active: Nanos,
+    /// When bytes came last; and when it last had brought [`crate::receive::MOVED_BYTES`] more, or a whole frame.
+    pub(crate) came: Nanos,
+    pub(crate) moved: Nanos,
+    pub(crate) came_since: usize,
+    pub(crate) send_progress: Nanos,
 }
 
 impl Connection {
     fn is_quiet(&self) -> bool {
-        self.operations == 0 && self.out.is_empty() && !self.closing && !self.finishing
+        let is_still = self.operations == 0 && self.out.is_empty() && !self.closing && !self.finishing;
+        is_still && self.waits.is_none() && !self.waits_to_answer && self.filled <= RECEIVE_BYTES
     }
 }
 
-struct Slot {
-    generation: u32,
-    connection: Option<Connection>,
+pub(crate) struct Slot {
+    pub(crate) generation: u32,
+    pub(crate) connection: Option<Connection>,
 }
 
 /// A connection on its way to another shard.
@@ -114,18 +135,38 @@ pub enum Next {
 
 /// All connections of one shard.
 pub struct Net {
-    pool: Pool,
-    slots: Vec<Slot>,
+    /// What connections receive into.
+    pub(crate) pool: Pool,
+    pub(crate) answers: Pool,
+    pub(crate) slots: Vec<Slot>,
     free: Vec<u32>,
     listeners: Vec<Listener>,
     open: usize,
     /// Connections with bytes queued and no send in flight.
     to_flush: Vec<ConnectionId>,
+    pub(crate) waiting: Waiting,
+    /// Connections whose next request waits, and the bytes of answer that it is expected to bring.
+    to_answer: VecDeque<(ConnectionId, usize)>,
+    /// Since when the first of them has waited.
+    to_answer_since: Nanos,
+    pub(crate) now: Nanos,
 }
 
 impl Net {
-    pub fn new(pool: Pool) -> Net {
-        Net { pool, slots: Vec::new(), free: Vec::new(), listeners: Vec::new(), open: 0, to_flush: Vec::new() }
+    pub fn new(shares: &Shares) -> Net {
+        Net {
+            pool: shares.receive.clone(),
+            answers: shares.answer.clone(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            listeners: Vec::new(),
+            open: 0,
+            to_flush: Vec::new(),
+            waiting: Waiting::default(),
+            to_answer: VecDeque::new(),
+            to_answer_since: Nanos(0),
+            now: Nanos(0),
+        }
     }
 
     /// Connections that are open.
@@ -170,10 +211,14 @@ impl Net {
             listener,
             peer: driver.peer(socket),
             space: None,
+            in_steps: false,
             filled: 0,
+            length: None,
             receiving: false,
             eager: false,
             frame_hint: 0,
+            waits: None,
+            waits_to_answer: false,
             paused: false,
             out: VecDeque::new(),
             out_bytes: 0,
@@ -182,13 +227,16 @@ impl Net {
             closing: false,
             operations: 0,
             last_active: now,
+            came: now,
+            moved: now,
+            came_since: 0,
             send_progress: now,
         });
         self.open += 1;
         ConnectionId { slot, generation: self.slots[slot as usize].generation }
     }
 
-    fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+    pub(crate) fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         let slot = self.slots.get_mut(id.slot as usize)?;
         if slot.generation == id.generation { slot.connection.as_mut() } else { None }
     }
@@ -215,9 +263,10 @@ impl Net {
     pub fn completed(&mut self, driver: &mut dyn Driver, completion: Completion, now: Nanos, events: &mut Vec<Event>) {
         let (purpose, slot, generation) = token::unpack(completion.token);
         let id = ConnectionId { slot, generation };
+        self.now = now;
         match purpose {
             Purpose::Accept => self.accepted(driver, completion, slot as usize, now, events),
-            Purpose::Receive | Purpose::Readable => self.received(driver, id, completion, now, events),
+            Purpose::Receive | Purpose::Readable => self.received(driver, id, completion, events),
             Purpose::Send => self.sent(driver, id, completion, now, events),
             Purpose::CloseSocket => {
                 if let Some(connection) = self.get(id) {
@@ -238,92 +287,6 @@ impl Net {
         if !completion.more {
             events.push(Event::AcceptEnded { listener });
         }
-    }
-
-    fn received(&mut self, driver: &mut dyn Driver, id: ConnectionId, completion: Completion, now: Nanos, events: &mut Vec<Event>) {
-        let (purpose, ..) = token::unpack(completion.token);
-        let Some(connection) = self.get(id) else { return };
-        connection.operations -= 1;
-        connection.receiving = false;
-        if let Memory::Space(space) = completion.memory {
-            connection.space = Some(space);
-        }
-        if connection.closing {
-            return self.reap(id, events);
-        }
-        match (purpose, completion.result) {
-            (Purpose::Readable, Ok(_)) => {
-                connection.eager = true;
-                self.receive(driver, id);
-            }
-            (_, Ok(0)) | (_, Err(_)) => self.close(driver, id),
-            (_, Ok(bytes)) => {
-                connection.last_active = now;
-                connection.filled += bytes as usize;
-                // A short receive has drained the socket.
-                let unasked = connection.space.as_ref().map_or(0, |space| space.room() - connection.filled);
-                connection.eager = unasked == 0;
-                events.push(Event::Bytes { connection: id });
-            }
-        }
-    }
-
-    /// The next whole frame, if it is there. When none is, and the connection may read on, the next receive is under way.
-    pub fn next_frame(&mut self, driver: &mut dyn Driver, id: ConnectionId, frame: impl Fn(&[u8]) -> Frame) -> Next {
-        let pool = self.pool.clone();
-        let Some(connection) = self.get(id) else { return Next::Nothing };
-        if connection.paused || connection.closing || connection.finishing || connection.receiving {
-            return Next::Nothing;
-        }
-        let length = match connection.space.as_mut() {
-            None => None,
-            Some(space) => match frame(&space.unfrozen()[..connection.filled]) {
-                Frame::More => None,
-                Frame::Bad(reason) => return Next::Bad(reason),
-                Frame::Bytes(length) => Some(length),
-            },
-        };
-        if let (Some(length), Some(space)) = (length, connection.space.as_mut()) {
-            if connection.filled >= length {
-                connection.frame_hint = length.max(connection.frame_hint / 8 * 7).min(FRAME_AT_ONCE);
-                connection.filled -= length;
-                return Next::Frame(space.freeze(length));
-            }
-            if space.room() < length {
-                move_to_larger(&pool, connection, length);
-            }
-        }
-        self.receive(driver, id);
-        Next::Nothing
-    }
-
-    fn receive(&mut self, driver: &mut dyn Driver, id: ConnectionId) {
-        let pool = self.pool.clone();
-        let Some(connection) = self.get(id) else { return };
-        if connection.receiving || connection.paused || connection.closing || connection.finishing {
-            return;
-        }
-        let wanted = RECEIVE_BYTES.max(connection.frame_hint);
-        connection.receiving = true;
-        connection.operations += 1;
-        if connection.filled == 0 && !connection.eager {
-            connection.space = None;
-            driver.submit(Op::Readable { socket: connection.socket }, token::pack(Purpose::Readable, id.slot, id.generation));
-            return;
-        }
-        let mut space = match connection.space.take() {
-            Some(space) if space.room() > connection.filled && (connection.filled > 0 || space.room() >= wanted / 2) => space,
-            Some(mut old) => {
-                let mut space = pool.take(wanted.max(2 * connection.filled));
-                space.unfrozen()[..connection.filled].copy_from_slice(&old.unfrozen()[..connection.filled]);
-                space
-            }
-            None => pool.take(wanted),
-        };
-        let filled = connection.filled;
-        let len = (space.unfrozen().len() - filled) as u32;
-        let op = Op::Receive { socket: connection.socket, into: space, at: filled as u32, len, whole: false };
-        driver.submit(op, token::pack(Purpose::Receive, id.slot, id.generation));
     }
 
     /// Queues bytes behind what is queued; they leave at the next [`Net::flush`].
@@ -353,6 +316,53 @@ impl Net {
     /// Bytes queued and not yet taken by the kernel.
     pub fn unsent(&mut self, id: ConnectionId) -> usize {
         self.get(id).map_or(0, |connection| connection.out_bytes)
+    }
+
+    /// Whether a request may begin whose answer is expected to take so many bytes. If not, the connection waits for
+    /// [`Net::next_to_answer`]. Who has nothing unsent may use all there is; who does not take its answers, half of it.
+    pub fn may_answer(&mut self, id: ConnectionId, expected: usize) -> bool {
+        let (used, budget) = (self.answers.used(), self.answers.budget());
+        let now = self.now;
+        let Some(connection) = self.get(id) else { return false };
+        let most = if connection.out.is_empty() { budget } else { budget / 2 };
+        if used == 0 || used + expected <= most {
+            return true;
+        }
+        if !std::mem::replace(&mut connection.waits_to_answer, true) {
+            if self.to_answer.is_empty() {
+                self.to_answer_since = now;
+            }
+            self.to_answer.push_back((id, expected));
+        }
+        false
+    }
+
+    /// A connection whose request may begin now that there is memory for its answer.
+    pub fn next_to_answer(&mut self) -> Option<ConnectionId> {
+        let (used, budget) = (self.answers.used(), self.answers.budget());
+        loop {
+            let (id, expected) = *self.to_answer.front()?;
+            let is_there = self.get(id).is_some_and(|connection| !connection.closing);
+            if is_there && used > 0 && used + expected > budget {
+                return None;
+            }
+            self.to_answer.pop_front();
+            self.to_answer_since = self.now;
+            if let Some(connection) = self.get(id).filter(|_| is_there) {
+                connection.waits_to_answer = false;
+                return Some(id);
+            }
+        }
+    }
+
+    /// Requests that wait for memory to be answered from.
+    pub fn waiting_to_answer(&self) -> usize {
+        self.to_answer.len()
+    }
+
+    /// Since when nobody of them has come to its turn.
+    pub(crate) fn unanswered_since(&self) -> Option<Nanos> {
+        (!self.to_answer.is_empty()).then_some(self.to_answer_since)
     }
 
     /// Submits a send for every connection that has bytes and none in flight.
@@ -432,10 +442,15 @@ impl Net {
         }
         connection.closing = true;
         connection.operations += 1;
+        // Nobody needs any more what was received and is not whole, and what was not sent.
+        (connection.space, connection.filled) = (None, 0);
+        connection.out.clear();
+        connection.out_bytes = 0;
         driver.submit(Op::CloseSocket { socket: connection.socket }, token::pack(Purpose::CloseSocket, id.slot, id.generation));
+        self.waiting.forget_finisher(id);
     }
 
-    fn reap(&mut self, id: ConnectionId, events: &mut Vec<Event>) {
+    pub(crate) fn reap(&mut self, id: ConnectionId, events: &mut Vec<Event>) {
         let Some(connection) = self.get(id) else { return };
         if connection.closing && connection.operations == 0 {
             let listener = connection.listener;
@@ -459,6 +474,7 @@ impl Net {
 
     /// Takes a connection with nothing in flight and nothing queued out of this shard, with the bytes that are buffered.
     pub fn detach(&mut self, driver: &mut dyn Driver, id: ConnectionId) -> Option<DetachedConnection> {
+        self.waiting.forget_finisher(id);
         let connection = self.get(id).filter(|connection| connection.is_quiet())?;
         let filled = connection.filled;
         let buffered = connection.space.as_mut().filter(|_| filled > 0).map(|space| space.freeze(filled));
@@ -475,26 +491,11 @@ impl Net {
         let id = self.place(driver, socket, detached.listener, now);
         let pool = self.pool.clone();
         if let (Some(buffered), Some(connection)) = (detached.buffered, self.get(id)) {
-            let mut space = pool.take(RECEIVE_BYTES.max(buffered.len()));
+            let mut space = pool.take(buffered.len());
             space.unfrozen()[..buffered.len()].copy_from_slice(&buffered);
             connection.filled = buffered.len();
             connection.space = Some(space);
         }
         id
     }
-}
-
-/// Gives the frame that is coming in a chunk that holds all of it, or, for a very long one, twice what has come.
-fn move_to_larger(pool: &Pool, connection: &mut Connection, length: usize) {
-    let wanted = if length <= FRAME_AT_ONCE { length } else { length.min(FRAME_AT_ONCE.max(2 * connection.filled)) };
-    if let Some(mut old) = connection.space.take() {
-        if wanted <= old.room() {
-            connection.space = Some(old);
-            return;
-        }
-        let mut space = pool.take(wanted);
-        space.unfrozen()[..connection.filled].copy_from_slice(&old.unfrozen()[..connection.filled]);
-        connection.space = Some(space);
-    }
-    connection.eager = true;
 }

@@ -11,20 +11,24 @@ use crate::engine::{Engine, Turn};
 use crate::lifecycle::{Finish, Then};
 use crate::partition::{Partition, StartWaiter};
 use crate::read::{check_epoch, check_readable};
+use crate::room::Asker;
 use crate::script::{Handle, Outcome, Step};
 use crate::waits::WaitId;
 use millrace_base::batch::HEADER_BYTES;
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::{Epoch, Offset};
-use millrace_io::{IoError, OpenHow, Slice};
+use millrace_io::{IoError, OpenHow, Pool, Slice, Space};
 use millrace_log::index::Index;
 use millrace_log::segments::Lookup;
 use millrace_log::{time_lookup, walk};
 use std::path::PathBuf;
 
-/// Bytes of a segment that a search by time reads at once.
-const WINDOW_BYTES: usize = 256 << 10;
+/// Bytes of a segment that a search by time reads at once: with what lies before them in their block, a whole chunk.
+const WINDOW_BYTES: usize = (256 << 10) - BLOCK;
+
+/// More than an index of the most entries takes.
+pub const INDEX_BYTES_MAX: usize = 2 << 20;
 
 /// Questions of one request that are not all answered.
 pub struct QueryWait {
@@ -50,6 +54,8 @@ pub struct Search {
     segment_end: Offset,
     place: u64,
     len: usize,
+    /// For room to read.
+    waits: bool,
 }
 
 impl Engine {
@@ -92,12 +98,18 @@ impl Engine {
             Lookup::Place { segment, place, entry } if entry.is_none_or(|entry| segment + i64::from(entry.relative) < written) => {
                 let Some(summary) = partition.store.summary(segment).copied() else { return };
                 let path = partition.store.segment_path(segment);
-                let search = Search { time, from, bound, path, segment_end: summary.end.min(written), place, len: WINDOW_BYTES };
+                let segment_end = summary.end.min(written);
+                let search = Search { time, from, bound, path, segment_end, place, len: WINDOW_BYTES, waits: false };
                 self.read_for_search(t, id, part, search);
             }
             Lookup::NeedsIndex { segment } => {
-                let (partition_id, path) = (partition.id, partition.store.index_path(segment));
-                self.read_index(t, partition_id, segment, path, Then::Query(id));
+                let partition_id = partition.id;
+                if self.has_room_to_read(INDEX_BYTES_MAX) {
+                    let into = self.memory.read.take(INDEX_BYTES_MAX);
+                    self.read_index(t, partition_id, segment, into, Then::Query(id));
+                } else {
+                    self.wait_for_room(Asker::Query { query: id, part }, INDEX_BYTES_MAX, t.now);
+                }
             }
             Lookup::Place { .. } | Lookup::Above | Lookup::Below => {
                 let found = search_memory(partition, time, from.max(written), bound);
@@ -118,15 +130,32 @@ impl Engine {
     fn read_for_search(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, search: Search) {
         let block = search.place / BLOCK as u64 * BLOCK as u64;
         let len = ((search.place - block) as usize + search.len).next_multiple_of(BLOCK);
+        if !self.has_room_to_read(Pool::size_of(len)) {
+            if let Some(QueryWait { answers: Answers::Offsets { searches, .. }, .. }) = self.queries.get_mut(id) {
+                searches[part] = Some(Search { waits: true, ..search });
+            }
+            return self.wait_for_room(Asker::Query { query: id, part }, Pool::size_of(len), t.now);
+        }
         let steps = vec![
             Step::Open { path: search.path.clone(), how: OpenHow { direct: true, ..OpenHow::default() } },
-            Step::Read { file: Handle::Nth(0), place: block, into: Some(self.pool.take(len)), len: len as u32 },
+            Step::Read { file: Handle::Nth(0), place: block, into: Some(self.memory.read.take(len)), len: len as u32 },
             Step::Close(Handle::Nth(0)),
         ];
         if let Some(QueryWait { answers: Answers::Offsets { searches, .. }, .. }) = self.queries.get_mut(id) {
             searches[part] = Some(search);
         }
         self.scripts.start(t.driver, steps, Finish::TimeSearch { query: id, part });
+    }
+
+    /// It has waited for room, and there is some: it goes on with its search, or finds anew what it needs.
+    pub fn query_again(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize) {
+        let Some(QueryWait { answers: Answers::Offsets { found, searches, .. }, .. }) = self.queries.get_mut(id) else { return };
+        match searches[part].take_if(|search| search.waits) {
+            Some(search) => self.read_for_search(t, id, part, Search { waits: false, ..search }),
+            // What it waited for may have come for another part, so that it is answered or under way.
+            None if found[part].is_none() && searches[part].is_none() => self.find_offset(t, id, part),
+            None => {}
+        }
     }
 
     pub fn search_read(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, result: Result<Outcome, IoError>) {
@@ -140,7 +169,9 @@ impl Engine {
             }
         };
         let skip = (search.place % BLOCK as u64) as usize;
-        match search.scan(bytes.get(skip..).unwrap_or(&[])) {
+        let scanned = search.scan(bytes.get(skip..).unwrap_or(&[]));
+        drop(bytes); // whoever waits for room holds none
+        match scanned {
             Scanned::Found(found) => self.offset_found(id, part, Ok(found)),
             Scanned::Further(further) => self.read_for_search(t, id, part, further),
             Scanned::NotHere => self.search(t, id, part, search.time, search.segment_end, search.bound),
@@ -148,12 +179,12 @@ impl Engine {
         }
     }
 
-    /// Reads the index of a closed segment for those who wait.
-    pub fn read_index(&mut self, t: &mut Turn<'_>, partition: PartitionId, segment: Offset, path: PathBuf, then: Then) {
-        let len = 2 << 20; // more than an index of the most entries takes
+    /// Reads the index of a closed segment for those who wait. `into`: of [`INDEX_BYTES_MAX`].
+    pub fn read_index(&mut self, t: &mut Turn<'_>, partition: PartitionId, segment: Offset, into: Space, then: Then) {
+        let Some(path) = self.partitions.get(&partition).map(|partition| partition.store.index_path(segment)) else { return };
         let steps = vec![
             Step::Open { path, how: OpenHow::default() },
-            Step::Read { file: Handle::Nth(0), place: 0, into: Some(self.pool.take(len)), len: len as u32 },
+            Step::Read { file: Handle::Nth(0), place: 0, into: Some(into), len: INDEX_BYTES_MAX as u32 },
             Step::Close(Handle::Nth(0)),
         ];
         self.scripts.start(t.driver, steps, Finish::IndexRead { partition, segment, then });
@@ -165,16 +196,18 @@ impl Engine {
             Index::decode(&space.freeze(len), segment, &format!("index of segment {segment}")).map_err(|error| error.to_string())
         });
         if let Some(partition) = self.partitions.get_mut(&id) {
-            match read {
-                Ok(index) => partition.store.keep_index(index),
-                // Without its index a segment is walked from its front; it is made again at the next start.
+            // Without its index a segment is walked from its front; it is made again at the next start.
+            let index = match read {
+                Ok(index) => Some(index),
                 Err(error) => {
                     log::warn!("partition {id}: {error}; the segment is searched from its begin");
-                    let summary = partition.store.summary(segment).copied();
-                    if let Some(summary) = summary {
-                        partition.store.keep_index(Index::without_entries(summary));
-                    }
+                    partition.store.summary(segment).copied().map(Index::without_entries)
                 }
+            };
+            if let Some(index) = index {
+                let bytes = index.memory();
+                partition.store.keep_index(index);
+                self.index_kept(id, segment, bytes);
             }
         }
         match then {

@@ -1,7 +1,8 @@
 //! Reads on the owning shard: from memory, from segments by the ring, and waiting for bytes to come.
 //!
 //! 1. A read looks at its parts in order: who leads, which epoch, which bounds; what is in memory is lent at once.
-//! 2. What is not in memory is read from its segment, one window at a time, off the turn; then the read goes on.
+//! 2. What is not in memory is read from its segment, one window at a time, off the turn; then the read goes on. The windows of a read are
+//!    bounded together, and by the memory there is; a read that has none at all waits for it ([`crate::room`]), until its deadline.
 //! 3. With too few bytes and no error the read waits: its partitions wake it when their commit moves, its deadline ends it.
 //!
 //! Invariants: nothing at or above the commit is given; only whole batches; the first batch comes whatever its size; a read is
@@ -12,6 +13,8 @@ use crate::api::{EpochEnd, Read, ReadData, ReadError, ReadPart, Reply};
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::{Finish, Then};
 use crate::partition::{Partition, Standing};
+use crate::queries::INDEX_BYTES_MAX;
+use crate::room::Asker;
 use crate::script::{Handle, Outcome, Step};
 use crate::timers::TimerFor;
 use crate::waits::WaitId;
@@ -20,14 +23,14 @@ use millrace_base::fault::Corrupt;
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::{Epoch, Offset};
-use millrace_io::{IoError, OpenHow, Slice};
+use millrace_io::{IoError, OpenHow, Pool, Slice};
 use millrace_log::segments::Lookup;
 use millrace_log::walk;
 use std::path::PathBuf;
 
 /// Bytes of a segment that one read operation brings, unless a single batch is larger.
-const WINDOW_BYTES: usize = 256 << 10;
-const WINDOW_BYTES_MAX: usize = 1 << 20;
+pub const WINDOW_BYTES: usize = 256 << 10;
+pub const WINDOW_BYTES_MAX: usize = 1 << 20;
 
 /// A read that is not yet answered.
 pub struct ReadWait {
@@ -42,6 +45,10 @@ pub struct ReadWait {
     waits: bool,
     /// Something that it lacked has come: it must look again.
     stale: bool,
+    /// Memory that a window would have taken for which there was no room; 0: nothing was left out.
+    lacks: usize,
+    /// A window that was too short for the batch wanted, and there was no room for a longer one: the part, and what is to be read.
+    further: Option<(usize, Window)>,
 }
 
 /// Bytes of a segment that are being read.
@@ -63,8 +70,13 @@ impl Window {
         self.place / BLOCK as u64 * BLOCK as u64
     }
 
+    /// Bytes that reading it takes.
+    fn memory(&self) -> usize {
+        Pool::size_of((self.place - self.block()) as usize + self.len)
+    }
+
     /// Opens the segment, reads the window, closes it.
-    fn steps(&self, pool: &millrace_io::Pool) -> Vec<Step> {
+    fn steps(&self, pool: &Pool) -> Vec<Step> {
         let len = (self.place - self.block()) as usize + self.len;
         let len = len.next_multiple_of(BLOCK);
         vec![
@@ -146,11 +158,31 @@ enum Look {
 }
 
 impl Engine {
-    pub fn read(&mut self, t: &mut Turn<'_>, from: ShardId, ticket: u64, read: Read) {
+    pub fn read(&mut self, t: &mut Turn<'_>, from: ShardId, ticket: u64, mut read: Read) {
+        let lent_max = self.memory.lent_bytes_max();
+        (read.max_bytes, read.min_bytes) = (read.max_bytes.min(lent_max), read.min_bytes.min(lent_max));
         let results = read.parts.iter().map(|_| None).collect();
         let windows = read.parts.iter().map(|_| None).collect();
-        let id = self.reads.insert(ReadWait { from, ticket, read, results, windows, loading: 0, waits: false, stale: false });
+        let id = self.reads.insert(ReadWait {
+            from,
+            ticket,
+            read,
+            results,
+            windows,
+            loading: 0,
+            waits: false,
+            stale: false,
+            lacks: 0,
+            further: None,
+        });
         self.look(t, id);
+    }
+
+    /// It has waited for room, and there is some.
+    pub fn read_again(&mut self, t: &mut Turn<'_>, id: WaitId) {
+        if self.reads.get_mut(id).is_some_and(|wait| wait.loading == 0) {
+            self.look(t, id);
+        }
     }
 
     /// Looks at all parts anew.
@@ -158,6 +190,11 @@ impl Engine {
         let Some(mut wait) = self.reads.remove(id) else { return };
         let mut left = wait.read.max_bytes;
         let mut any = false;
+        // Windows are longer than what is asked of each: together they may be as long as the answer, or one.
+        let windows_max = wait.read.max_bytes.min(self.memory.read.budget() / 4);
+        let mut windows = 0;
+        let further = wait.further.take();
+        wait.lacks = 0;
         let (mut scripts, mut indexes) = (Vec::new(), Vec::new());
         for index in 0..wait.read.parts.len() {
             let part = wait.read.parts[index];
@@ -173,26 +210,45 @@ impl Engine {
                     Ok(data)
                 }
                 Ok(Look::Load(window, data)) => {
-                    // Until it is read, it is counted with what it may bring.
-                    any = true;
-                    left = left.saturating_sub(window.max_bytes.min(window.len));
-                    scripts.push((index, window.steps(&self.pool)));
-                    wait.windows[index] = Some(*window);
+                    let window = match &further {
+                        Some((part, further)) if *part == index && further.from == window.from => further.clone(),
+                        _ => *window,
+                    };
+                    let memory = window.memory();
+                    if windows > 0 && windows + memory > windows_max {
+                        // The client asks again for what is left out.
+                    } else if self.has_room_to_read(memory) {
+                        // Until it is read, it is counted with what it may bring.
+                        any = true;
+                        windows += memory;
+                        left = left.saturating_sub(window.max_bytes.min(window.len));
+                        scripts.push((index, window.steps(&self.memory.read)));
+                        wait.windows[index] = Some(window);
+                    } else if wait.lacks == 0 {
+                        wait.lacks = memory;
+                        wait.further = further.clone().filter(|(part, _)| *part == index);
+                    }
                     Ok(data)
                 }
                 Ok(Look::Index(segment)) => {
-                    any = true;
-                    indexes.push((part.partition, segment));
-                    Ok(ReadData::default())
+                    if windows > 0 && windows + INDEX_BYTES_MAX > windows_max {
+                        // As with windows.
+                    } else if self.has_room_to_read(INDEX_BYTES_MAX) {
+                        any = true;
+                        windows += INDEX_BYTES_MAX;
+                        indexes.push((part.partition, segment, self.memory.read.take(INDEX_BYTES_MAX)));
+                    } else if wait.lacks == 0 {
+                        wait.lacks = INDEX_BYTES_MAX;
+                    }
+                    Ok(self.partitions.get(&part.partition).map(|partition| facts(partition)).unwrap_or_default())
                 }
                 Err(error) => Err(error),
             });
         }
         wait.loading = scripts.len() + indexes.len();
         let id = self.reads.insert(wait);
-        for (partition, segment) in indexes {
-            let Some(path) = self.partitions.get(&partition).map(|partition| partition.store.index_path(segment)) else { continue };
-            self.read_index(t, partition, segment, path, Then::Read(id));
+        for (partition, segment, into) in indexes {
+            self.read_index(t, partition, segment, into, Then::Read(id));
         }
         for (part, steps) in scripts {
             self.scripts.start(t.driver, steps, Finish::ColdRead { read: id, part });
@@ -219,11 +275,18 @@ impl Engine {
                 Err(_) => enough = true,
             }
         }
-        if enough || bytes >= wait.read.min_bytes {
+        let deadline = wait.read.deadline;
+        // With something to give it does not wait for room: what it holds is perhaps what others wait for.
+        if enough || bytes >= wait.read.min_bytes || (wait.lacks > 0 && bytes > 0) {
             return self.answer_read(id);
         }
+        if wait.lacks > 0 {
+            let lacks = wait.lacks;
+            self.wait_for_room(Asker::Read(id), lacks, t.now);
+            t.timers.add(deadline, TimerFor::Read { slot: id.slot, generation: id.generation });
+            return;
+        }
         wait.waits = true;
-        let deadline = wait.read.deadline;
         let partitions: Vec<PartitionId> = wait.read.parts.iter().map(|part| part.partition).collect();
         for partition in partitions {
             if let Some(partition) = self.partitions.get_mut(&partition) {
@@ -302,11 +365,18 @@ impl Engine {
                     }
                     Cut::Nothing => {}
                     Cut::Further { at, size } => {
+                        drop(bytes);
                         let window = Window { place: at, len: size.max(window.len), ..window };
-                        let steps = window.steps(&self.pool);
-                        wait.windows[part] = Some(window);
-                        wait.loading += 1;
-                        return self.scripts.start(t.driver, steps, Finish::ColdRead { read: id, part });
+                        let has_room = self.has_room_to_read(window.memory());
+                        let Some(wait) = self.reads.get_mut(id) else { return };
+                        if has_room {
+                            let steps = window.steps(&self.memory.read);
+                            wait.windows[part] = Some(window);
+                            wait.loading += 1;
+                            return self.scripts.start(t.driver, steps, Finish::ColdRead { read: id, part });
+                        }
+                        wait.lacks = window.memory();
+                        wait.further = Some((part, window));
                     }
                     Cut::Bad(corrupt) => {
                         log::error!("partition {partition} is damaged: {corrupt}");
@@ -348,13 +418,22 @@ impl Engine {
                 self.coordinator_read(t, id, &bytes);
             }
             Look::Load(window, _) => {
-                let steps = window.steps(&self.pool);
-                self.scripts.start(t.driver, steps, Finish::CoordinatorRead { partition: id, window: *window });
+                self.read_window_for_coordinator(t, id, *window);
             }
-            Look::Index(segment) => {
-                let path = partition.store.index_path(segment);
-                self.read_index(t, id, segment, path, Then::Coordinator);
+            Look::Index(segment) if self.has_room_to_read(INDEX_BYTES_MAX) => {
+                let into = self.memory.read.take(INDEX_BYTES_MAX);
+                self.read_index(t, id, segment, into, Then::Coordinator);
             }
+            Look::Index(_) => self.wait_for_room(Asker::Coordinator(id), INDEX_BYTES_MAX, t.now),
+        }
+    }
+
+    fn read_window_for_coordinator(&mut self, t: &mut Turn<'_>, id: PartitionId, window: Window) {
+        if self.has_room_to_read(window.memory()) {
+            let steps = window.steps(&self.memory.read);
+            self.scripts.start(t.driver, steps, Finish::CoordinatorRead { partition: id, window });
+        } else {
+            self.wait_for_room(Asker::Coordinator(id), window.memory(), t.now);
         }
     }
 
@@ -363,7 +442,8 @@ impl Engine {
             Some(Cut::Batches(batches)) => self.coordinator_read(t, id, &[&batches]),
             Some(Cut::Further { at, size }) => {
                 let window = Window { place: at, len: size.max(window.len), ..window.clone() };
-                let steps = window.steps(&self.pool);
+                // The coordinator's own records are bounded by the batches that it writes: this window is hardly ever needed, and always had.
+                let steps = window.steps(&self.memory.read);
                 self.scripts.start(t.driver, steps, Finish::CoordinatorRead { partition: id, window });
             }
             Some(Cut::Nothing | Cut::Bad(_)) | None => self.coordinator_read(t, id, &[]),
@@ -449,7 +529,10 @@ fn fetch(partition: &Partition, part: &ReadPart, bound: Offset, max_bytes: usize
         Lookup::Above | Lookup::Below => return Look::Done(data),
     };
     let Some(summary) = partition.store.summary(segment) else { return Look::Done(data) };
-    let len = max_bytes.clamp(WINDOW_BYTES, WINDOW_BYTES_MAX).min((summary.bytes - place) as usize);
+    // Together with what lies before it in its block it fills a chunk.
+    let skip = (place % BLOCK as u64) as usize;
+    let chunk = Pool::size_of((max_bytes.min(WINDOW_BYTES_MAX) + skip).clamp(WINDOW_BYTES, WINDOW_BYTES_MAX));
+    let len = (chunk - skip).min((summary.bytes - place) as usize);
     let window = Window {
         path: partition.store.segment_path(segment),
         place,

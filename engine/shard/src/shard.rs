@@ -14,6 +14,7 @@ use crate::api::{Reply, Request};
 use crate::boot::ShardBoot;
 use crate::engine::{Engine, Turn};
 use crate::front::{Cx, Front};
+use crate::memory::Shares;
 use crate::net::{ConnectionId, Event, Net, Next};
 use crate::routes::{Inward, Routes, Submitter};
 use crate::timers::{TimerFor, Timers};
@@ -36,6 +37,12 @@ const SPIN_HITS_MAX: u8 = 6;
 
 /// How often time-outs of produces and idle connections are looked for.
 const HOUSEKEEPING_MS: u64 = 250;
+
+/// How often a shard without other work looks whether memory has come home for those who wait for it.
+const MEMORY_PAUSE_MS: u64 = 1;
+
+/// Connections looked at in one turn whose next request waits for memory to be answered from.
+const ANSWERS_RESUMED: usize = 64;
 
 /// How a shard stands after a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,7 +84,7 @@ impl Shard {
     /// Joins what boot found for this shard with its driver and routes.
     pub fn new(mut driver: Box<dyn Driver>, boot: ShardBoot, routes: Routes, fronts: Vec<FrontSetup>) -> Result<Shard, IoError> {
         let spin_ns = u64::from(boot.settings.shard_spin_us) * 1000;
-        let net = Net::new(boot.pool.clone());
+        let net = Net::new(&boot.memory);
         let mut timers = Timers::default();
         let (now, wall) = (driver.now(), driver.wall());
         let mut turn = Turn { driver: &mut *driver, timers: &mut timers, now, wall };
@@ -136,6 +143,8 @@ impl Shard {
         worked |= self.drain_lanes(now);
         worked |= self.fire_timers(now);
         self.work(now);
+        self.net.resume_waiting(&mut *self.driver, now);
+        self.resume_answers(now);
         self.net.flush(&mut *self.driver, now);
         if worked {
             let is_hit = now.since(self.last_work).as_nanos() <= u128::from(self.spin_ns);
@@ -158,7 +167,10 @@ impl Shard {
         if self.spin_hits >= SPIN_HITS_MIN && self.driver.now().since(self.last_work).as_nanos() < u128::from(self.spin_ns) {
             return Wait::No;
         }
-        Wait::Until(self.timers.next().min(self.engine.journals_want()))
+        let next = self.timers.next().min(self.engine.journals_want());
+        // Another shard's thread gives memory back without a word.
+        let waits_for_memory = self.net.is_waiting() || self.net.waiting_to_answer() > 0 || self.engine.waits_for_memory();
+        Wait::Until(if waits_for_memory { next.min(self.driver.now().plus_ms(MEMORY_PAUSE_MS)) } else { next })
     }
 
     fn completed(&mut self, completion: Completion, now: Nanos) {
@@ -270,7 +282,7 @@ impl Shard {
             net: &mut self.net,
             routes: &mut engine.routes,
             timers: &mut self.timers,
-            pool: &engine.pool,
+            answers: &engine.memory.answer,
             resumed: &mut self.resumed,
             moves: &mut self.moves,
         };
@@ -332,6 +344,7 @@ impl Shard {
                 TimerFor::Housekeeping => {
                     self.engine.keep_house(&mut turn);
                     self.close_idle(now);
+                    self.relieve_memory(now);
                     self.timers.add(now.plus_ms(HOUSEKEEPING_MS), TimerFor::Housekeeping);
                 }
             }
@@ -348,6 +361,30 @@ impl Shard {
                 self.with_front(front, now, |_, cx| cx.close(connection, "nothing came from it or went to it for too long"));
             }
         }
+    }
+
+    /// Closes the connections that hold memory for nothing while others wait for it.
+    fn relieve_memory(&mut self, now: Nanos) {
+        for (connection, reason) in self.net.relieve(&mut *self.driver, now) {
+            if let Some((front, _)) = self.front_of(connection) {
+                self.with_front(front, now, |_, cx| cx.close(connection, &reason));
+            }
+        }
+    }
+
+    /// Lets requests begin that have waited for memory to be answered from.
+    fn resume_answers(&mut self, now: Nanos) {
+        for _ in 0..self.net.waiting_to_answer().min(ANSWERS_RESUMED) {
+            let Some(connection) = self.net.next_to_answer() else { return };
+            if let Some((front, _)) = self.front_of(connection) {
+                self.with_front(front, now, |front, cx| front.begin_again(cx, connection));
+            }
+        }
+    }
+
+    /// This shard's memory, and who has how much of it.
+    pub fn memory(&self) -> &Shares {
+        &self.engine.memory
     }
 
     fn work(&mut self, now: Nanos) {

@@ -7,9 +7,9 @@
 //!
 //! Invariants: a segment that is being cut is written by nobody: the partition stays busy until the shard is gone.
 
-use crate::checkpoint::CHECKPOINTS_MAX;
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::Finish;
+use crate::memory::CHECKPOINTS_MAX;
 use crate::partition::Partition;
 use crate::script::{Handle, Step};
 use millrace_base::ids::PartitionId;

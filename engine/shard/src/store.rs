@@ -330,6 +330,10 @@ impl Store {
         self.indexes.insert(index.summary().base, Arc::new(index));
     }
 
+    pub fn forget_index(&mut self, base: Offset) {
+        self.indexes.remove(&base);
+    }
+
     /// What is known of a segment.
     pub fn summary(&self, segment: Offset) -> Option<&Summary> {
         self.segments.all().find(|summary| summary.base == segment)

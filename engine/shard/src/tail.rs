@@ -93,14 +93,11 @@ impl Tail {
         }
     }
 
-    /// Drops cached pieces from the front while more than `keep` bytes of memory are held here; gives the bytes dropped.
-    pub fn evict(&mut self, keep: usize) -> usize {
-        let mut held: usize = self.pieces.iter().map(|piece| piece.bytes.len()).sum();
-        let before = held;
-        while held > keep && self.pieces.front().is_some_and(|piece| piece.end <= self.checkpointed) {
-            held -= self.pieces.pop_front().map_or(0, |piece| piece.bytes.len());
+    /// Drops cached pieces from the front that journal entries below `sequence` brought.
+    pub fn evict_below(&mut self, sequence: u64) {
+        while self.pieces.front().is_some_and(|piece| piece.end <= self.checkpointed && piece.sequence < sequence) {
+            self.pieces.pop_front();
         }
-        before - held
     }
 
     /// Whole batches from the one that holds `from` on, while they end at or before `bound` and fit `max_bytes`; the first comes whatever
@@ -216,10 +213,13 @@ mod tests {
         for base in [0, 5, 10] {
             tail.push(piece(&pool, base, 1, 5));
         }
-        assert_eq!(tail.evict(0), 0);
+        tail.evict_below(100);
+        assert_eq!(tail.first(), 0);
         tail.checkpoint(10);
         assert_eq!(tail.oldest_sequence(), Some(10));
-        assert!(tail.evict(0) > 0);
+        tail.evict_below(5);
+        assert_eq!(tail.first(), 5);
+        tail.evict_below(100);
         assert_eq!((tail.first(), tail.end(), tail.checkpointed()), (10, 15, 10));
         assert_eq!(tail.read(5, 15, 100, true).map(|s| s.len()), None);
     }

@@ -10,6 +10,7 @@ use crate::directory::Directory;
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::TIMING;
 use crate::partition::{Partition, Standing};
+use crate::room::Room;
 use crate::routes::{Routes, Submitter};
 use crate::script::Scripts;
 use crate::store::Store;
@@ -23,16 +24,13 @@ use millrace_log::journal::{PayloadRange, Record, Urgency, layout};
 use millrace_log::partition_state::PartitionState;
 use millrace_raftlog::{Configuration, Core, Member, Record as ConsensusRecord, State};
 use millrace_state::meta::{self, Request as MetaRequest};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A send that has stood still for so long gives its connection up.
 const SEND_STALL_MS: u64 = 60_000;
 
 /// How long a data directory that had no room is left alone before produce is tried again.
 const FULL_RETRY_MS: u64 = 1_000;
-
-/// Memory that may hold checkpointed batches for readers, of a shard's budget.
-const CACHE_SHARE: usize = 4;
 
 impl Engine {
     /// What boot found becomes running state; the first epochs are appended, to be written in the first turn.
@@ -47,7 +45,7 @@ impl Engine {
             topic_defaults: BTreeMap::new(),
             meta: boot.meta,
             leaders: BTreeMap::new(),
-            pool: boot.pool,
+            memory: boot.memory,
             partitions: BTreeMap::new(),
             directories,
             scripts: Scripts::default(),
@@ -55,6 +53,7 @@ impl Engine {
             produces: Waits::default(),
             stalled: VecDeque::new(),
             reads: Waits::default(),
+            room: Room::default(),
             queries: Waits::default(),
             woken: Vec::new(),
             coordinators: BTreeMap::new(),
@@ -63,12 +62,14 @@ impl Engine {
             extents: BTreeMap::new(),
             extent_key: 0,
             direct_bytes: 0,
-            wants_checkpoint: Vec::new(),
+            wants_checkpoint: BTreeSet::new(),
             sealed: Vec::new(),
             leadership_news: Vec::new(),
             shards_ready: 0,
             ready_told: false,
             checkpoints: 0,
+            indexes: VecDeque::new(),
+            index_bytes: 0,
             meta_applied: boot.meta_applied,
             register: Some(boot.register),
             retention_at: t.now,
@@ -258,9 +259,14 @@ impl Engine {
     pub fn work(&mut self, t: &mut Turn<'_>) {
         self.run_controller(t);
         self.look_again(t);
+        self.resume_readers(t);
         self.open_when_ready();
         self.relieve_journals(t);
         self.write_journals(t);
+        self.evict();
+        if !self.stalled.is_empty() && !self.is_journal_short() {
+            self.resume_stalled(t);
+        }
         self.write_statements(t);
         for (index, reason) in std::mem::take(&mut self.failing) {
             self.fail_directory(t, index, reason);
@@ -337,7 +343,7 @@ impl Engine {
             self.retry_unwritten(t);
             self.retry_full();
         }
-        self.evict();
+        self.want_back(t.now);
         if self.retention_at <= t.now {
             self.retention_at = t.now.plus_ms(self.settings.log_retention_check_interval_ms);
             self.apply_retention(t);
@@ -353,16 +359,23 @@ impl Engine {
         }
     }
 
-    /// Lets cached batches go while the shard's memory is short.
+    /// Lets the oldest cached batches go before the journal's share is full, in the order of the journal: a chunk goes home when all
+    /// that was written from it has gone, so partitions must let go together.
     fn evict(&mut self) {
-        let keep = self.pool.budget() / CACHE_SHARE;
-        if self.pool.used() <= keep {
+        let (used, budget) = (self.memory.journal.used(), self.memory.journal.budget());
+        let most = budget / 8 * 7;
+        if used <= most {
             return;
         }
-        // The largest caches first would need an order; a share each is fair and simple.
-        let share = keep / self.partitions.len().max(1);
-        for partition in self.partitions.values_mut() {
-            partition.tail.evict(share);
+        // So much at once that not every turn walks all partitions.
+        let over = used - most + budget / 16;
+        let total: usize = self.directories.iter().map(Directory::cached_bytes).sum();
+        for directory in self.directories.iter_mut().filter(|directory| directory.cached_bytes() > 0) {
+            let below = directory.forget_cached((over as u128 * directory.cached_bytes() as u128).div_ceil(total as u128) as usize);
+            let index = directory.index;
+            for partition in self.partitions.values_mut().filter(|partition| partition.directory == index) {
+                partition.tail.evict_below(below);
+            }
         }
     }
 }

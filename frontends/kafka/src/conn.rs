@@ -3,7 +3,8 @@
 //! 1. A frame joins the queue. The first request begins; one behind it begins early only if it and all before it are produces, whose order
 //!    the partitions keep. Everything else sees what the requests before it have done, as on a Kafka broker.
 //! 2. A request ends in any order; its answer leaves when all before it have left. So a long poll holds those behind it.
-//! 3. When too many requests or bytes are held, the connection is not read; when too many bytes wait to be sent, nothing begins.
+//! 3. While anything but produce is under way, or too many requests or bytes are held, the connection is not read: what it would bring
+//!    could not begin. When too many bytes wait to be sent, or there is no memory for an answer, nothing begins.
 //!
 //! Invariants: answers leave in the order in which frames came; begun requests are a prefix of the queue.
 //! Knows nothing of frames' content beyond their key, and of sockets.
@@ -73,11 +74,20 @@ impl Connection {
         self.queue.push_back(Queued { bytes: frame.len(), state: State::Waiting(frame), is_produce, call });
     }
 
-    /// The next request that may begin, which it has with that.
-    pub fn begin(&mut self) -> Option<(CallId, Slice)> {
+    /// The next request that may begin.
+    pub fn next(&self) -> Option<&Slice> {
         let at = self.begun;
         let may = at == 0 || self.queue.iter().take(at + 1).all(|queued| queued.is_produce);
-        let queued = self.queue.get_mut(at).filter(|_| may)?;
+        match &self.queue.get(at).filter(|_| may)?.state {
+            State::Waiting(frame) => Some(frame),
+            State::Begun | State::Ended(_) => None,
+        }
+    }
+
+    /// The next request that may begin, which it has with that.
+    pub fn begin(&mut self) -> Option<(CallId, Slice)> {
+        self.next()?;
+        let queued = self.queue.get_mut(self.begun)?;
         let State::Waiting(frame) = std::mem::replace(&mut queued.state, State::Begun) else { return None };
         self.begun += 1;
         Some((queued.call, frame))
@@ -115,9 +125,11 @@ impl Connection {
         running.map(|queued| queued.call).collect()
     }
 
-    /// Whether it holds as much as it may.
+    /// Whether it holds as much as it may. Behind a request that waits for more than the engine, as a long poll does, nothing is read, so
+    /// that a client cannot have memory held for as long as it likes.
     pub fn is_full(&self, requests_max: usize) -> bool {
-        self.queue.len() >= requests_max || self.held_bytes >= HELD_BYTES_MAX
+        let waits = self.queue.iter().take(self.begun).any(|queued| !queued.is_produce);
+        waits || self.queue.len() >= requests_max || self.held_bytes >= HELD_BYTES_MAX
     }
 
     /// Whether it holds nothing.
@@ -194,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_full_by_requests_or_by_bytes() {
-        let mut small = connection("ff");
+        let mut small = connection("pp");
         assert!(!small.is_full(3) && small.is_full(2));
         begin_all(&mut small);
         small.end(0, named("a"));
@@ -203,6 +215,20 @@ mod tests {
         let mut large = connection("");
         large.push(frame(HELD_BYTES_MAX), true, 0);
         assert!(large.is_full(100));
+    }
+
+    #[test]
+    fn nothing_is_read_behind_a_request_that_waits_unless_it_is_produce() {
+        let mut connection = connection("pf");
+        begin_all(&mut connection);
+        assert!(!connection.is_full(100), "a produce waits for the engine only");
+        connection.end(0, named("a"));
+        leave_all(&mut connection);
+        begin_all(&mut connection);
+        assert!(connection.is_full(100));
+        connection.end(1, named("b"));
+        leave_all(&mut connection);
+        assert!(!connection.is_full(100));
     }
 
     #[test]

@@ -115,6 +115,10 @@ impl KafkaFront {
         if connection.is_closing || is_crowded {
             return false;
         }
+        let Some(frame) = connection.next() else { return false };
+        if !cx.may_begin(id, answer_bytes(frame, cx.meta.partitions())) {
+            return false;
+        }
         let Some((call, frame)) = connection.begin() else { return false };
         let body = frame.sub(4..frame.len());
         let asked = match dispatch::find(&body) {
@@ -233,6 +237,10 @@ impl Front for KafkaFront {
         }
     }
 
+    fn begin_again(&mut self, cx: &mut Cx<'_>, connection: ConnectionId) {
+        self.pump(cx, connection);
+    }
+
     fn closed(&mut self, cx: &mut Cx<'_>, connection: ConnectionId) {
         let Some(state) = self.connections.remove(&connection) else { return };
         for call in state.running() {
@@ -264,6 +272,21 @@ impl Front for KafkaFront {
             self.shared.sessions.adopt(session, Engine::now(cx));
         }
         self.connections.insert(connection, moved);
+    }
+}
+
+/// What one partition takes in the answers that list all of them, as a guess.
+const PARTITION_BYTES: usize = 128;
+
+/// What the answer to a request is expected to take, records apart: they have a memory of their own.
+fn answer_bytes(frame: &[u8], partitions: usize) -> usize {
+    let key = frame.get(4..6).map_or(-1, |key| i16::from_be_bytes([key[0], key[1]]));
+    match Api::from_key(key) {
+        Some(Api::Produce | Api::Fetch | Api::OffsetCommit | Api::Heartbeat | Api::JoinGroup | Api::SyncGroup | Api::LeaveGroup) => 4096,
+        Some(Api::Metadata | Api::DescribeLogDirs | Api::DescribeTopicPartitions | Api::OffsetFetch | Api::DescribeConfigs) => {
+            4096 + PARTITION_BYTES * partitions
+        }
+        _ => 4096 + 4 * frame.len(),
     }
 }
 

@@ -27,9 +27,6 @@ use crate::failure::Failure;
 /// Part of the machine's memory that a broker takes when it is not told.
 const MEMORY_SHARE: u64 = 4;
 
-/// The least that a broker is run with.
-const MEMORY_BYTES_MIN: u64 = 64 << 20;
-
 /// How long the sockets of a broker that was just killed are waited for.
 const PORT_WAIT: Duration = Duration::from_secs(3);
 
@@ -188,7 +185,7 @@ fn free_addresses(listeners: &[Listener]) -> Result<Vec<SocketAddr>, Failure> {
 
 fn boot_node(disk: &mut BlockingDisk, settings: &Settings, shards: u16, advertised: &[Advertised]) -> Result<Boot, Failure> {
     let told = settings.memory_max_bytes;
-    let memory = if told == 0 { process::memory_bytes() / MEMORY_SHARE } else { told }.max(MEMORY_BYTES_MIN);
+    let memory = if told == 0 { process::memory_bytes() / MEMORY_SHARE } else { told };
     let directories = settings.log_dirs.iter().map(|path| absolute(path)).collect::<Result<Vec<PathBuf>, Failure>>()?;
     let listeners = advertised.iter().map(|a| meta::Listener { name: a.name.clone(), host: a.host.clone(), port: a.port }).collect();
     let memory_bytes = usize::try_from(memory).unwrap_or(usize::MAX);

@@ -241,7 +241,8 @@ impl Engine {
             }
             let bytes = std::mem::replace(&mut builder, Builder::new(t.wall)).finish();
             let header = batch::Header::parse(&bytes).expect("the builder made it");
-            let (base, end) = self.append_batch(t, id, self.pool.take(bytes.len()).push(&bytes), header, None, Urgency::Reserved).ok()?;
+            let (base, end) =
+                self.append_batch(t, id, self.memory.work.take(bytes.len()).push(&bytes), header, None, Urgency::Reserved).ok()?;
             appended = Some((appended.map_or(base, |(first, _)| first), end));
             if let Some(coordinator) = self.coordinators.get_mut(&id) {
                 coordinator.log_bytes += bytes.len() as u64;

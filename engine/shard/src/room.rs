@@ -1,0 +1,95 @@
+//! Who waits on the owning shard for memory to read segments into.
+//!
+//! 1. What reads a segment for a client asks for room in the share first; without it, it joins the queue here and holds nothing of the share.
+//! 2. When memory comes home the first goes on, and looks anew at what it wants.
+//! 3. When the queue has not moved for a while, the share is wanted back: see [`crate::shortage`].
+//!
+//! Invariants: whoever waits here holds no memory of the share, so that those who wait can never stop each other; when nothing of the share
+//! is out, the first goes on whatever it asks for.
+//! Knows nothing of what is read.
+
+use crate::engine::{Engine, Turn};
+use crate::shortage::STUCK_MS;
+use crate::waits::WaitId;
+use millrace_base::clock::Nanos;
+use millrace_base::ids::PartitionId;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asker {
+    Read(WaitId),
+    /// A part of a question about offsets.
+    Query {
+        query: WaitId,
+        part: usize,
+    },
+    /// A coordinator that loads its log.
+    Coordinator(PartitionId),
+}
+
+#[derive(Default)]
+pub struct Room {
+    queue: VecDeque<(Asker, usize)>,
+    /// When somebody came to his turn last, or the queue began.
+    moved: Nanos,
+    /// The first of the queue is at its turn.
+    serving: bool,
+    /// Since when produce has been held back for memory of the journal.
+    journal_short_since: Option<Nanos>,
+}
+
+impl Engine {
+    /// Whether so many bytes can be read now.
+    pub fn has_room_to_read(&self, bytes: usize) -> bool {
+        let share = &self.memory.read;
+        (self.room.serving || self.room.queue.is_empty()) && (share.has_room(bytes) || share.used() == 0)
+    }
+
+    pub fn wait_for_room(&mut self, asker: Asker, bytes: usize, now: Nanos) {
+        if self.room.queue.is_empty() {
+            self.room.moved = now;
+        }
+        self.room.queue.push_back((asker, bytes));
+    }
+
+    /// Lets those go on that there is room for now, in order.
+    pub fn resume_readers(&mut self, t: &mut Turn<'_>) {
+        // Each at most once: who lacks more than it knew waits again.
+        for _ in 0..self.room.queue.len() {
+            let Some((asker, bytes)) = self.room.queue.front().copied() else { return };
+            let share = &self.memory.read;
+            if !share.has_room(bytes) && share.used() > 0 {
+                return;
+            }
+            self.room.queue.pop_front();
+            self.room.moved = t.now;
+            self.room.serving = true;
+            match asker {
+                Asker::Read(id) => self.read_again(t, id),
+                Asker::Query { query, part } => self.query_again(t, query, part),
+                Asker::Coordinator(id) => self.load_coordinator(t, id),
+            }
+            self.room.serving = false;
+        }
+    }
+
+    /// Whether somebody waits for memory that another shard's thread may give back without a word.
+    pub fn waits_for_memory(&self) -> bool {
+        !self.room.queue.is_empty() || self.is_journal_short()
+    }
+
+    /// Whether produce is held back for memory.
+    pub fn is_journal_short(&self) -> bool {
+        !self.stalled.is_empty() && !self.memory.journal.has_room(crate::memory::JOURNAL_CHUNK_BYTES)
+    }
+
+    /// Says which shares are wanted back. Called a few times a second.
+    pub fn want_back(&mut self, now: Nanos) {
+        let stuck = Duration::from_millis(STUCK_MS);
+        self.memory.read.want_back(!self.room.queue.is_empty() && now.since(self.room.moved) >= stuck);
+        let since = if self.is_journal_short() { Some(self.room.journal_short_since.unwrap_or(now)) } else { None };
+        self.room.journal_short_since = since;
+        self.memory.journal.want_back(since.is_some_and(|since| now.since(since) >= stuck));
+    }
+}
