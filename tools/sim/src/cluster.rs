@@ -14,6 +14,7 @@ use millrace_kafka::front::KafkaFront;
 use millrace_kafka::listener::Advertised;
 use millrace_log::journal::Options;
 use millrace_shard::boot::{self, BootError, Plan};
+use millrace_shard::memory::Shares;
 use millrace_shard::shard::{FrontSetup, Shard, Status};
 use millrace_shard::{Routes, lanes};
 use millrace_state::meta::Listener;
@@ -130,6 +131,11 @@ impl Cluster {
                 self.disk = None;
             }
         }
+    }
+
+    /// The memory of each shard.
+    pub fn memory(&self) -> Vec<Shares> {
+        self.shards.values().map(|shard| shard.memory().clone()).collect()
     }
 
     /// Asks for a clean stop; it is over when the node is not up any more.
