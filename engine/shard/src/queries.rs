@@ -363,7 +363,10 @@ fn look(partition: &Partition, query: &OffsetQuery) -> Looked {
             let in_memory = partition.tail.pending().flat_map(|piece| walk::batches(&piece.bytes)).flatten();
             let in_memory = in_memory.filter(|found| found.header.next_offset() <= commit).map(|found| found.header.max_timestamp).max();
             match in_memory.into_iter().chain([partition.store.segments.max_timestamp()]).max() {
-                Some(time) if time >= 0 && commit > log_start => Looked::Search { time, from: log_start, bound: commit },
+                // As in Kafka it may lie below the log start, as long as its segment is there: its time is the greatest all the same.
+                Some(time) if time >= 0 && commit > log_start => {
+                    Looked::Search { time, from: partition.store.segments.begin().min(log_start), bound: commit }
+                }
                 _ => Looked::Found(NONE),
             }
         }
