@@ -246,10 +246,12 @@ impl Engine {
         for (part, delete) in parts.iter().enumerate() {
             match self.start_wanted(delete) {
                 Ok((start, true)) => {
-                    if let Some(partition) = self.partitions.get_mut(&delete.partition) {
+                    if !self.raise_log_start(t, delete.partition, start) {
+                        let reason = "the journal has no room for a log start; it may later".to_owned();
+                        self.start_settled(id, part, Err(ReadError::Storage { reason }));
+                    } else if let Some(partition) = self.partitions.get_mut(&delete.partition) {
                         partition.start_waiters.push(StartWaiter { start, wait: id, part });
                     }
-                    self.raise_log_start(t, delete.partition, start);
                 }
                 Ok((start, false)) => self.start_settled(id, part, Ok(start)),
                 Err(error) => self.start_settled(id, part, Err(error)),
