@@ -505,6 +505,8 @@ impl Recovered {
                     self.pending.truncate(index);
                     self.rolls.retain(|roll| *roll <= base);
                     self.log_end = base;
+                    // A state knows producers' batches that are not durable yet.
+                    self.large.producers.truncate(base);
                     return Ok(Some(TornExtent { base, found }));
                 }
                 ExtentFound::Differs(found) | ExtentFound::Unreadable(found) => return Err(found),

@@ -156,8 +156,7 @@ impl Engine {
                 let log_start = Some(record.marks.log_start);
                 let record = Record::Raft { partition: id, truncate: record.truncate, log_start, step: PayloadRange { start: 0, len: 0 } };
                 let (directory, directs) = (usize::from(self.partitions[&id].directory), self.partitions[&id].directs_begun);
-                let appended =
-                    self.journal(t, directory, Urgency::Reserved, record, &[&step], Some(After::Saved { id, sequence, directs }));
+                let appended = self.journal(t, directory, Urgency::Relief, record, &[&step], Some(After::Saved { id, sequence, directs }));
                 if appended.is_err() {
                     self.fail_directory(t, directory, "the journal has no room left for consensus; its reserve is spent".to_owned());
                 }

@@ -231,7 +231,7 @@ impl Engine {
         if self.directories[directory].is_failed() {
             return;
         }
-        let appended = self.journal(t, directory, Urgency::Reserved, Record::Deleted { partition: id }, &[], Some(After::Deleted(id)));
+        let appended = self.journal(t, directory, Urgency::Relief, Record::Deleted { partition: id }, &[], Some(After::Deleted(id)));
         if appended.is_err() {
             self.owed.push(Owed::Deletion(id));
         }

@@ -15,10 +15,20 @@ impl<T> Default for Timers<T> {
     }
 }
 
+/// A call that was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TimerKey(Nanos, u64);
+
 impl<T> Timers<T> {
-    pub fn add(&mut self, at: Nanos, what: T) {
+    pub fn add(&mut self, at: Nanos, what: T) -> TimerKey {
         self.asked += 1;
         self.due.insert((at, self.asked), what);
+        TimerKey(at, self.asked)
+    }
+
+    /// Takes back what has not fired yet; else does nothing.
+    pub fn remove(&mut self, key: TimerKey) {
+        self.due.remove(&(key.0, key.1));
     }
 
     /// The earliest time asked for.
@@ -51,4 +61,23 @@ pub enum TimerFor {
     },
     /// Time-outs of produces, idle connections; and, more rarely, retention and expiry.
     Housekeeping,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_back_never_fires_and_the_rest_fires_in_order() {
+        let mut timers = Timers::default();
+        timers.add(Nanos(5), "b");
+        let taken = timers.add(Nanos(3), "x");
+        timers.add(Nanos(5), "c");
+        timers.add(Nanos(4), "a");
+        timers.remove(taken);
+        timers.remove(taken);
+        assert_eq!(timers.next(), Nanos(4));
+        assert_eq!(timers.pop(Nanos(3)), None);
+        assert_eq!(std::iter::from_fn(|| timers.pop(Nanos(5))).collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
 }

@@ -169,9 +169,11 @@ function alive(member) {
 }
 
 const OPERATIONS = {
-  hello: async () => ({ name: 'kafkajs', version: require('kafkajs/package.json').version, codecs: Object.keys(CODECS), none_is_end: true }),
+  hello: async () => ({ name: 'kafkajs', version: require('kafkajs/package.json').version, codecs: Object.keys(CODECS), none_is_end: true, counts_optional: true }),
   create: ({ topic, partitions }) => withAdmin(async (admin) => {
-    const made = await admin.createTopics({ topics: [{ topic, numPartitions: partitions, replicationFactor: 1 }], waitForLeaders: true })
+    // Without a count the request says -1 for both, in a version below 4: the broker's defaults.
+    const counts = partitions === null ? {} : { numPartitions: partitions, replicationFactor: 1 }
+    const made = await admin.createTopics({ topics: [{ topic, ...counts }], waitForLeaders: true })
     if (!made) throw new Error(`${topic} was not created`)
     return null
   }),

@@ -1,7 +1,8 @@
 """The driver of matrix.py for clients that are not Python: a child process answers one JSON line per JSON line.
 
 Usage: remote_driver.py COMMAND... (the child). A request is {"op": ..., arguments}; an answer is {"ok": result} or {"error": text}.
-The first op is `hello`, answered with {name, version, codecs, none_is_end}. Bytes travel as base64. A record sent is
+The first op is `hello`, answered with {name, version, codecs, none_is_end} and, where the client creates topics without counts too,
+counts_optional. Bytes travel as base64. A record sent is
 [partition, key, value, [[name, value]], timestamp]; a record seen is [partition, offset, key, value, [[name, value]], timestamp].
 What the child says on stderr is kept for the failure line.
 """
@@ -64,6 +65,7 @@ class Driver:
         hello = self.call("hello")
         self.name, self.version = hello["name"], hello["version"]
         self.codecs, self.none_is_end = hello["codecs"], hello["none_is_end"]
+        self.extra = [("create without counts", self.check_create_without_counts)] if hello.get("counts_optional") else []
 
     def listen(self):
         for line in self.child.stderr:
@@ -87,6 +89,11 @@ class Driver:
 
     def create(self, topic, partitions):
         self.call("create", topic=topic, partitions=partitions)
+
+    def check_create_without_counts(self):
+        topic = matrix.fresh("defaults")
+        self.create(topic, None)
+        matrix.expect(self.partitions(topic) >= 1, f"{topic} was created with the broker's defaults, metadata shows no partition")
 
     def partitions(self, topic):
         return self.call("partitions", topic=topic)

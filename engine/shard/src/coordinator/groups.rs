@@ -10,7 +10,7 @@
 use crate::api::{GroupUnavailable, Reply};
 use crate::engine::{Engine, Turn};
 use crate::partition::{CommitWaiter, Standing, Waiting};
-use crate::timers::TimerFor;
+use crate::timers::{TimerFor, TimerKey};
 use millrace_base::batch::{self, Builder};
 use millrace_base::clock::Nanos;
 use millrace_base::ids::{PartitionId, ShardId, Uuid};
@@ -37,7 +37,8 @@ pub struct Coordinator {
     /// Requests of the machine: who asked.
     requests: BTreeMap<u64, (ShardId, u64)>,
     next_request: u64,
-    timer_at: Option<u64>,
+    /// The one timer of the machine.
+    timer: Option<TimerKey>,
     /// Bytes appended since the log start.
     log_bytes: u64,
     /// Bytes of the last rewrite.
@@ -61,7 +62,7 @@ impl Coordinator {
             loading_to: Some(to),
             requests: BTreeMap::new(),
             next_request: 0,
-            timer_at: None,
+            timer: None,
             log_bytes: 0,
             live_bytes: 0,
             rewriting: None,
@@ -174,7 +175,10 @@ impl Engine {
         if coordinator.loading_to.is_some() {
             return;
         }
-        coordinator.timer_at = None;
+        // Usually the one that fired; if it was left by a coordinator before this one, the present one is asked for anew.
+        if let Some(present) = coordinator.timer.take() {
+            t.timers.remove(present);
+        }
         let effects = coordinator.groups.tick(now);
         self.run_group_effects(t, id, effects);
     }
@@ -202,9 +206,9 @@ impl Engine {
                 Effect::Write { token, records } => self.write_group_records(t, id, token, &records),
                 Effect::Timer { at_ms } => {
                     let Some(coordinator) = self.coordinators.get_mut(&id) else { return };
-                    if coordinator.timer_at.is_none_or(|at| at_ms < at) {
-                        coordinator.timer_at = Some(at_ms);
-                        t.timers.add(Nanos(at_ms.saturating_mul(1_000_000)), TimerFor::Coordinator { partition: id });
+                    let key = t.timers.add(Nanos(at_ms.saturating_mul(1_000_000)), TimerFor::Coordinator { partition: id });
+                    if let Some(earlier) = coordinator.timer.replace(key) {
+                        t.timers.remove(earlier);
                     }
                 }
             }

@@ -263,9 +263,8 @@ impl Groups {
     /// The time has come for something.
     pub fn tick(&mut self, now: Now) -> Vec<Effect> {
         self.core.now = now;
-        if self.core.announced.is_some_and(|at| at <= now.steady_ms) {
-            self.core.announced = None;
-        }
+        // Whoever calls has no timer any more, also when it called early.
+        self.core.announced = None;
         while let Some((at, name)) = self.core.deadlines.first().cloned() {
             if at > now.steady_ms {
                 break;

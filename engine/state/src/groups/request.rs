@@ -354,6 +354,7 @@ pub enum Effect {
     /// Append these, in the order in which effects come; say `written` with the token when they are committed or cannot be, in that
     /// same order. They need not be atomic: a long list may be split into batches.
     Write { token: WriteToken, records: Vec<Record> },
-    /// Call `tick` at this time of the steady clock or soon after; replaces earlier ones.
+    /// Call `tick` at this time of the steady clock or soon after; replaces earlier ones, sooner or later. A `tick` takes it back, also one that
+    /// comes early, and announces the next.
     Timer { at_ms: u64 },
 }

@@ -1,4 +1,6 @@
 //! Heartbeat. v3 static members; else the versions differ in form only.
+//!
+//! While the coordinator loads every heartbeat is good, as in Kafka: sessions begin anew when it has loaded.
 
 use kafka_protocol::messages::HeartbeatResponse;
 use millrace_shard::state::groups;
@@ -19,6 +21,7 @@ pub fn handle(call: &mut Call<'_, '_>, request: HeartbeatRequest<'_>) -> Outcome
         let code = match result {
             Ok(groups::Answer::Heartbeat(result)) => coordinator::code(result),
             Ok(_) => ErrorCode::UnknownServerError,
+            Err(ErrorCode::CoordinatorLoadInProgress) => ErrorCode::None,
             Err(code) => code,
         };
         call.asked.answer(&HeartbeatResponse::default().with_error_code(code.code()))

@@ -1,4 +1,7 @@
 //! SyncGroup. v3 static members; v5 protocol type and name are stated, checked and answered.
+//!
+//! While the coordinator loads the answer is REBALANCE_IN_PROGRESS, as in Kafka: clients do not expect COORDINATOR_LOAD_IN_PROGRESS here, and
+//! Java's throws on it.
 
 use bytes::Bytes;
 use kafka_protocol::messages::SyncGroupResponse;
@@ -45,6 +48,18 @@ fn response(result: GroupResult, version: i16) -> SyncGroupResponse {
         }
         Ok(groups::Answer::Synced(Err(error))) => response.with_error_code(errors::of_group(error).code()),
         Ok(_) => response.with_error_code(ErrorCode::UnknownServerError.code()),
+        Err(ErrorCode::CoordinatorLoadInProgress) => response.with_error_code(ErrorCode::RebalanceInProgress.code()),
         Err(code) => response.with_error_code(code.code()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_the_coordinator_loads_the_member_is_told_to_join_again() {
+        assert_eq!(response(Err(ErrorCode::CoordinatorLoadInProgress), 5).error_code, ErrorCode::RebalanceInProgress.code());
+        assert_eq!(response(Err(ErrorCode::NotCoordinator), 5).error_code, ErrorCode::NotCoordinator.code());
     }
 }

@@ -1,6 +1,7 @@
 //! CreateTopics.
 //!
-//! v2 is the lowest; v4 -1 for the broker's default count and factor; v5 settings in the answer; v7 topic ids.
+//! v2 is the lowest; v5 settings in the answer; v7 topic ids. A count or factor of -1 means the broker's default in any version, as in Kafka:
+//! only its Java client asks for v4 first, and kafkajs sends it with v2 and v3.
 //!
 //! 1. A name that comes twice is INVALID_REQUEST for each of its topics.
 //! 2. Counts stand beside no assignment; an assignment names each partition once.
@@ -42,7 +43,7 @@ pub fn handle(call: &mut Call<'_, '_>, request: CreateTopicsRequest<'_>) -> Outc
         } else if twice.contains(topic.name) {
             Err((ErrorCode::InvalidRequest, format!("topic '{}' is named twice in one request", topic.name)))
         } else {
-            check(topic, call.version())
+            check(topic)
         };
         let mut own = BTreeMap::new();
         match checked {
@@ -67,7 +68,7 @@ pub fn handle(call: &mut Call<'_, '_>, request: CreateTopicsRequest<'_>) -> Outc
     changes.answer(call, request.timeout_ms, move |call, results| build(call, named, results))
 }
 
-fn check(topic: &CreatableTopic<'_>, version: i16) -> Result<(Layout, BTreeMap<String, String>), Refusal> {
+fn check(topic: &CreatableTopic<'_>) -> Result<(Layout, BTreeMap<String, String>), Refusal> {
     let mut configs = BTreeMap::new();
     for config in &topic.configs {
         let Some(value) = config.value else {
@@ -77,19 +78,12 @@ fn check(topic: &CreatableTopic<'_>, version: i16) -> Result<(Layout, BTreeMap<S
             return Err((ErrorCode::InvalidRequest, format!("setting '{}' is named twice", config.name)));
         }
     }
-    Ok((layout(topic, version)?, configs))
+    Ok((layout(topic)?, configs))
 }
 
-fn layout(topic: &CreatableTopic<'_>, version: i16) -> Result<Layout, Refusal> {
+fn layout(topic: &CreatableTopic<'_>) -> Result<Layout, Refusal> {
     let (partitions, replication_factor) = (topic.num_partitions, topic.replication_factor);
     if topic.assignments.is_empty() {
-        if version < 4 && partitions == -1 {
-            return Err((ErrorCode::InvalidPartitions, "the broker's default count can be asked for from version 4".to_owned()));
-        }
-        if version < 4 && replication_factor == -1 {
-            let why = "the broker's default replication factor can be asked for from version 4".to_owned();
-            return Err((ErrorCode::InvalidReplicationFactor, why));
-        }
         return Ok(Layout::Count { partitions, replication_factor });
     }
     if partitions != -1 || replication_factor != -1 {
@@ -144,8 +138,8 @@ mod tests {
     use super::*;
     use crate::wire::requests::{CreatableReplicaAssignment, CreatableTopicConfig};
 
-    fn code(topic: CreatableTopic<'_>, version: i16) -> Option<ErrorCode> {
-        check(&topic, version).err().map(|refusal| refusal.0)
+    fn code(topic: CreatableTopic<'_>) -> Option<ErrorCode> {
+        check(&topic).err().map(|refusal| refusal.0)
     }
 
     #[test]
@@ -161,19 +155,18 @@ mod tests {
             assignments: assigned(indexes),
             configs: vec![],
         };
-        assert_eq!(code(topic(-1, -1, &[]), 4), None);
-        assert_eq!(code(topic(-1, 1, &[]), 3), Some(ErrorCode::InvalidPartitions));
-        assert_eq!(code(topic(1, -1, &[]), 3), Some(ErrorCode::InvalidReplicationFactor));
-        assert_eq!(code(topic(-1, -1, &[0, 1]), 2), None);
-        assert_eq!(code(topic(2, -1, &[0, 1]), 7), Some(ErrorCode::InvalidRequest));
-        assert_eq!(code(topic(-1, -1, &[0, 0]), 7), Some(ErrorCode::InvalidReplicaAssignment));
+        assert_eq!(code(topic(-1, -1, &[])), None);
+        assert_eq!(code(topic(-1, 1, &[])), None);
+        assert_eq!(code(topic(-1, -1, &[0, 1])), None);
+        assert_eq!(code(topic(2, -1, &[0, 1])), Some(ErrorCode::InvalidRequest));
+        assert_eq!(code(topic(-1, -1, &[0, 0])), Some(ErrorCode::InvalidReplicaAssignment));
     }
 
     #[test]
     fn a_setting_without_a_value_is_named() {
         let configs = vec![CreatableTopicConfig { name: "retention.ms", value: None }];
         let topic = CreatableTopic { name: "t", num_partitions: 1, replication_factor: 1, assignments: vec![], configs };
-        let (code, message) = check(&topic, 7).unwrap_err();
+        let (code, message) = check(&topic).unwrap_err();
         assert_eq!(code, ErrorCode::InvalidConfig);
         assert!(message.contains("retention.ms"));
     }

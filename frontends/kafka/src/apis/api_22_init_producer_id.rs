@@ -5,6 +5,8 @@
 //! 1. A transactional id is TRANSACTIONAL_ID_AUTHORIZATION_FAILED, fatal for every client, until transactions land ([`NO_TRANSACTIONS`]).
 //! 2. Id and epoch are both given or both -1. Given, the same id comes back with the next epoch; at the last epoch a fresh id.
 //! 3. A fresh id comes from this shard's block ([`ProducerIds`]), with epoch 0.
+//! 4. What may pass is COORDINATOR_LOAD_IN_PROGRESS: the one code on which every client sends the same request again. On other retriable ones
+//!    Java looks for a transaction coordinator, which an idempotent producer has not, or gives up.
 //!
 //! [`NO_TRANSACTIONS`]: super::api_00_produce::NO_TRANSACTIONS
 //! [`ProducerIds`]: crate::producer_ids::ProducerIds
@@ -25,6 +27,8 @@ const EPOCH_LAST: i16 = i16::MAX - 1;
 
 /// How long a call waits for a block.
 const WAIT_MS: u64 = 10_000;
+
+const TRY_AGAIN: ErrorCode = ErrorCode::CoordinatorLoadInProgress;
 
 enum Decision {
     Refuse(ErrorCode),
@@ -61,6 +65,10 @@ fn decide(request: &InitProducerIdRequest<'_>) -> Decision {
         (id, epoch) if epoch < EPOCH_LAST => Decision::Bump { id, epoch: epoch + 1 },
         _ => Decision::Fresh,
     }
+}
+
+fn as_retried(code: ErrorCode) -> ErrorCode {
+    if code.retriable() { TRY_AGAIN } else { code }
 }
 
 fn refuse(asked: Asked, code: ErrorCode) -> Answer {
@@ -107,19 +115,14 @@ impl Pending for WaitingForId {
                 answer
             }
             Some(Err(refusal)) => {
-                let code = match errors::of_meta(&refusal).0 {
-                    // Every client tries that again.
-                    ErrorCode::NotController => ErrorCode::CoordinatorNotAvailable,
-                    code => code,
-                };
-                Some(self.give_up(call, code))
+                Some(self.give_up(call, as_retried(errors::of_meta(&refusal).0)))
             }
             Some(Ok(MetaDone::TopicCreated { .. } | MetaDone::Changed)) | None => Some(self.give_up(call, ErrorCode::UnknownServerError)),
         }
     }
 
     fn timer(&mut self, call: &mut Call<'_, '_>) -> Option<Answer> {
-        Some(self.give_up(call, ErrorCode::CoordinatorNotAvailable))
+        Some(self.give_up(call, TRY_AGAIN))
     }
 
     fn woken(&mut self, call: &mut Call<'_, '_>) -> Option<Answer> {
@@ -152,6 +155,14 @@ mod tests {
         assert_eq!(decided(None, 7, i16::MAX - 1), "fresh");
         assert_eq!(decided(None, 7, -1), "INVALID_REQUEST");
         assert_eq!(decided(None, -1, 3), "INVALID_REQUEST");
+    }
+
+    #[test]
+    fn what_may_pass_has_the_code_that_idempotent_producers_retry() {
+        for code in [ErrorCode::NotController, ErrorCode::KafkaStorageError, ErrorCode::CoordinatorNotAvailable] {
+            assert_eq!(as_retried(code), ErrorCode::CoordinatorLoadInProgress);
+        }
+        assert_eq!(as_retried(ErrorCode::UnknownServerError), ErrorCode::UnknownServerError);
     }
 
     #[test]

@@ -173,6 +173,27 @@ fn an_id_that_is_never_used_is_forgotten() {
     assert_eq!(world.join_error(token), GroupError::UnknownMemberId);
 }
 
+/// A client learns its id at once and leaves before it joins; another's session ends much later.
+#[test]
+fn a_deadline_that_moves_away_is_announced_and_again_after_a_tick_that_came_early() {
+    let mut world = World::new();
+    let first = world.now + 10_000;
+    let token = world.send(Request::Join(Join { group: "b".into(), member_id_required: true, ..join("b") }));
+    let Answer::Joined(Err(refused)) = world.answer(token) else { panic!() };
+    assert_eq!(world.timer, Some(first));
+    let slow = Join { group: "a".into(), session_timeout_ms: 60_000, ..join("a") };
+    let token = world.send(Request::Join(slow));
+    world.pass(0);
+    world.joined(token);
+    let leaving = Leaving { member_id: refused.member_id, instance_id: None };
+    world.send(Request::Leave { group: "b".into(), members: vec![leaving] });
+    let later = world.timer.take().unwrap();
+    assert!(later > first);
+    world.now = first;
+    let effects = world.groups.tick(world.time());
+    assert_eq!(effects, [Effect::Timer { at_ms: later }]);
+}
+
 #[test]
 fn the_first_rebalance_waits_and_waits_longer_while_members_come() {
     let mut world = World::with(Settings { initial_rebalance_delay_ms: 3_000, ..Settings::default() });
