@@ -95,7 +95,14 @@ impl Engine {
     }
 
     /// Sees to it that one more batch fits the entry being built, with all that is held.
-    fn make_room(&mut self, driver: &mut dyn Driver, now: Nanos, directory: usize, bytes: usize, urgency: Urgency) -> Result<(), NoRoom> {
+    pub fn make_room(
+        &mut self,
+        driver: &mut dyn Driver,
+        now: Nanos,
+        directory: usize,
+        bytes: usize,
+        urgency: Urgency,
+    ) -> Result<(), NoRoom> {
         if bytes + AROUND_BYTES > self.directories[directory].journal().options().entry_bytes_max {
             return Err(NoRoom::TooLarge);
         }

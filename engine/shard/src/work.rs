@@ -81,6 +81,7 @@ impl Engine {
             relief_at: Nanos(0),
             open_sent: false,
             is_open: false,
+            owed: Vec::new(),
             stopping: false,
             is_cut: false,
         };
