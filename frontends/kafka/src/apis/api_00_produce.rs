@@ -112,8 +112,8 @@ pub fn handle(call: &mut Call<'_, '_>, request: ProduceRequest<'_>, frame: &Slic
                     producing.slots.push(None);
                 }
                 Ok(_) => {
-                    let twice = "the partition is named twice in one request".to_owned();
-                    producing.slots.push(Some((ErrorCode::InvalidRequest, twice).into()));
+                    let twice: Refusal = (ErrorCode::InvalidRequest, "the partition is named twice in one request".into());
+                    producing.slots.push(Some(twice.into()));
                 }
                 Err(refusal) => producing.slots.push(Some(refusal.into())),
             }
@@ -148,10 +148,10 @@ fn submit(
 /// What refuses the request as a whole; it is stated for each partition.
 fn check_request(request: &ProduceRequest<'_>) -> Option<Refusal> {
     if request.transactional_id.is_some() {
-        return Some((ErrorCode::TransactionalIdAuthorizationFailed, NO_TRANSACTIONS.to_owned()));
+        return Some((ErrorCode::TransactionalIdAuthorizationFailed, NO_TRANSACTIONS.into()));
     }
     if !(-1..=1).contains(&request.acks) {
-        return Some((ErrorCode::InvalidRequiredAcks, format!("acks={} is neither 0, 1 nor -1 (all)", request.acks)));
+        return Some((ErrorCode::InvalidRequiredAcks, format!("acks={} is neither 0, 1 nor -1 (all)", request.acks).into()));
     }
     None
 }
@@ -173,26 +173,26 @@ fn check_partition(
     let batch = frame.sub(range.offset..range.end());
     let header = check_batch(&batch, version)?;
     if is_internal(&topic.name) {
-        return Err((ErrorCode::InvalidTopicException, format!("topic '{}' is the broker's own; clients cannot write to it", topic.name)));
+        return Err((ErrorCode::InvalidTopicException, format!("topic '{}' is the broker's own; clients cannot write to it", topic.name).into()));
     }
     Ok((partition, batch, header))
 }
 
 fn check_batch(batch: &[u8], version: i16) -> Result<Header, Refusal> {
     if batch.is_empty() {
-        return Err((ErrorCode::InvalidRecord, "a partition without a record batch".to_owned()));
+        return Err((ErrorCode::InvalidRecord, "a partition without a record batch".into()));
     }
     let header = batch::check(batch).map_err(|error| errors::of_batch(&error))?;
     if header.is_control() {
-        return Err((ErrorCode::InvalidRecord, "clients cannot write control batches".to_owned()));
+        return Err((ErrorCode::InvalidRecord, "clients cannot write control batches".into()));
     }
     if header.is_transactional() {
-        return Err((ErrorCode::TransactionalIdAuthorizationFailed, NO_TRANSACTIONS.to_owned()));
+        return Err((ErrorCode::TransactionalIdAuthorizationFailed, NO_TRANSACTIONS.into()));
     }
     match header.codec() {
-        ZSTD if version < 7 => Err((ErrorCode::UnsupportedCompressionType, format!("zstd needs Produce 7, this is version {version}"))),
+        ZSTD if version < 7 => Err((ErrorCode::UnsupportedCompressionType, format!("zstd needs Produce 7, this is version {version}").into())),
         0..=ZSTD => Ok(header),
-        codec => Err((ErrorCode::UnsupportedCompressionType, format!("there is no compression codec {codec}"))),
+        codec => Err((ErrorCode::UnsupportedCompressionType, format!("there is no compression codec {codec}").into())),
     }
 }
 
@@ -294,7 +294,7 @@ mod tests {
     }
 
     fn refused(bytes: &[u8], version: i16) -> ErrorCode {
-        check_batch(bytes, version).expect_err("a batch that must be refused").0
+        check_batch(bytes, version).err().expect("a batch that must be refused").0
     }
 
     #[test]

@@ -114,9 +114,7 @@ impl Pending for WaitingForId {
                 call.shared.wake.extend(woken);
                 answer
             }
-            Some(Err(refusal)) => {
-                Some(self.give_up(call, as_retried(errors::of_meta(&refusal).0)))
-            }
+            Some(Err(refusal)) => Some(self.give_up(call, as_retried(errors::of_meta(&refusal).0))),
             Some(Ok(MetaDone::TopicCreated { .. } | MetaDone::Changed)) | None => Some(self.give_up(call, ErrorCode::UnknownServerError)),
         }
     }
