@@ -27,6 +27,7 @@ pub fn of_produce(error: &ProduceError) -> Refusal {
         ProduceError::Timestamp { found, oldest, newest } => {
             (ErrorCode::InvalidTimestamp, format!("timestamp {found} lies outside {oldest} to {newest}, which the topic allows now").into())
         }
+        ProduceError::NullKey => (ErrorCode::InvalidRecord, "a record without a key, and the topic is compacted".into()),
         ProduceError::OutOfOrderSequence { expected, found } => {
             (ErrorCode::OutOfOrderSequenceNumber, format!("sequence {found} came where {expected} was next").into())
         }
@@ -74,7 +75,10 @@ pub fn of_batch(error: &BatchError) -> Refusal {
         | BatchError::Trailing { .. }
         | BatchError::Magic { .. }
         | BatchError::Count { .. }
-        | BatchError::Producer => ErrorCode::InvalidRecord,
+        | BatchError::Producer
+        | BatchError::Record { .. } => ErrorCode::InvalidRecord,
+        // As in Kafka, where a client may not say that its timestamps are the broker's.
+        BatchError::Attributes { .. } => ErrorCode::InvalidTimestamp,
     };
     (code, error.to_string().into())
 }
