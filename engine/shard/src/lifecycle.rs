@@ -104,17 +104,29 @@ impl Engine {
                 }
                 self.coordinators_forget_topic(t, &topic.name);
             }
-            Effect::TopicConfigsChanged { topic } => self.refresh_configs(Some(*topic)),
+            Effect::TopicConfigsChanged { topic } => {
+                self.refresh_configs(Some(*topic));
+                self.warn_of_compaction(*topic);
+            }
+            Effect::TopicCreated { topic } => self.warn_of_compaction(*topic),
             Effect::NodeConfigsChanged { .. } => {
                 self.refresh_settings();
                 self.refresh_configs(None);
             }
             Effect::NodeRegistered { .. }
-            | Effect::TopicCreated { .. }
             | Effect::ProducerIdBlock { .. }
             | Effect::FeatureLevelChanged { .. }
             | Effect::ClusterIdSet { .. }
             | Effect::Refused { .. } => {}
+        }
+    }
+
+    /// Compaction is accepted, as Connect, Streams and registries ask for it, and not carried out yet: said once a change, by one shard.
+    fn warn_of_compaction(&self, id: Uuid) {
+        let Some(topic) = self.meta.topic(id).filter(|_| self.controller.is_some()) else { return };
+        let config = self.meta.topic_config(topic, self.facts.node, &self.topic_defaults);
+        if config.cleanup_compact && topic.name != OFFSETS_TOPIC {
+            log::warn!("topic {}: cleanup.policy=compact is not carried out yet: all of it is kept, without retention", topic.name);
         }
     }
 
