@@ -130,6 +130,7 @@ impl Cursor<'_> {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test fails where it indexes")]
 mod tests {
     use super::*;
     use crate::batch::{Builder, place, write_varint};

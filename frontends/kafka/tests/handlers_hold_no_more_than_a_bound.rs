@@ -151,9 +151,12 @@ fn alter_configs(count: usize) -> Vec<u8> {
     frames::by_hand(Api::IncrementalAlterConfigs, 1, body).bytes
 }
 
+/// Makes the body of a request with so many elements.
+type Maker<'a> = &'a dyn Fn(usize) -> Vec<u8>;
+
 #[test]
 fn handlers_hold_no_more_than_a_bound() {
-    let makers: [(Api, &dyn Fn(usize) -> Vec<u8>); 10] = [
+    let makers: [(Api, Maker<'_>); 10] = [
         (Api::Produce, &produce),
         (Api::Fetch, &fetch),
         (Api::ListOffsets, &list_offsets),
