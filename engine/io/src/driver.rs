@@ -175,6 +175,11 @@ impl IoError {
     pub fn is_full(self) -> bool {
         matches!(self.0, libc::ENOSPC | libc::EDQUOT)
     }
+
+    /// No descriptor left, in this process or in the system: nothing was opened, and one may come free.
+    pub fn is_out_of_files(self) -> bool {
+        matches!(self.0, libc::EMFILE | libc::ENFILE)
+    }
 }
 
 impl fmt::Debug for IoError {

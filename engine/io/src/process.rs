@@ -1,4 +1,4 @@
-//! What a program asks of the system for its process: signals, cores, memory.
+//! What a program asks of the system for its process: signals, cores, memory, descriptors.
 //!
 //! Knows nothing of rings or files.
 
@@ -65,6 +65,19 @@ pub fn pin(core: usize) -> bool {
     result == 0
 }
 
+/// Descriptors that this process may have open, raised to as many as its hard limit allows: logins and containers often start with 1,024.
+pub fn raise_files_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is ours and outlives the call, which fills it.
+    let found = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    assert_eq!(found, 0, "the arguments are right");
+    let before = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is ours and outlives the call.
+    let raised = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    if raised == 0 { limit.rlim_cur } else { before }
+}
+
 /// Bytes of memory of this machine.
 pub fn memory_bytes() -> u64 {
     // SAFETY: no memory is passed.
@@ -77,6 +90,13 @@ pub fn memory_bytes() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_limit_of_descriptors_is_raised_once_and_stays() {
+        let limit = raise_files_limit();
+        assert!(limit >= 64);
+        assert_eq!(raise_files_limit(), limit);
+    }
 
     #[test]
     fn a_thread_can_be_pinned_to_a_core_that_the_process_has() {

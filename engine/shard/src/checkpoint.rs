@@ -14,6 +14,7 @@ use crate::directory::After;
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::Finish;
 use crate::memory::CHECKPOINTS_MAX;
+use crate::open_files::GROW_PAUSE_MS;
 use crate::partition::{Partition, Standing};
 use crate::script::{Handle, Outcome, Step};
 use crate::store::{WRITE_BYTES_MAX, Write};
@@ -192,6 +193,10 @@ impl Engine {
     /// The batches are durable in the segment: that is stated.
     pub fn checkpoint_written(&mut self, t: &mut Turn<'_>, id: PartitionId, write: Write, result: Result<Outcome, IoError>) {
         self.checkpoints -= 1;
+        let is_short = result.as_ref().err().is_some_and(|error| self.is_out_of_files(t.now, *error));
+        if result.as_ref().is_ok_and(|outcome| !outcome.opened.is_empty()) {
+            self.segment_opened(t, id);
+        }
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         let directory = usize::from(partition.directory);
         match result {
@@ -203,8 +208,8 @@ impl Engine {
                 self.directories[directory].full = false;
             }
             // The batches are safe in the journal: the same write is tried again until there is room, and produce is refused meanwhile.
-            Err(error) if error.is_full() => {
-                if !std::mem::replace(&mut self.directories[directory].full, true) {
+            Err(error) if error.is_full() || is_short => {
+                if !is_short && !std::mem::replace(&mut self.directories[directory].full, true) {
                     log::error!(
                         "data directory {} is full: produce is refused until there is room",
                         self.directories[directory].path.display()
@@ -226,7 +231,7 @@ impl Engine {
         }
     }
 
-    /// Tries the writes again that a full disk refused.
+    /// Tries the writes again that a full disk refused, or for which there was no descriptor.
     pub fn retry_unwritten(&mut self, t: &mut Turn<'_>) {
         let waiting: Vec<PartitionId> = self.partitions.values().filter(|p| p.store.unwritten.is_some()).map(|p| p.id).collect();
         for id in waiting {
@@ -336,10 +341,11 @@ impl Engine {
     }
 
     pub fn segment_closed(&mut self, t: &mut Turn<'_>, id: PartitionId, result: Result<Outcome, IoError>) {
+        let is_short = result.as_ref().err().is_some_and(|error| self.is_out_of_files(t.now, *error));
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.busy = false;
         if let Err(error) = result.as_ref()
-            && error.is_full()
+            && (error.is_full() || is_short)
         {
             log::warn!("the index of a segment in {} cannot be written: {error}; it is made again at a start", partition.folder.display());
         } else if let Err(error) = result {
@@ -437,14 +443,15 @@ impl Engine {
         inline: &[u8],
         result: Result<Outcome, IoError>,
     ) {
+        let is_short = result.as_ref().err().is_some_and(|error| self.is_out_of_files(t.now, *error));
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.store.is_writing_state = false;
         let directory = usize::from(partition.directory);
         if let Err(error) = result.as_ref()
-            && error.is_full()
+            && (error.is_full() || is_short)
         {
-            log::warn!("a state file of {} cannot be written: {error}", partition.folder.display());
-            self.directories[directory].full = true;
+            log::debug!("a state file of {} cannot be written: {error}", partition.folder.display());
+            self.directories[directory].full |= !is_short;
             return self.script_ended(t, id);
         }
         if let Err(error) = result {
@@ -541,7 +548,7 @@ impl Engine {
 
     /// Makes another journal file in the background when it is wanted.
     fn grow_journal(&mut self, t: &mut Turn<'_>, index: usize) {
-        if self.directories[index].full {
+        if self.directories[index].full || self.open_files.grow_at > t.now {
             return;
         }
         let Some(slot) = self.directories[index].journal_mut().wants_file() else { return };
@@ -565,12 +572,16 @@ impl Engine {
         self.scripts.start(t.driver, steps, Finish::JournalFile { directory: index, slot });
     }
 
-    pub fn journal_file_made(&mut self, index: usize, slot: u32, result: Result<Outcome, IoError>) {
+    pub fn journal_file_made(&mut self, t: &mut Turn<'_>, index: usize, slot: u32, result: Result<Outcome, IoError>) {
         match result {
             Ok(outcome) => {
                 if let Some(file) = outcome.opened.first() {
                     self.directories[index].add_file(slot, *file);
                 }
+            }
+            Err(error) if self.is_out_of_files(t.now, error) => {
+                self.open_files.grow_at = t.now.plus_ms(GROW_PAUSE_MS);
+                self.directories[index].journal_mut().file_failed(slot);
             }
             Err(error) => {
                 log::warn!("the journal in {} cannot grow: {error}", self.directories[index].path.display());

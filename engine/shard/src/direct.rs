@@ -230,6 +230,10 @@ impl Engine {
 
     /// Room was reserved, or there is none.
     pub fn room_reserved(&mut self, t: &mut Turn<'_>, id: PartitionId, bytes: u64, result: Result<Outcome, IoError>) {
+        let is_short = result.as_ref().err().is_some_and(|error| self.is_out_of_files(t.now, *error));
+        if result.as_ref().is_ok_and(|outcome| !outcome.opened.is_empty()) {
+            self.segment_opened(t, id);
+        }
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         let directory = usize::from(partition.directory);
         match result {
@@ -239,7 +243,7 @@ impl Engine {
                 partition.store.allocated(bytes);
             }
             // Without room, or on a file system that reserves none, the journal takes all; it says so if it has no room either.
-            Err(error) if error.is_full() => self.directories[directory].direct_from = t.now.plus_ms(ROOM_RETRY_MS),
+            Err(error) if error.is_full() || is_short => self.directories[directory].direct_from = t.now.plus_ms(ROOM_RETRY_MS),
             Err(IoError::NOT_SUPPORTED) => self.directories[directory].direct_from = millrace_base::clock::Nanos::NEVER,
             Err(error) => {
                 let reason = format!("reserving room for a segment of {} failed: {error}", partition.folder.display());

@@ -14,6 +14,7 @@ use crate::direct::ExtentFlight;
 use crate::directory::{After, Directory};
 use crate::lifecycle::Finish;
 use crate::memory::Shares;
+use crate::open_files::OpenFiles;
 use crate::partition::{Partition, Standing, Told, Waiting};
 use crate::produce::{ProduceWait, Stalled};
 use crate::queries::QueryWait;
@@ -93,6 +94,7 @@ pub struct Engine {
     /// Replica set 0 is applied up to here, on the shard that leads it.
     pub meta_applied: Offset,
     pub queries: Waits<QueryWait>,
+    pub open_files: OpenFiles,
     /// How this node wants to be known.
     pub register: Option<Node>,
     pub retention_at: Nanos,

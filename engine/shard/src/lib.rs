@@ -13,6 +13,7 @@ pub mod front;
 mod lifecycle;
 pub mod memory;
 pub mod net;
+mod open_files;
 mod partition;
 mod produce;
 mod queries;

@@ -335,7 +335,7 @@ impl Engine {
                 self.coordinator_window(t, partition, &window, bytes);
             }
             Finish::Allocated { partition, bytes } => self.room_reserved(t, partition, bytes, result),
-            Finish::JournalFile { directory, slot } => self.journal_file_made(directory, slot, result),
+            Finish::JournalFile { directory, slot } => self.journal_file_made(t, directory, slot, result),
             Finish::Removed => {
                 if let Err(error) = result {
                     log::warn!("files that were deleted could not all be removed: {error}; they are removed at the next start");

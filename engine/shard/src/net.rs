@@ -13,7 +13,7 @@ use crate::memory::Shares;
 use crate::receive::{RECEIVE_BYTES, Size, Waiting};
 use crate::token::{self, GENERATION_MASK, Purpose};
 use millrace_base::clock::Nanos;
-use millrace_io::{Completion, Detached, Driver, Listener, Op, Pool, SEND_SLICES_MAX, Slice, Socket, Space};
+use millrace_io::{Completion, Detached, Driver, IoError, Listener, Op, Pool, SEND_SLICES_MAX, Slice, Socket, Space};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -117,9 +117,10 @@ pub enum Event {
         connection: ConnectionId,
         listener: usize,
     },
-    /// A listener stopped accepting and must be asked again.
+    /// A listener stopped accepting and must be asked again; with an error, not at once.
     AcceptEnded {
         listener: usize,
+        error: Option<IoError>,
     },
 }
 
@@ -285,7 +286,7 @@ impl Net {
             events.push(Event::Accepted { connection, listener, peer });
         }
         if !completion.more {
-            events.push(Event::AcceptEnded { listener });
+            events.push(Event::AcceptEnded { listener, error: completion.result.err() });
         }
     }
 

@@ -44,6 +44,9 @@ const MEMORY_PAUSE_MS: u64 = 1;
 /// Connections looked at in one turn whose next request waits for memory to be answered from.
 const ANSWERS_RESUMED: usize = 64;
 
+/// How long a listener rests after an accept that failed: what it lacked may be there again.
+const ACCEPT_PAUSE_MS: u64 = 100;
+
 /// How a shard stands after a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status {
@@ -113,6 +116,12 @@ impl Shard {
             last_work: now,
             opened_told: false,
         })
+    }
+
+    /// How many descriptors the process may have; all shards share them.
+    pub fn bound_files(&mut self, files_max: u64) {
+        let shards = self.engine.facts.shards;
+        self.engine.open_files.bound(files_max, shards);
     }
 
     /// Whether connections are accepted.
@@ -205,12 +214,17 @@ impl Shard {
         for event in events.drain(..) {
             match event {
                 Event::Accepted { connection, listener, peer } => {
-                    let too_many = self.net.open() > self.engine.connections_max();
-                    if too_many || self.engine.stopping {
+                    if self.engine.stopping {
                         self.net.close(&mut *self.driver, connection);
                         continue;
                     }
                     let (front, index) = self.listeners[listener];
+                    let most = self.engine.connections_max();
+                    if self.net.open() > most {
+                        let why = format!("this shard has {most} connections, its share of max.connections and of the limit of open files");
+                        self.with_front(front, now, |_, cx| cx.close(connection, &why));
+                        continue;
+                    }
                     self.with_front(front, now, |front, cx| front.accepted(cx, connection, index, peer));
                 }
                 Event::Bytes { connection } => self.frames(connection, now),
@@ -224,10 +238,13 @@ impl Shard {
                     self.moves.remove(&connection);
                     self.with_front(front, now, |front, cx| front.closed(cx, connection));
                 }
-                Event::AcceptEnded { listener } => {
-                    if !self.engine.stopping {
-                        self.net.accept(&mut *self.driver, listener);
+                Event::AcceptEnded { .. } if self.engine.stopping => {}
+                Event::AcceptEnded { listener, error: None } => self.net.accept(&mut *self.driver, listener),
+                Event::AcceptEnded { listener, error: Some(error) } => {
+                    if !self.engine.is_out_of_files(now, error) {
+                        log::warn!("a connection cannot be accepted: {error}");
                     }
+                    self.timers.add(now.plus_ms(ACCEPT_PAUSE_MS), TimerFor::Accept { listener });
                 }
             }
         }
@@ -341,6 +358,11 @@ impl Shard {
                 TimerFor::Front { front, token } => self.with_front(front, now, |front, cx| front.timer(cx, token)),
                 TimerFor::Read { slot, generation } => self.engine.read_deadline(&mut turn, WaitId { slot, generation }),
                 TimerFor::Coordinator { partition } => self.engine.coordinator_timer(&mut turn, partition),
+                TimerFor::Accept { listener } => {
+                    if !self.engine.stopping {
+                        self.net.accept(&mut *self.driver, listener);
+                    }
+                }
                 TimerFor::Housekeeping => {
                     self.engine.keep_house(&mut turn);
                     self.close_idle(now);

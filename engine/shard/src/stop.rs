@@ -1,7 +1,7 @@
 //! A clean stop: open segments are cut to their bytes, so that whoever reads the files finds whole batches and nothing behind them.
 //!
 //! 1. What was appended directly is checkpointed first, since its last fragment stands in the journal.
-//! 2. Then segments are cut to what is stated of them.
+//! 2. Then segments are cut to what is stated of them, some at a time: each is open meanwhile.
 //!
 //! What is acknowledged is durable already; a stop that is cut short loses nothing.
 //!
@@ -14,6 +14,9 @@ use crate::partition::Partition;
 use crate::script::{Handle, Step};
 use millrace_base::ids::PartitionId;
 use millrace_io::OpenHow;
+
+/// Segments that are being cut at once.
+const CUTS_MAX: usize = 64;
 
 impl Engine {
     /// Called while nothing is under way. False: there is something now.
@@ -29,11 +32,15 @@ impl Engine {
         if !self.is_quiet() {
             return false;
         }
-        self.is_cut = true;
+        let mut cuts = 0;
         for partition in self.partitions.values_mut() {
             let active = *partition.store.segments.active().summary();
             if active.bytes == 0 || !partition.unstated.is_empty() || !partition.is_writable() || partition.busy {
                 continue;
+            }
+            cuts += 1;
+            if cuts > CUTS_MAX {
+                break;
             }
             let mut steps: Vec<Step> = partition.store.file.take().map(|file| Step::Close(Handle::Open(file))).into_iter().collect();
             steps.extend([
@@ -45,6 +52,7 @@ impl Engine {
             partition.busy = true;
             self.scripts.start(t.driver, steps, Finish::Removed);
         }
-        self.scripts.running() == 0
+        self.is_cut = cuts == 0;
+        self.is_cut
     }
 }

@@ -59,6 +59,10 @@ pub enum TimerFor {
     Coordinator {
         partition: millrace_base::ids::PartitionId,
     },
+    /// A listener whose last accept failed.
+    Accept {
+        listener: usize,
+    },
     /// Time-outs of produces, idle connections; and, more rarely, retention and expiry.
     Housekeeping,
 }

@@ -9,6 +9,7 @@ use crate::controller::Controller;
 use crate::directory::Directory;
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::TIMING;
+use crate::open_files::OpenFiles;
 use crate::partition::{Partition, Standing};
 use crate::room::Room;
 use crate::routes::{Routes, Submitter};
@@ -59,6 +60,7 @@ impl Engine {
             reads: Waits::default(),
             room: Room::default(),
             queries: Waits::default(),
+            open_files: OpenFiles::default(),
             woken: Vec::new(),
             coordinators: BTreeMap::new(),
             holding: Vec::new(),
@@ -330,8 +332,10 @@ impl Engine {
             && !self.routes.has_inward()
     }
 
+    /// This shard's share of max.connections and of the process's descriptors.
     pub fn connections_max(&self) -> usize {
-        self.settings.max_connections as usize / usize::from(self.facts.shards).max(1)
+        let share = (self.settings.max_connections as usize).div_ceil(usize::from(self.facts.shards).max(1));
+        share.min(self.open_files.connections_max)
     }
 
     /// After how long without traffic, and after how long of a send that stands still, a connection is closed.

@@ -27,6 +27,9 @@ use crate::failure::Failure;
 /// Part of the machine's memory that a broker takes when it is not told.
 const MEMORY_SHARE: u64 = 4;
 
+/// Fewer descriptors than this are warned of.
+const FILES_FEW: u64 = 4_096;
+
 /// How long the sockets of a broker that was just killed are waited for.
 const PORT_WAIT: Duration = Duration::from_secs(3);
 
@@ -45,6 +48,7 @@ struct Joined {
     boot: ShardBoot,
     routes: Routes,
     advertised: Vec<Advertised>,
+    files_max: u64,
 }
 
 /// Runs a node until it is told to stop.
@@ -52,6 +56,11 @@ pub fn start(settings: Settings) -> Result<(), Failure> {
     let began = system::now();
     abort_on_panic();
     process::hold_stop_signals();
+    let files_max = process::raise_files_limit();
+    log::info!(files = files_max; "limit of open files");
+    if files_max < FILES_FEW {
+        log::warn!("only {files_max} files and connections may be open at once; raise the hard limit (ulimit -Hn, LimitNOFILE)");
+    }
     let listeners = listener::listeners(&settings)?;
     warn_of_open_listeners(&listeners);
     let cores = process::cores();
@@ -94,7 +103,7 @@ pub fn start(settings: Settings) -> Result<(), Failure> {
     }
     for ((boot, lanes), join) in booted.shards.into_iter().zip(lanes(shards)).zip(&joins) {
         let routes = Routes::new(boot.here, lanes, doorbells.clone());
-        if join.send(Joined { boot, routes, advertised: advertised.clone() }).is_err() {
+        if join.send(Joined { boot, routes, advertised: advertised.clone(), files_max }).is_err() {
             return Err(Failure::Run("a shard ended before it began".to_owned()));
         }
     }
@@ -253,10 +262,11 @@ fn shard(
         addresses.push(bound);
     }
     let _ = news.send(News::Bound(here, driver.doorbell(), addresses));
-    let Ok(Joined { boot, routes, advertised }) = joined.recv() else { return Ok(()) };
+    let Ok(Joined { boot, routes, advertised, files_max }) = joined.recv() else { return Ok(()) };
     let front = KafkaFront::new(advertised, settings, boot.facts.shards);
     let fronts = vec![FrontSetup { front: Box::new(front), listeners }];
     let mut shard = Shard::new(Box::new(driver), boot, routes, fronts).map_err(|error| format!("shard {here} cannot start: {error}"))?;
+    shard.bound_files(files_max);
     loop {
         if stop.load(Ordering::Relaxed) {
             shard.stop();

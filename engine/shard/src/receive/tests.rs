@@ -91,7 +91,7 @@ impl Scene {
         for event in events {
             match event {
                 Event::Bytes { connection } => self.frames(connection),
-                Event::AcceptEnded { listener } => self.net.accept(&mut self.driver, listener),
+                Event::AcceptEnded { listener, .. } => self.net.accept(&mut self.driver, listener),
                 Event::Accepted { .. } | Event::Sent { .. } | Event::Closed { .. } => {}
             }
         }
