@@ -166,6 +166,10 @@ impl Meta {
         if self.topic_named(name).is_some() || self.topic(*topic).is_some() {
             return Err(MetaError::TopicExists { name: name.clone() });
         }
+        if self.names_in_metrics.contains(&topic_name::in_metrics(name)) {
+            let why = "a topic exists whose name differs from it in '.' and '_' only: they would be one in metrics";
+            return Err(MetaError::InvalidTopicName { name: clip(name), why });
+        }
         if !internal {
             refuse_internal(name)?;
         }

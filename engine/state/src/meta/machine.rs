@@ -8,7 +8,7 @@
 //! Invariants: names and ids of topics are one to one; a producer id is never in two blocks; every walk is in ascending order.
 //! Knows nothing of logs, shards, files or clients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_base::ids::{NodeId, PartitionId, TopicId, Uuid};
 use millrace_base::limits::TOPIC_PARTITIONS_MAX;
@@ -16,6 +16,7 @@ use millrace_base::limits::TOPIC_PARTITIONS_MAX;
 use super::command::{Command, Node, NodeScope};
 use super::error::MetaError;
 use super::topic_configs::TopicConfig;
+use super::topic_name;
 
 /// Partitions of all topics together.
 pub(super) const PARTITIONS_MAX: usize = 1_000_000;
@@ -90,6 +91,8 @@ pub struct Meta {
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) topics: BTreeMap<TopicId, Topic>,
     pub(super) names: BTreeMap<String, TopicId>,
+    /// The names as metrics have them.
+    pub(super) names_in_metrics: BTreeSet<String>,
     pub(super) node_configs: BTreeMap<NodeScope, BTreeMap<String, String>>,
     pub(super) partitions: usize,
 }
@@ -195,6 +198,7 @@ impl Meta {
         let mut effects = vec![Effect::TopicCreated { topic: topic.id }];
         effects.extend(partitions_created(topic.id, 0, &topic.directories));
         self.names.insert(topic.name.clone(), topic.id);
+        self.names_in_metrics.insert(topic_name::in_metrics(&topic.name));
         self.topics.insert(topic.id, topic);
         Ok(effects)
     }
@@ -202,6 +206,7 @@ impl Meta {
     fn delete_topic(&mut self, id: TopicId) -> Result<Vec<Effect>, MetaError> {
         let topic = self.topics.remove(&id).ok_or(MetaError::UnknownTopicId { id })?;
         self.names.remove(&topic.name);
+        self.names_in_metrics.remove(&topic_name::in_metrics(&topic.name));
         self.partitions -= topic.directories.len();
         Ok(vec![Effect::TopicDeleted { topic }])
     }

@@ -17,4 +17,4 @@ pub use command::{COMMAND_VERSION, Command, DecodeError, Directory, Listener, No
 pub use error::MetaError;
 pub use machine::{Effect, Meta, Topic};
 pub use snapshot::SNAPSHOT_VERSION;
-pub use topic_name::{collides, is_internal};
+pub use topic_name::{fault as topic_name_fault, is_internal};

@@ -13,7 +13,7 @@ use kafka_protocol::messages::MetadataResponse;
 use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
 use millrace_base::ids::{META_PARTITION, NodeId, PartitionId, Uuid};
 use millrace_shard::api::{MetaChange, MetaRefusal, Reply, Request};
-use millrace_shard::state::meta::{MetaError, Topic, is_internal};
+use millrace_shard::state::meta::{MetaError, Topic, is_internal, topic_name_fault};
 
 use crate::authorize::{Resource, allowed_operations};
 use crate::auto_create;
@@ -106,7 +106,7 @@ fn build(call: &mut Call<'_, '_>, ask: &Ask, tried: &BTreeMap<String, Option<Met
             let one = |wanted: &Wanted| match wanted {
                 Wanted::Name(name) => match meta.topic_named(name) {
                     Some(topic) => found(call, ask, topic),
-                    None => not_found(Some(name), Uuid::ZERO, missing_code(tried.get(name)), version),
+                    None => not_found(Some(name), Uuid::ZERO, missing_code(name, tried.get(name)), version),
                 },
                 Wanted::Id(id) => match meta.topic(*id) {
                     Some(topic) => found(call, ask, topic),
@@ -130,8 +130,10 @@ fn build(call: &mut Call<'_, '_>, ask: &Ask, tried: &BTreeMap<String, Option<Met
 }
 
 /// The error of a name that does not exist.
-fn missing_code(tried: Option<&Option<MetaRefusal>>) -> ErrorCode {
+pub fn missing_code(name: &str, tried: Option<&Option<MetaRefusal>>) -> ErrorCode {
     match tried {
+        // A client would ask for ever for what can never be.
+        None if topic_name_fault(name).is_some() => ErrorCode::InvalidTopicException,
         None => ErrorCode::UnknownTopicOrPartition,
         // Still being made, or made and gone, or about to be known here.
         Some(None) | Some(Some(MetaRefusal::Refused(MetaError::TopicExists { .. }))) => ErrorCode::LeaderNotAvailable,
@@ -240,9 +242,10 @@ mod tests {
 
     #[test]
     fn a_topic_on_its_way_is_retried_and_a_bad_name_is_not() {
-        assert_eq!(missing_code(None), ErrorCode::UnknownTopicOrPartition);
-        assert_eq!(missing_code(Some(&None)), ErrorCode::LeaderNotAvailable);
+        assert_eq!(missing_code("a", None), ErrorCode::UnknownTopicOrPartition);
+        assert_eq!(missing_code("a b", None), ErrorCode::InvalidTopicException);
+        assert_eq!(missing_code("a", Some(&None)), ErrorCode::LeaderNotAvailable);
         let bad = MetaRefusal::Refused(MetaError::InvalidTopicName { name: "a b".into(), why: "of its space" });
-        assert_eq!(missing_code(Some(&Some(bad))), ErrorCode::InvalidTopicException);
+        assert_eq!(missing_code("a b", Some(&Some(bad))), ErrorCode::InvalidTopicException);
     }
 }
