@@ -12,9 +12,9 @@ use kafka_protocol::messages::describe_topic_partitions_response::{
 };
 use millrace_shard::state::meta::{Topic, is_internal};
 
-use super::api_03_metadata::partition_state;
+use super::api_03_metadata::{missing_code, partition_state};
 use crate::authorize::{Resource, allowed_operations};
-use crate::call::{Answer, Call, Outcome};
+use crate::call::{Call, Outcome};
 use crate::names::{broker, topic_name, uuid};
 use crate::wire::errors::ErrorCode;
 use crate::wire::requests::DescribeTopicPartitionsRequest;
@@ -30,7 +30,12 @@ struct Run {
 pub fn handle(call: &mut Call<'_, '_>, request: DescribeTopicPartitionsRequest<'_>) -> Outcome {
     let cursor = request.cursor.as_ref().map(|cursor| (cursor.topic_name, u32::try_from(cursor.partition_index).ok()));
     if matches!(cursor, Some((_, None))) {
-        return Outcome::Done(Answer::Close("DescribeTopicPartitions with a negative partition in its cursor".to_owned()));
+        let code = ErrorCode::InvalidRequest.code();
+        let refused = |topic: &crate::wire::requests::DescribeTopicPartitionsTopic<'_>| {
+            DescribeTopicPartitionsResponseTopic::default().with_name(Some(topic_name(topic.name))).with_error_code(code)
+        };
+        let topics = request.topics.iter().map(refused).collect();
+        return Outcome::Done(call.asked.answer(&DescribeTopicPartitionsResponse::default().with_topics(topics)));
     }
     let (from_topic, from_partition) = cursor.map_or(("", 0), |(topic, partition)| (topic, partition.unwrap_or(0)));
     let limit = usize::try_from(request.response_partition_limit).unwrap_or(1).max(1);
@@ -79,7 +84,7 @@ fn page<'a>(
 fn described(call: &Call<'_, '_>, run: &Run) -> DescribeTopicPartitionsResponseTopic {
     let response = DescribeTopicPartitionsResponseTopic::default().with_name(Some(topic_name(&run.name)));
     let Some(topic) = call.meta().topic_named(&run.name) else {
-        return response.with_error_code(ErrorCode::UnknownTopicOrPartition.code());
+        return response.with_error_code(missing_code(&run.name, None).code());
     };
     let partitions = (run.from..run.to).map(|index| {
         let state = partition_state(call, topic, index);
