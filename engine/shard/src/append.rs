@@ -51,6 +51,11 @@ impl Holding {
     }
 }
 
+/// Whether a batch of so many bytes is no larger than an entry of the journal.
+pub fn fits_an_entry(batch_bytes: usize, entry_bytes_max: usize) -> bool {
+    batch_bytes + 2 * AROUND_BYTES <= entry_bytes_max
+}
+
 /// Patches batches in their new place, `bytes`.
 pub fn patch_all(held: &[Held], bytes: &mut [u8]) {
     let mut at = 0;

@@ -67,14 +67,16 @@ impl Files {
         Files { used, free, making: None, slot_next }
     }
 
+    /// Bytes of all entries together that could be placed now, were there no ends of files that are too short for one.
+    pub fn room_in_all(&self, options: &Options, urgency: Urgency) -> usize {
+        let here = self.used.back().map_or(0, |used| used.file.bytes - used.end);
+        let free: u64 = self.free.iter().map(|file| file.bytes).sum();
+        usize::try_from((here + free).saturating_sub(reserve(options, urgency))).unwrap_or(usize::MAX)
+    }
+
     /// The largest entry that can be placed now and leaves the reserve of those more urgent.
     pub fn entry_limit(&self, options: &Options, urgency: Urgency) -> usize {
-        let reserve = match urgency {
-            Urgency::Data => options.reserve_bytes,
-            Urgency::Reserved => options.reserve_bytes / 2,
-            Urgency::Relief => RELIEF_RESERVE,
-        };
-        self.limit(options, reserve)
+        self.limit(options, reserve(options, urgency))
     }
 
     /// Whether an empty entry may be written: the last block is kept for one that frees a file.
@@ -152,5 +154,14 @@ impl Files {
     pub fn failed(&mut self, slot: u32) {
         assert_eq!(self.making.take(), Some(slot), "the file that was wanted");
         self.slot_next = self.slot_next.min(slot);
+    }
+}
+
+/// What is kept for those more urgent.
+fn reserve(options: &Options, urgency: Urgency) -> u64 {
+    match urgency {
+        Urgency::Data => options.reserve_bytes,
+        Urgency::Reserved => options.reserve_bytes / 2,
+        Urgency::Relief => RELIEF_RESERVE,
     }
 }

@@ -267,6 +267,11 @@ impl Journal {
         self.building.as_ref().map_or(0, |building| building.bytes_with(0, 0))
     }
 
+    /// Bytes that entries behind the one being built can hold together, but for the ends of files that they leave.
+    pub fn room_in_all(&self, urgency: Urgency) -> usize {
+        self.files.room_in_all(&self.options, urgency).saturating_sub(self.building_bytes())
+    }
+
     /// Payload bytes that one more record of this urgency can bring into the entry being built (or the next one). Data is bounded by the
     /// memory there is, too: who has asked may append, and who has not is not refused for it.
     pub fn room_for(&self, urgency: Urgency) -> usize {

@@ -8,11 +8,12 @@
 //! Knows nothing of the protocol: requests and answers are the machine's.
 
 use crate::api::{GroupUnavailable, Reply};
+use crate::append::fits_an_entry;
 use crate::engine::{Engine, Turn};
 use crate::partition::{CommitWaiter, Standing, Waiting};
 use crate::timers::{TimerFor, TimerKey};
 use millrace_base::batch::{self, Builder};
-use millrace_base::clock::Nanos;
+use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::ids::{PartitionId, ShardId, Uuid};
 use millrace_base::offset::Offset;
 use millrace_log::journal::Urgency;
@@ -20,7 +21,7 @@ use millrace_state::groups::records::Record;
 use millrace_state::groups::{Effect, Groups, Now, Request, Settings, WriteError};
 use std::collections::BTreeMap;
 
-/// Bytes of one batch that a coordinator writes, at most; a record that is larger stands alone.
+/// Bytes from which on a batch that a coordinator writes takes no further record.
 const BATCH_BYTES: usize = 256 << 10;
 
 /// The log is rewritten when it holds more bytes than this and than [`REWRITE_FACTOR`] times what was live at the last rewrite.
@@ -43,6 +44,8 @@ pub struct Coordinator {
     log_bytes: u64,
     /// Bytes of the last rewrite.
     live_bytes: u64,
+    /// After a rewrite that found no room: none before the log has so many bytes.
+    rewrite_from: u64,
     /// A rewrite is under way: its first offset.
     rewriting: Option<Offset>,
 }
@@ -65,6 +68,7 @@ impl Coordinator {
             timer: None,
             log_bytes: 0,
             live_bytes: 0,
+            rewrite_from: 0,
             rewriting: None,
         }
     }
@@ -217,42 +221,46 @@ impl Engine {
 
     fn write_group_records(&mut self, t: &mut Turn<'_>, id: PartitionId, token: u64, records: &[Record]) {
         match self.append_records(t, id, records) {
-            Some((_, end)) => {
+            Ok((_, end)) => {
                 if let Some(partition) = self.partitions.get_mut(&id) {
                     partition.wait(CommitWaiter { end, what: Waiting::Coordinator { token } });
                 }
             }
-            None => self.coordinator_refused(t, id, token),
+            Err(error) => self.report_refused(t, id, token, error),
         }
     }
 
-    /// Appends records in batches; gives the first offset and the end. None: the log does not take them now.
-    fn append_records(&mut self, t: &mut Turn<'_>, id: PartitionId, records: &[Record]) -> Option<(Offset, Offset)> {
-        let writable = self.partitions.get(&id).is_some_and(|partition| partition.is_writable() && partition.core.is_leader());
-        if !writable || records.is_empty() {
-            return None;
+    /// Appends records in batches, all of them or none; gives the first offset and the end.
+    fn append_records(&mut self, t: &mut Turn<'_>, id: PartitionId, records: &[Record]) -> Result<(Offset, Offset), WriteError> {
+        let partition = self.partitions.get(&id).filter(|partition| partition.is_writable()).ok_or(WriteError::Unavailable)?;
+        if !partition.core.is_leader() {
+            return Err(WriteError::NotLeader);
         }
+        let directory = usize::from(partition.directory);
         // While a disk is full commits wait like data: the reserve is for what makes room again.
-        let directory = self.partitions.get(&id).map(|partition| usize::from(partition.directory));
-        let is_full = directory.is_some_and(|directory| self.directories[directory].full);
-        let urgency = if is_full { Urgency::Data } else { Urgency::Reserved };
+        let urgency = if self.directories[directory].full { Urgency::Data } else { Urgency::Reserved };
+        let batches = batches_of(records, t.wall);
+        let journal = self.directories[directory].journal();
+        let entry_bytes_max = journal.options().entry_bytes_max;
+        if batches.iter().any(|batch| !fits_an_entry(batch.len(), entry_bytes_max)) {
+            return Err(WriteError::TooLarge);
+        }
+        // What the ends of files and entries cannot take is less than was asked for once more.
+        let bytes: usize = batches.iter().map(Vec::len).sum();
+        if batches.len() > 1 && journal.room_in_all(urgency) < 2 * bytes + entry_bytes_max {
+            return Err(WriteError::Unavailable);
+        }
         let mut appended: Option<(Offset, Offset)> = None;
-        let mut builder = Builder::new(t.wall);
-        for (index, record) in records.iter().enumerate() {
-            builder.push(t.wall, Some(&record.key), record.value.as_deref());
-            if builder.size() < BATCH_BYTES && index + 1 < records.len() {
-                continue;
-            }
-            let bytes = std::mem::replace(&mut builder, Builder::new(t.wall)).finish();
+        for bytes in batches {
             let header = batch::Header::parse(&bytes).expect("the builder made it");
             let batch = self.memory.work.take(bytes.len()).push(&bytes);
-            let (base, end) = self.append_batch(t, id, batch, header, None, urgency).ok()?;
+            let (base, end) = self.append_batch(t, id, batch, header, None, urgency).map_err(|_| WriteError::Unavailable)?;
             appended = Some((appended.map_or(base, |(first, _)| first), end));
             if let Some(coordinator) = self.coordinators.get_mut(&id) {
                 coordinator.log_bytes += bytes.len() as u64;
             }
         }
-        appended
+        appended.ok_or(WriteError::Unavailable)
     }
 
     /// A write of the coordinator is committed.
@@ -269,29 +277,39 @@ impl Engine {
 
     /// A write of the coordinator never will be.
     pub fn coordinator_refused(&mut self, t: &mut Turn<'_>, id: PartitionId, token: u64) {
+        self.report_refused(t, id, token, WriteError::Unavailable);
+    }
+
+    fn report_refused(&mut self, t: &mut Turn<'_>, id: PartitionId, token: u64, error: WriteError) {
         let now = now_of(t);
         let Some(coordinator) = self.coordinators.get_mut(&id) else { return };
         if token == REWRITE {
             coordinator.rewriting = None;
             return;
         }
-        let effects = coordinator.groups.written(token, Err(WriteError::Unavailable), now);
+        let effects = coordinator.groups.written(token, Err(error), now);
         self.run_group_effects(t, id, effects);
     }
 
     fn rewrite_if_due(&mut self, t: &mut Turn<'_>, id: PartitionId) {
         let Some(coordinator) = self.coordinators.get_mut(&id) else { return };
-        let due = coordinator.log_bytes > REWRITE_BYTES_MIN.max(REWRITE_FACTOR * coordinator.live_bytes);
+        let due = coordinator.log_bytes > REWRITE_BYTES_MIN.max(REWRITE_FACTOR * coordinator.live_bytes).max(coordinator.rewrite_from);
         if !due || coordinator.rewriting.is_some() {
             return;
         }
         let live: Vec<Record> = coordinator.groups.live_records().collect();
         let Some(end) = self.partitions.get(&id).map(|partition| partition.core.log_end()) else { return };
-        let appended = if live.is_empty() { Some((end, end)) } else { self.append_records(t, id, &live) };
-        let (Some((first, end)), Some(coordinator)) = (appended, self.coordinators.get_mut(&id)) else { return };
+        let appended = if live.is_empty() { Ok((end, end)) } else { self.append_records(t, id, &live) };
+        let Some(coordinator) = self.coordinators.get_mut(&id) else { return };
+        let Ok((first, end)) = appended else {
+            // Not at every commit: gathering all that is live costs much.
+            coordinator.rewrite_from = coordinator.log_bytes + REWRITE_BYTES_MIN;
+            return;
+        };
         coordinator.rewriting = Some(first);
         coordinator.live_bytes = live.iter().map(|record| (record.key.len() + record.value.as_ref().map_or(0, Vec::len) + 16) as u64).sum();
         coordinator.log_bytes = coordinator.live_bytes;
+        coordinator.rewrite_from = 0;
         if let Some(partition) = self.partitions.get_mut(&id) {
             partition.wait(CommitWaiter { end, what: Waiting::Coordinator { token: REWRITE } });
         }
@@ -303,5 +321,36 @@ impl Engine {
         if let Some(first) = first {
             self.raise_log_start(t, id, first); // or the next time that it is rewritten
         }
+    }
+}
+
+/// The records in batches of some [`BATCH_BYTES`].
+fn batches_of(records: &[Record], wall: WallMs) -> Vec<Vec<u8>> {
+    let mut batches = Vec::new();
+    let mut builder = Builder::new(wall);
+    for record in records {
+        builder.push(wall, Some(&record.key), record.value.as_deref());
+        if builder.size() >= BATCH_BYTES {
+            batches.push(std::mem::replace(&mut builder, Builder::new(wall)).finish());
+        }
+    }
+    if !builder.is_empty() {
+        batches.push(builder.finish());
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_all_in_batches_which_end_when_they_are_large() {
+        let record = |bytes: usize| Record { key: vec![1; 10], value: Some(vec![2; bytes]) };
+        let records = [record(10), record(2 * BATCH_BYTES), record(20), record(30)];
+        let batches = batches_of(&records, 1000);
+        let counts: Vec<i32> = batches.iter().map(|bytes| batch::Header::parse(bytes).unwrap().count).collect();
+        assert_eq!(counts, [2, 2]);
+        assert!(batches_of(&[], 1000).is_empty());
     }
 }

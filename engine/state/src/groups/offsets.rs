@@ -17,9 +17,20 @@ use super::request::{Answer, Commit, GroupError, GroupState, PartitionAnswer, Re
 /// Metadata is written with a 16-bit length, whatever the setting says.
 const METADATA_BYTES_MAX: usize = i16::MAX as usize;
 
+/// Bytes of records that one commit may write.
+const COMMIT_BYTES_MAX: usize = 8 << 20;
+
+/// Of one record, besides its texts.
+const RECORD_BYTES: usize = 64;
+
 pub(super) fn commit(core: &mut Core, name: &str, group: &mut Group, request: RequestToken, commit: Commit) {
     if let Err(error) = check_commit(group, &commit) {
         return core.reply(request, Answer::Committed(refused(&commit, error)));
+    }
+    // The group's name stands in every record.
+    let bytes = commit.offsets.iter().map(|offset| name.len() + offset.topic.len() + offset.metadata.len() + RECORD_BYTES);
+    if bytes.sum::<usize>() > COMMIT_BYTES_MAX {
+        return core.reply(request, Answer::Committed(refused(&commit, GroupError::GroupTooLarge)));
     }
     if group.members.contains_key(&commit.member_id) {
         membership::restart_session(core, name, group, &commit.member_id);
