@@ -47,7 +47,7 @@ pub(super) fn commit(core: &mut Core, name: &str, group: &mut Group, request: Re
                 leader_epoch: offset.leader_epoch,
                 metadata: offset.metadata,
                 commit_timestamp: core.now.wall_ms,
-                expire_timestamp: None,
+                expire_timestamp: commit.retention_ms.map(|retention| core.now.wall_ms.saturating_add(retention)),
             };
             changes.push(Change::Offset { group: name.to_owned(), topic: offset.topic, partition: offset.partition, value: Some(value) });
         }

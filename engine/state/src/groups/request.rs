@@ -145,6 +145,8 @@ pub struct Commit {
     pub member_id: String,
     pub instance_id: Option<String>,
     pub generation: i32,
+    /// These offsets expire so long after now; None: with the group.
+    pub retention_ms: Option<i64>,
     /// Partitions that exist; the caller has answered for others.
     pub offsets: Vec<CommitOffset>,
 }

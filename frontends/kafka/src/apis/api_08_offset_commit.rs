@@ -1,6 +1,6 @@
 //! OffsetCommit.
 //!
-//! v2 to 4 a retention, which is not used (as in Kafka since 2.1, expiry follows the group); v6 leader epochs; v7 static members;
+//! v2 to 4 a retention, after which these offsets expire; without one, and from v5, expiry follows the group; v6 leader epochs; v7 static members;
 //! v9 a group that does not exist is GROUP_ID_NOT_FOUND, before it was ILLEGAL_GENERATION; v10 topic ids.
 //!
 //! 1. A partition that does not exist has its error at once; the others go to the group's coordinator together.
@@ -61,6 +61,7 @@ pub fn handle(call: &mut Call<'_, '_>, request: OffsetCommitRequest<'_>) -> Outc
         member_id: request.member_id.to_owned(),
         instance_id: request.group_instance_id.map(str::to_owned),
         generation: request.generation_id_or_member_epoch,
+        retention_ms: (request.retention_time_ms >= 0).then_some(request.retention_time_ms),
         offsets,
     };
     coordinator::one(call, request.group_id, groups::Request::Commit(commit), move |call, result| build(call, asked, result))

@@ -12,7 +12,14 @@ fn commit(member_id: &str, generation: i32, offsets: &[(&str, i32, i64)]) -> Com
         leader_epoch: -1,
         metadata: String::new(),
     };
-    Commit { group: "g".into(), member_id: member_id.into(), instance_id: None, generation, offsets: offsets.iter().map(offset).collect() }
+    Commit {
+        group: "g".into(),
+        member_id: member_id.into(),
+        instance_id: None,
+        generation,
+        retention_ms: None,
+        offsets: offsets.iter().map(offset).collect(),
+    }
 }
 
 impl World {
@@ -49,6 +56,31 @@ fn a_commit_is_answered_and_seen_only_when_durable() {
     world.commit_write(Ok(()));
     assert!(world.answers.contains_key(&token));
     assert_eq!(world.all_offsets(), [("t".into(), 0, 5)]);
+}
+
+#[test]
+fn an_offset_with_a_retention_of_its_own_expires_then_and_no_sooner() {
+    let mut world = World::new();
+    let kept = Commit { retention_ms: Some(30 * DAY as i64), ..commit("", -1, &[("t", 0, 5)]) };
+    let short = Commit { retention_ms: Some(2_000_000), ..commit("", -1, &[("t", 1, 6)]) };
+    for commit in [kept, short, commit("", -1, &[("t", 2, 7)])] {
+        world.ask(Request::Commit(commit));
+    }
+    world.pass(4_000_000);
+    assert_eq!(world.all_offsets(), [("t".into(), 0, 5), ("t".into(), 2, 7)]);
+    world.pass(10 * DAY);
+    assert_eq!(world.all_offsets(), [("t".into(), 0, 5)]);
+}
+
+#[test]
+fn a_commit_larger_than_the_log_takes_is_refused_before_it_is_made() {
+    let mut world = World::new();
+    let offsets: Vec<(&str, i32, i64)> = (0..1_000).map(|index| ("t", index, 1)).collect();
+    let group = "g".repeat(TEXT_BYTES_MAX);
+    let answer = world.ask(Request::Commit(Commit { group, ..commit("", -1, &offsets) }));
+    let Answer::Committed(answers) = answer else { panic!() };
+    assert!(answers.iter().all(|answer| answer.result == Err(GroupError::GroupTooLarge)));
+    assert!(world.log.is_empty());
 }
 
 #[test]

@@ -111,6 +111,7 @@ fn step(world: &mut World, prng: &mut Prng, client: &mut Client) {
                 member_id: if simple { String::new() } else { id },
                 instance_id: None,
                 generation: if simple { -1 } else { client.generation },
+                retention_ms: None,
                 offsets: vec![CommitOffset {
                     topic: ["t", "u"][prng.below(2) as usize].into(),
                     partition: prng.below(3) as i32,
@@ -207,6 +208,7 @@ fn live_records_appended_after_writes_in_flight_change_nothing() {
             member_id: String::new(),
             instance_id: None,
             generation: -1,
+            retention_ms: None,
             offsets: vec![offset(value)],
         }));
     }
