@@ -188,6 +188,11 @@ impl Groups {
         }
         let name = group_of(&request).to_owned();
         if !self.groups.contains_key(&name) {
+            if let Request::Leave { members, .. } = request {
+                // As in Kafka: nobody of an unknown group is a member of it.
+                let unknown = members.into_iter().map(|member| (member, Err(GroupError::UnknownMemberId)));
+                return self.core.reply(token, Answer::Left(Ok(unknown.collect())));
+            }
             if !creates(&request) {
                 let error = match &request {
                     Request::Commit(_) | Request::DeleteOffsets { .. } | Request::DeleteGroup { .. } => GroupError::GroupIdNotFound,

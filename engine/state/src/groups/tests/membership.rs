@@ -433,6 +433,7 @@ fn requests_about_unknown_groups_are_refused_and_make_none() {
         skip_assignment: false,
     };
     assert_eq!(world.heartbeat(&stranger), Err(GroupError::UnknownMemberId));
+    assert_eq!(world.leave(&[("m", None)]), [Err(GroupError::UnknownMemberId)]);
     assert_eq!(world.ask(Request::DeleteGroup { group: "g".into() }), Answer::GroupDeleted(Err(GroupError::GroupIdNotFound)));
     assert_eq!(world.ask(Request::Describe { group: "g".into() }), Answer::Described(Err(GroupError::GroupIdNotFound)));
     assert_eq!(world.ask(Request::List), Answer::Listed(vec![]));
