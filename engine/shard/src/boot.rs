@@ -275,14 +275,22 @@ fn journal_options(plan: &Plan) -> Options {
 }
 
 /// Locks every data directory and reads or makes its identity.
-fn claim_all(disk: &mut dyn Disk, plan: &Plan, entropy: &mut dyn FnMut() -> u64) -> Result<Vec<Claimed>, BootError> {
-    let mut known = Vec::new();
-    for path in &plan.directories {
+/// Holds the data directories against every other process for as long as `disk` lives; they are made when absent. [`boot`] does it too: who
+/// does more before calls this first.
+pub fn lock(disk: &mut dyn Disk, directories: &[PathBuf]) -> Result<(), BootError> {
+    for path in directories {
         disk.make_directories(path).map_err(BootError::io("make data directory", path))?;
-        let lock = path.join(LOCK_NAME);
-        if !disk.lock(&lock).map_err(BootError::io("lock data directory", path))? {
+        if !disk.lock(&path.join(LOCK_NAME)).map_err(BootError::io("lock data directory", path))? {
             return Err(BootError::InUse { path: path.clone() });
         }
+    }
+    Ok(())
+}
+
+fn claim_all(disk: &mut dyn Disk, plan: &Plan, entropy: &mut dyn FnMut() -> u64) -> Result<Vec<Claimed>, BootError> {
+    lock(disk, &plan.directories)?;
+    let mut known = Vec::new();
+    for path in &plan.directories {
         known.push(read_identity(disk, path, plan.settings.node_id)?);
     }
     let cluster = known.iter().flatten().next().map(|meta| meta.cluster);

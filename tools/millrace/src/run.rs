@@ -61,6 +61,10 @@ pub fn start(settings: Settings) -> Result<(), Failure> {
     if files_max < FILES_FEW {
         log::warn!("only {files_max} files and connections may be open at once; raise the hard limit (ulimit -Hn, LimitNOFILE)");
     }
+    let mut disk = BlockingDisk::new();
+    let directories = settings.log_dirs.iter().map(|path| absolute(path)).collect::<Result<Vec<PathBuf>, Failure>>()?;
+    // Before the ports: a second start on the same directories most often has the same ports too, and the directories say why.
+    boot::lock(&mut disk, &directories).map_err(|error| Failure::Run(error.to_string()))?;
     let listeners = listener::listeners(&settings)?;
     warn_of_open_listeners(&listeners);
     let cores = process::cores();
@@ -96,8 +100,7 @@ pub fn start(settings: Settings) -> Result<(), Failure> {
             Advertised { name: listener.name.clone(), host: endpoint.host, port: endpoint.port }
         })
         .collect();
-    let mut disk = BlockingDisk::new();
-    let booted = boot_node(&mut disk, &settings, shards, &advertised)?;
+    let booted = boot_node(&mut disk, &settings, directories, shards, &advertised)?;
     for note in &booted.notes {
         log::info!("{note}");
     }
@@ -193,10 +196,15 @@ fn free_addresses(listeners: &[Listener]) -> Result<Vec<SocketAddr>, Failure> {
     Ok(addresses)
 }
 
-fn boot_node(disk: &mut BlockingDisk, settings: &Settings, shards: u16, advertised: &[Advertised]) -> Result<Boot, Failure> {
+fn boot_node(
+    disk: &mut BlockingDisk,
+    settings: &Settings,
+    directories: Vec<PathBuf>,
+    shards: u16,
+    advertised: &[Advertised],
+) -> Result<Boot, Failure> {
     let told = settings.memory_max_bytes;
     let memory = if told == 0 { process::memory_bytes() / MEMORY_SHARE } else { told };
-    let directories = settings.log_dirs.iter().map(|path| absolute(path)).collect::<Result<Vec<PathBuf>, Failure>>()?;
     let listeners = advertised.iter().map(|a| meta::Listener { name: a.name.clone(), host: a.host.clone(), port: a.port }).collect();
     let memory_bytes = usize::try_from(memory).unwrap_or(usize::MAX);
     let plan = Plan { settings: settings.clone(), directories, shards, listeners, memory_bytes, journal: None };
