@@ -110,12 +110,19 @@ fn rows(meta: &Meta, asked: Option<Vec<AskedTopic>>, result: GroupResult, versio
     let row = |topic: AskedTopic| {
         let mut partition = |index: i32| match &topic.name {
             None => (index, ErrorCode::UnknownTopicId, None),
-            Some(name) => (index, ErrorCode::None, offsets.get_mut(&(name.clone(), index)).and_then(Option::take)),
+            Some(name) => (index, ErrorCode::None, offsets.get_mut(&(name.clone(), index)).and_then(Option::as_mut).map(given)),
         };
         let partitions = topic.indexes.iter().map(|index| partition(*index)).collect();
         Row { name: topic.name.clone().unwrap_or_default(), id: topic.id, partitions }
     };
     Ok(topics.into_iter().map(row).collect())
+}
+
+/// An offset to answer with. If its partition is named again, only the metadata are left out: they could make a large answer of a small request,
+/// and without an offset a client would begin anew.
+fn given(offset: &mut CommittedOffset) -> CommittedOffset {
+    let metadata = std::mem::take(&mut offset.metadata);
+    CommittedOffset { metadata, ..offset.clone() }
 }
 
 fn all_rows(meta: &Meta, found: Vec<(String, i32, Option<CommittedOffset>)>, version: i16) -> Vec<Row> {
