@@ -3,7 +3,8 @@
 //! v3 the id and epoch that a producer has, to have its epoch raised; v4 and 5 differ in error codes only.
 //!
 //! 1. A transactional id is TRANSACTIONAL_ID_AUTHORIZATION_FAILED, fatal for every client, until transactions land ([`NO_TRANSACTIONS`]).
-//! 2. Id and epoch are both given or both -1. Given, the same id comes back with the next epoch; at the last epoch a fresh id.
+//! 2. Id and epoch are both given or both -1. Without a transactional id they mean nothing else: as in Kafka, the answer is always a fresh id
+//!    with epoch 0, since nobody can tell whether the one that is named was handed out, and to whom.
 //! 3. A fresh id comes from this shard's block ([`ProducerIds`]), with epoch 0.
 //! 4. What may pass is COORDINATOR_LOAD_IN_PROGRESS: the one code on which every client sends the same request again. On other retriable ones
 //!    Java looks for a transaction coordinator, which an idempotent producer has not, or gives up.
@@ -22,48 +23,35 @@ use crate::producer_ids::{BLOCK_IDS, Take};
 use crate::wire::errors::ErrorCode;
 use crate::wire::requests::InitProducerIdRequest;
 
-/// An epoch above this has no next one that a client may use: Kafka keeps the greatest for fencing.
-const EPOCH_LAST: i16 = i16::MAX - 1;
-
 /// How long a call waits for a block.
 const WAIT_MS: u64 = 10_000;
 
 const TRY_AGAIN: ErrorCode = ErrorCode::CoordinatorLoadInProgress;
 
-enum Decision {
-    Refuse(ErrorCode),
-    Bump { id: i64, epoch: i16 },
-    Fresh,
-}
-
 pub fn handle(call: &mut Call<'_, '_>, request: InitProducerIdRequest<'_>) -> Outcome {
-    match decide(&request) {
-        Decision::Refuse(code) => Outcome::Done(refuse(call.asked, code)),
-        Decision::Bump { id, epoch } => Outcome::Done(give(call.asked, id, epoch)),
-        Decision::Fresh => {
-            let mut waiting = WaitingForId { asked: call.asked };
-            match waiting.take(call) {
-                Some(answer) => Outcome::Done(answer),
-                None => {
-                    call.timer(call.now().plus_ms(WAIT_MS));
-                    Outcome::Wait(Box::new(waiting))
-                }
-            }
+    if let Err(code) = check(&request) {
+        return Outcome::Done(refuse(call.asked, code));
+    }
+    let mut waiting = WaitingForId { asked: call.asked };
+    match waiting.take(call) {
+        Some(answer) => Outcome::Done(answer),
+        None => {
+            call.timer(call.now().plus_ms(WAIT_MS));
+            Outcome::Wait(Box::new(waiting))
         }
     }
 }
 
-fn decide(request: &InitProducerIdRequest<'_>) -> Decision {
+fn check(request: &InitProducerIdRequest<'_>) -> Result<(), ErrorCode> {
     match request.transactional_id {
-        Some("") => return Decision::Refuse(ErrorCode::InvalidRequest),
-        Some(_) => return Decision::Refuse(ErrorCode::TransactionalIdAuthorizationFailed),
+        Some("") => return Err(ErrorCode::InvalidRequest),
+        Some(_) => return Err(ErrorCode::TransactionalIdAuthorizationFailed),
         None => {}
     }
     match (request.producer_id, request.producer_epoch) {
-        (-1, -1) => Decision::Fresh,
-        (id, epoch) if id < 0 || epoch < 0 => Decision::Refuse(ErrorCode::InvalidRequest),
-        (id, epoch) if epoch < EPOCH_LAST => Decision::Bump { id, epoch: epoch + 1 },
-        _ => Decision::Fresh,
+        (-1, -1) => Ok(()),
+        (id, epoch) if id < 0 || epoch < 0 => Err(ErrorCode::InvalidRequest),
+        _ => Ok(()),
     }
 }
 
@@ -76,8 +64,8 @@ fn refuse(asked: Asked, code: ErrorCode) -> Answer {
     asked.answer(&response.with_producer_id(ProducerId(-1)).with_producer_epoch(-1))
 }
 
-fn give(asked: Asked, id: i64, epoch: i16) -> Answer {
-    asked.answer(&InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(epoch))
+fn give(asked: Asked, id: i64) -> Answer {
+    asked.answer(&InitProducerIdResponse::default().with_producer_id(ProducerId(id)).with_producer_epoch(0))
 }
 
 struct WaitingForId {
@@ -87,7 +75,7 @@ struct WaitingForId {
 impl WaitingForId {
     fn take(&mut self, call: &mut Call<'_, '_>) -> Option<Answer> {
         match call.shared.producer_ids.take(call.id) {
-            Take::Id(id) => return Some(give(self.asked, id, 0)),
+            Take::Id(id) => return Some(give(self.asked, id)),
             Take::Wait => {}
             Take::Fetch => {
                 let request = meta::Request::AllocateProducerIds { count: BLOCK_IDS };
@@ -137,22 +125,16 @@ impl Pending for WaitingForId {
 mod tests {
     use super::*;
 
-    fn decided(transactional_id: Option<&str>, producer_id: i64, producer_epoch: i16) -> String {
-        match decide(&InitProducerIdRequest { transactional_id, transaction_timeout_ms: 0, producer_id, producer_epoch }) {
-            Decision::Refuse(code) => code.name().to_owned(),
-            Decision::Bump { id, epoch } => format!("{id}/{epoch}"),
-            Decision::Fresh => "fresh".to_owned(),
-        }
+    fn checked(transactional_id: Option<&str>, producer_id: i64, producer_epoch: i16) -> Result<(), ErrorCode> {
+        check(&InitProducerIdRequest { transactional_id, transaction_timeout_ms: 0, producer_id, producer_epoch })
     }
 
     #[test]
-    fn an_epoch_is_raised_until_it_is_used_up() {
-        assert_eq!(decided(None, -1, -1), "fresh");
-        assert_eq!(decided(None, 7, 0), "7/1");
-        assert_eq!(decided(None, 7, i16::MAX - 2), "7/32766");
-        assert_eq!(decided(None, 7, i16::MAX - 1), "fresh");
-        assert_eq!(decided(None, 7, -1), "INVALID_REQUEST");
-        assert_eq!(decided(None, -1, 3), "INVALID_REQUEST");
+    fn an_id_and_an_epoch_go_together() {
+        assert_eq!(checked(None, -1, -1), Ok(()));
+        assert_eq!(checked(None, 7, 0), Ok(()));
+        assert_eq!(checked(None, 7, -1), Err(ErrorCode::InvalidRequest));
+        assert_eq!(checked(None, -1, 3), Err(ErrorCode::InvalidRequest));
     }
 
     #[test]
@@ -165,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_transactional_id_is_fatal() {
-        assert_eq!(decided(Some("t"), -1, -1), "TRANSACTIONAL_ID_AUTHORIZATION_FAILED");
-        assert_eq!(decided(Some(""), -1, -1), "INVALID_REQUEST");
+        assert_eq!(checked(Some("t"), -1, -1), Err(ErrorCode::TransactionalIdAuthorizationFailed));
+        assert_eq!(checked(Some(""), -1, -1), Err(ErrorCode::InvalidRequest));
     }
 }
