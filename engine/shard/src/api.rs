@@ -273,6 +273,8 @@ pub struct DeleteRecords {
 pub struct LogSize {
     /// The data directory's path.
     pub directory: String,
+    /// The directory failed: what it holds is offline.
+    pub is_failed: bool,
     pub bytes: u64,
     pub log_start: Offset,
     pub end: Offset,

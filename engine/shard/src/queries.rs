@@ -345,6 +345,7 @@ impl Engine {
             let partition = self.partitions.get(id).ok_or(ReadError::UnknownPartition)?;
             Ok(LogSize {
                 directory: self.directories[usize::from(partition.directory)].path.display().to_string(),
+                is_failed: self.directories[usize::from(partition.directory)].is_failed(),
                 bytes: partition.bytes(),
                 log_start: partition.log_start(),
                 end: partition.core.log_end(),

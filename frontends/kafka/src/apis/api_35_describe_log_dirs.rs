@@ -2,6 +2,8 @@
 //!
 //! v3 an error for all; v4 total and usable bytes, which are not known here (-1); v5 whether a directory is cordoned, which none is.
 //!
+//! A directory that failed is KAFKA_STORAGE_ERROR, if partitions that were asked for are in it: those tell.
+//!
 //! Every data directory of this node is listed, with or without partitions. What was asked for and is not here is left out, as in Kafka.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +16,7 @@ use millrace_shard::api::{LogSize, ReadError, Reply, Request};
 use crate::call::{Answer, Call, Outcome};
 use crate::gather::{self, Gather};
 use crate::names::{TopicRef, partition_of, text, topic_name};
+use crate::wire::errors::ErrorCode;
 use crate::wire::requests::DescribeLogDirsRequest;
 use crate::wire::response::encode_describe_log_dirs;
 
@@ -52,13 +55,21 @@ fn unpack(reply: Reply) -> Vec<Result<LogSize, ReadError>> {
 fn build(call: &mut Call<'_, '_>, wanted: &BTreeSet<PartitionId>, slots: Vec<Option<Result<LogSize, ReadError>>>) -> Answer {
     let meta = call.meta();
     let own = meta.node(call.facts().node).into_iter().flat_map(|node| &node.directories);
+    let mut failed: BTreeSet<String> = BTreeSet::new();
     let mut sizes: Sizes = own.map(|directory| (directory.path.clone(), BTreeMap::new())).collect();
     for (partition, slot) in wanted.iter().zip(slots) {
         let (Some(Ok(log)), Some(topic)) = (slot, meta.topic(partition.topic)) else { continue };
+        if log.is_failed {
+            failed.insert(log.directory.clone());
+        }
         let topics = sizes.entry(log.directory).or_default();
         topics.entry(topic.name.clone()).or_default().insert(partition.index, log.bytes);
     }
-    let results = sizes.into_iter().map(|(directory, topics)| result(&directory, topics, call.version())).collect();
+    let one = |(directory, topics): (String, _)| {
+        let code = if failed.contains(&directory) { ErrorCode::KafkaStorageError } else { ErrorCode::None };
+        result(&directory, topics, call.version()).with_error_code(code.code())
+    };
+    let results = sizes.into_iter().map(one).collect();
     let response = DescribeLogDirsResponse::default().with_results(results);
     Answer::from_frame(encode_describe_log_dirs(call.version(), call.asked.correlation_id, &response))
 }

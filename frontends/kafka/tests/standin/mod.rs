@@ -220,7 +220,7 @@ pub fn said(request: Request, mood: Mood) -> Reply {
         Request::EpochEnds(queries) => Reply::EpochEnds(each(queries, good, Some(EpochEnd { epoch: 4, end: 9 }), read_error())),
         Request::DeleteRecords(deletes) => Reply::Deleted(each(deletes, good, 3, ReadError::CompactedOnly)),
         Request::DescribeLogs(partitions) => {
-            let size = LogSize { directory: "/data".into(), bytes: 77, log_start: 0, end: 9 };
+            let size = LogSize { directory: "/data".into(), is_failed: false, bytes: 77, log_start: 0, end: 9 };
             Reply::Logs(each(partitions, good, size, read_error()))
         }
         Request::DescribeProducers(partitions) => {
