@@ -122,6 +122,8 @@ pub struct Shared {
     pub listeners: Listeners,
     pub sessions: Sessions,
     pub producer_ids: ProducerIds,
+    /// It is not said before that groups cannot be served.
+    pub warn_of_groups_at: Nanos,
     /// Calls to be told [`Pending::woken`].
     pub wake: Vec<CallId>,
 }

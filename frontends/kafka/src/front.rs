@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use millrace_base::clock::Nanos;
 use millrace_base::settings::Settings;
 use millrace_io::Slice;
 use millrace_shard::api::Reply;
@@ -61,6 +62,7 @@ impl KafkaFront {
                 listeners: Listeners(listeners),
                 sessions: Sessions::new(slots),
                 producer_ids: ProducerIds::default(),
+                warn_of_groups_at: Nanos(0),
                 wake: Vec::new(),
             },
             connections: BTreeMap::new(),

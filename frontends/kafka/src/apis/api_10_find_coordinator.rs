@@ -3,7 +3,7 @@
 //! v0 groups only; v1 a type of key and a message; v4 many keys; v6 share groups.
 //!
 //! 1. Type 0, groups: `__consumer_offsets` is made when it is first needed, and the answer waits for that at most a second; until it has a leader
-//!    COORDINATOR_NOT_AVAILABLE.
+//!    COORDINATOR_NOT_AVAILABLE, with the reason as its message, and once a minute in the log, if it cannot be made.
 //! 2. Type 1, transactions: TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which every client takes as fatal, with the reason as its message.
 //!    librdkafka would ask again for ever after almost any other code.
 //! 3. Any other type is INVALID_REQUEST.
@@ -11,17 +11,21 @@
 use kafka_protocol::messages::FindCoordinatorResponse;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use millrace_base::ids::META_PARTITION;
-use millrace_shard::api::{MetaChange, Reply, Request};
+use millrace_shard::api::{MetaChange, MetaRefusal, Reply, Request};
 use millrace_shard::state::groups::records::partition_for;
+use millrace_shard::state::meta::MetaError;
 
 use super::api_00_produce::NO_TRANSACTIONS;
 use crate::auto_create::{self, OFFSETS_TOPIC};
 use crate::call::{Answer, Call, Outcome};
-use crate::errors::{Refusal, plain};
+use crate::errors::{self, Refusal, plain};
 use crate::gather::{self, Gather};
-use crate::names::{broker, text};
+use crate::names::{self, broker, text};
 use crate::wire::errors::ErrorCode;
 use crate::wire::requests::FindCoordinatorRequest;
+
+/// How often it is said that groups cannot be served.
+const WARN_PAUSE_MS: u64 = 60_000;
 
 /// A node as it is found: id, host, port.
 type Found = (i32, String, u16);
@@ -32,7 +36,7 @@ pub fn handle(call: &mut Call<'_, '_>, request: FindCoordinatorRequest<'_>) -> O
         _ => request.coordinator_keys.iter().map(|key| (*key).to_owned()).collect(),
     };
     let refusal = refusal(request.key_type);
-    let mut gathering: Gather<MetaChange, ()> = Gather::with_chunk(1);
+    let mut gathering: Gather<MetaChange, Option<MetaRefusal>> = Gather::with_chunk(1);
     if refusal.is_none()
         && !keys.is_empty()
         && call.meta().topic_named(OFFSETS_TOPIC).is_none()
@@ -41,7 +45,8 @@ pub fn handle(call: &mut Call<'_, '_>, request: FindCoordinatorRequest<'_>) -> O
         gathering.ask(call.owner_of(META_PARTITION), change);
     }
     let deadline = Some(call.now().plus_ms(auto_create::WAIT_MS));
-    gather::gather(call, gathering, deadline, Request::Meta, unpack, move |call, _| {
+    gather::gather(call, gathering, deadline, Request::Meta, unpack, move |call, slots| {
+        let refusal = refusal.or_else(|| why_not_made(call, slots.into_iter().flatten().flatten().next()));
         let found: Vec<_> = keys.into_iter().map(|key| (find(call, &key, refusal.clone()), key)).collect();
         build(call, found)
     })
@@ -56,8 +61,23 @@ fn refusal(key_type: i8) -> Option<Refusal> {
     }
 }
 
-fn unpack(_reply: Reply) -> Vec<()> {
-    vec![()]
+fn unpack(reply: Reply) -> Vec<Option<MetaRefusal>> {
+    match reply {
+        Reply::Meta(results) => results.into_iter().map(Result::err).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// What stands in the way of the topic that groups are kept in.
+fn why_not_made(call: &mut Call<'_, '_>, refused: Option<MetaRefusal>) -> Option<Refusal> {
+    let refused = refused.filter(|refused| !matches!(refused, MetaRefusal::Refused(MetaError::TopicExists { .. })))?;
+    let (_, why) = errors::of_meta(&refused);
+    let message = format!("{OFFSETS_TOPIC} cannot be made, and no group is served without it: {why}");
+    if call.now() >= call.shared.warn_of_groups_at {
+        call.shared.warn_of_groups_at = call.now().plus_ms(WARN_PAUSE_MS);
+        log::warn!("{message}");
+    }
+    Some((ErrorCode::CoordinatorNotAvailable, message.into()))
 }
 
 fn find(call: &Call<'_, '_>, group: &str, refusal: Option<Refusal>) -> Result<Found, Refusal> {
