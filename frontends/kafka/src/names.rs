@@ -9,6 +9,9 @@ use millrace_shard::state::meta::{Meta, Topic};
 
 use crate::wire::errors::ErrorCode;
 
+/// Bytes of a message.
+const MESSAGE_BYTES_MAX: usize = 4_096;
+
 /// How a request names a topic.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum TopicRef<'a> {
@@ -41,6 +44,11 @@ pub fn partition_of(topic: &Topic, index: i32) -> Result<PartitionId, ErrorCode>
 
 pub fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
+}
+
+/// What a person reads in an answer. It may repeat what the client sent, and older versions write its length in 16 bits.
+pub fn message(text: &str) -> StrBytes {
+    StrBytes::from_string(text[..text.floor_char_boundary(MESSAGE_BYTES_MAX)].to_owned())
 }
 
 pub fn topic_name(name: &str) -> TopicName {

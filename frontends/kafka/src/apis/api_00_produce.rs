@@ -32,7 +32,7 @@ use crate::authorize::{Operation, Resource, is_allowed};
 use crate::call::{Answer, Asked, Call, Outcome, Pending};
 use crate::errors::{self, Refusal, plain};
 use crate::fetch_session::TopicKey;
-use crate::names::{TopicRef, broker, partition_of, text, topic_name, uuid};
+use crate::names::{self, TopicRef, broker, partition_of, text, topic_name, uuid};
 use crate::wire::errors::ErrorCode;
 use crate::wire::requests::{PartitionProduceData, ProduceRequest};
 
@@ -272,7 +272,7 @@ fn partition(index: i32, result: PartResult, version: i16) -> PartitionProduceRe
             .with_base_offset(-1)
             .with_log_append_time_ms(-1)
             .with_log_start_offset(-1)
-            .with_error_message((version >= 8).then(|| text(&message))),
+            .with_error_message((version >= 8).then(|| names::message(&message))),
     };
     match result.leader {
         Some((node, epoch)) if version >= 10 => {

@@ -103,7 +103,7 @@ fn build(call: &mut Call<'_, '_>, found: Vec<(Result<Found, Refusal>, String)>) 
         Some((Ok((node, host, port)), _)) => response.with_node_id(broker(node)).with_host(text(&host)).with_port(i32::from(port)),
         Some((Err((code, message)), _)) => response
             .with_error_code(code.code())
-            .with_error_message((version >= 1).then(|| text(&message)))
+            .with_error_message((version >= 1).then(|| names::message(&message)))
             .with_node_id(broker(-1))
             .with_port(-1),
         None => response.with_error_code(ErrorCode::InvalidRequest.code()).with_node_id(broker(-1)).with_port(-1),
@@ -116,7 +116,7 @@ fn coordinator(key: &str, result: Result<Found, Refusal>) -> Coordinator {
     match result {
         Ok((node, host, port)) => response.with_node_id(broker(node)).with_host(text(&host)).with_port(i32::from(port)),
         Err((code, message)) => {
-            response.with_node_id(broker(-1)).with_port(-1).with_error_code(code.code()).with_error_message(Some(text(&message)))
+            response.with_node_id(broker(-1)).with_port(-1).with_error_code(code.code()).with_error_message(Some(names::message(&message)))
         }
     }
 }

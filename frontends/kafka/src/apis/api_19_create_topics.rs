@@ -19,7 +19,7 @@ use crate::call::{Answer, Call, Outcome};
 use crate::configs;
 use crate::controller::{Changed, Changes};
 use crate::errors::Refusal;
-use crate::names::{text, topic_name, uuid};
+use crate::names::{self, text, topic_name, uuid};
 use crate::wire::errors::ErrorCode;
 use crate::wire::requests::{CreatableTopic, CreateTopicsRequest};
 
@@ -111,7 +111,7 @@ fn topic(call: &Call<'_, '_>, named: Named, result: Changed) -> CreatableTopicRe
         Ok(MetaDone::TopicCreated { topic, partitions }) => (topic, partitions),
         Ok(MetaDone::ProducerIds { .. } | MetaDone::Changed) => (Uuid::ZERO, 0),
         Err((code, message)) => {
-            let response = response.with_error_code(code.code()).with_error_message(Some(text(&message)));
+            let response = response.with_error_code(code.code()).with_error_message(Some(names::message(&message)));
             return if version >= 5 { response.with_configs(None) } else { response };
         }
     };

@@ -16,7 +16,7 @@ use millrace_shard::state::meta::{Meta, Request};
 use crate::call::{Answer, Call, Outcome};
 use crate::controller::{Changed, Changes};
 use crate::errors::{Refusal, plain};
-use crate::names::{TopicRef, text, topic_name, uuid};
+use crate::names::{self, TopicRef, topic_name, uuid};
 use crate::wire::errors::ErrorCode;
 use crate::wire::requests::DeleteTopicsRequest;
 
@@ -76,7 +76,9 @@ fn build(call: &mut Call<'_, '_>, asked: Vec<Asked>, results: Vec<Changed>) -> A
         let response = if version >= 6 { response.with_topic_id(uuid(asked.id)) } else { response };
         match result {
             Ok(_) => response,
-            Err((code, message)) => response.with_error_code(code.code()).with_error_message((version >= 5).then(|| text(&message))),
+            Err((code, message)) => {
+                response.with_error_code(code.code()).with_error_message((version >= 5).then(|| names::message(&message)))
+            }
         }
     };
     let responses = asked.into_iter().zip(results).map(one).collect();

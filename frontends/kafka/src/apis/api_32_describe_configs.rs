@@ -14,7 +14,7 @@ use millrace_shard::state::meta::NodeScope;
 use crate::call::{Call, Outcome};
 use crate::configs::{self, BROKER, BROKER_LOGGER, Described, TOPIC};
 use crate::errors::{Refusal, plain};
-use crate::names::{TopicRef, text};
+use crate::names::{self, TopicRef, text};
 use crate::wire::errors::ErrorCode;
 use crate::wire::requests::{DescribeConfigsRequest, DescribeConfigsResource};
 
@@ -56,7 +56,7 @@ fn result(resource: &DescribeConfigsResource<'_>, described: Result<Vec<Describe
     let response =
         DescribeConfigsResult::default().with_resource_type(resource.resource_type).with_resource_name(text(resource.resource_name));
     match described {
-        Err((code, message)) => response.with_error_code(code.code()).with_error_message(Some(text(&message))),
+        Err((code, message)) => response.with_error_code(code.code()).with_error_message(Some(names::message(&message))),
         Ok(rows) => {
             let keys: Option<BTreeSet<&str>> = resource.configuration_keys.as_ref().map(|keys| keys.iter().copied().collect());
             // Some clients send an empty list for "all".

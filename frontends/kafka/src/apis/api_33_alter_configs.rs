@@ -6,7 +6,7 @@ use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceRespon
 use super::api_44_incremental_alter_configs::{Resource, alter};
 use crate::call::{Call, Outcome};
 use crate::configs::Asked;
-use crate::names::text;
+use crate::names::{self, text};
 use crate::wire::requests::AlterConfigsRequest;
 
 pub fn handle(call: &mut Call<'_, '_>, request: AlterConfigsRequest<'_>) -> Outcome {
@@ -25,7 +25,7 @@ pub fn handle(call: &mut Call<'_, '_>, request: AlterConfigsRequest<'_>) -> Outc
                 .with_resource_type(row.kind)
                 .with_resource_name(text(&row.name))
                 .with_error_code(row.code.code())
-                .with_error_message(row.message.as_deref().map(text))
+                .with_error_message(row.message.as_deref().map(names::message))
         };
         call.asked.answer(&AlterConfigsResponse::default().with_responses(rows.into_iter().map(one).collect()))
     })

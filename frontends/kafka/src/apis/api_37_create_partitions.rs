@@ -9,7 +9,7 @@ use millrace_shard::state::meta::Request;
 
 use crate::call::{Call, Outcome};
 use crate::controller::{Changed, Changes};
-use crate::names::{text, topic_name};
+use crate::names::{self, topic_name};
 use crate::wire::errors::ErrorCode;
 use crate::wire::requests::CreatePartitionsRequest;
 
@@ -36,7 +36,7 @@ pub fn handle(call: &mut Call<'_, '_>, request: CreatePartitionsRequest<'_>) -> 
             let response = CreatePartitionsTopicResult::default().with_name(topic_name(&name));
             match result {
                 Ok(_) => response,
-                Err((code, message)) => response.with_error_code(code.code()).with_error_message(Some(text(&message))),
+                Err((code, message)) => response.with_error_code(code.code()).with_error_message(Some(names::message(&message))),
             }
         };
         let results = names.into_iter().zip(results).map(one).collect();

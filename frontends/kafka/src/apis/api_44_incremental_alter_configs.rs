@@ -16,7 +16,7 @@ use crate::call::{Answer, Call, Outcome};
 use crate::configs::{self, Asked, BROKER, TOPIC};
 use crate::controller::Changes;
 use crate::errors::Refusal;
-use crate::names::text;
+use crate::names::{self, text};
 use crate::wire::errors::ErrorCode;
 use crate::wire::requests::IncrementalAlterConfigsRequest;
 
@@ -54,7 +54,7 @@ pub fn handle(call: &mut Call<'_, '_>, request: IncrementalAlterConfigsRequest<'
                 .with_resource_type(row.kind)
                 .with_resource_name(text(&row.name))
                 .with_error_code(row.code.code())
-                .with_error_message(row.message.as_deref().map(text))
+                .with_error_message(row.message.as_deref().map(names::message))
         };
         call.asked.answer(&IncrementalAlterConfigsResponse::default().with_responses(rows.into_iter().map(one).collect()))
     })

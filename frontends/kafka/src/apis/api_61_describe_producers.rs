@@ -8,7 +8,7 @@ use millrace_shard::api::{ProducerRow, Reply, Request};
 use crate::call::{Answer, Call, Outcome};
 use crate::errors::{self, Refusal, plain};
 use crate::gather::{self, Gather, Named, by_topic};
-use crate::names::{TopicRef, text, topic_name};
+use crate::names::{self, TopicRef, topic_name};
 use crate::wire::errors::ErrorCode;
 use crate::wire::requests::DescribeProducersRequest;
 
@@ -50,7 +50,7 @@ fn partition(index: i32, slot: Option<Slot>) -> PartitionResponse {
     let response = PartitionResponse::default().with_partition_index(index);
     match slot.unwrap_or_else(|| Err(plain(ErrorCode::UnknownServerError))) {
         Ok(rows) => response.with_active_producers(rows.into_iter().map(state).collect()),
-        Err((code, message)) => response.with_error_code(code.code()).with_error_message(Some(text(&message))),
+        Err((code, message)) => response.with_error_code(code.code()).with_error_message(Some(names::message(&message))),
     }
 }
 
