@@ -23,6 +23,9 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// Readers of a partition among which no dead ones are looked for.
+const READERS_MIN: usize = 64;
+
 /// Something that waits for the commit to pass an offset.
 #[derive(Clone, Copy, Debug)]
 pub struct CommitWaiter {
@@ -101,8 +104,10 @@ pub struct Partition {
     /// In order of `end`.
     pub waiters: VecDeque<CommitWaiter>,
     pub start_waiters: Vec<StartWaiter>,
-    /// Reads that wait for bytes of this partition.
+    /// Reads that wait for bytes of this partition, and some that did.
     pub readers: Vec<WaitId>,
+    /// With so many the dead among them are taken out.
+    readers_max: usize,
     /// The journal entry in which the whole state stands last.
     pub state_sequence: u64,
     /// Direct appends that are not known to be durable, in order; how many have begun, and how many are durable without a gap.
@@ -145,6 +150,7 @@ impl Partition {
             waiters: VecDeque::new(),
             start_waiters: Vec::new(),
             readers: Vec::new(),
+            readers_max: READERS_MIN,
             state_sequence: sequence,
             directs: VecDeque::new(),
             directs_begun: 0,
@@ -198,6 +204,15 @@ impl Partition {
         } else {
             self.tail.push(piece);
         }
+    }
+
+    /// A read waits for bytes. Of those that came before only the live ones are kept, once they may be half of all.
+    pub fn add_reader(&mut self, reader: WaitId, is_live: impl Fn(WaitId) -> bool) {
+        if self.readers.len() >= self.readers_max {
+            self.readers.retain(|reader| is_live(*reader));
+            self.readers_max = READERS_MIN + 2 * self.readers.len();
+        }
+        self.readers.push(reader);
     }
 
     /// Takes the waiters that a commit answers.

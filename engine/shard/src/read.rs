@@ -16,7 +16,7 @@ use crate::partition::{Partition, Standing};
 use crate::queries::INDEX_BYTES_MAX;
 use crate::room::Asker;
 use crate::script::{Handle, Outcome, Step};
-use crate::timers::TimerFor;
+use crate::timers::{TimerFor, TimerKey};
 use crate::waits::WaitId;
 use millrace_base::batch::HEADER_BYTES;
 use millrace_base::fault::Corrupt;
@@ -41,8 +41,8 @@ pub struct ReadWait {
     windows: Vec<Option<Window>>,
     /// Windows under way.
     loading: usize,
-    /// Whether its partitions and a timer know of it.
-    waits: bool,
+    /// Of its deadline, while it waits.
+    timer: Option<TimerKey>,
     /// Something that it lacked has come: it must look again.
     stale: bool,
     /// Memory that a window would have taken for which there was no room; 0: nothing was left out.
@@ -170,7 +170,7 @@ impl Engine {
             results,
             windows,
             loading: 0,
-            waits: false,
+            timer: None,
             stale: false,
             lacks: 0,
             further: None,
@@ -188,6 +188,9 @@ impl Engine {
     /// Looks at all parts anew.
     fn look(&mut self, t: &mut Turn<'_>, id: WaitId) {
         let Some(mut wait) = self.reads.remove(id) else { return };
+        if let Some(timer) = wait.timer.take() {
+            t.timers.remove(timer);
+        }
         let mut left = wait.read.max_bytes;
         let mut any = false;
         // Windows are longer than what is asked of each: together they may be as long as the answer, or one.
@@ -278,32 +281,26 @@ impl Engine {
         let deadline = wait.read.deadline;
         // With something to give it does not wait for room: what it holds is perhaps what others wait for.
         if enough || bytes >= wait.read.min_bytes || (wait.lacks > 0 && bytes > 0) {
-            return self.answer_read(id);
+            return self.answer_read(t, id);
         }
+        wait.timer = Some(t.timers.add(deadline, TimerFor::Read { slot: id.slot, generation: id.generation }));
         if wait.lacks > 0 {
             let lacks = wait.lacks;
-            self.wait_for_room(Asker::Read(id), lacks, t.now);
-            t.timers.add(deadline, TimerFor::Read { slot: id.slot, generation: id.generation });
-            return;
+            return self.wait_for_room(Asker::Read(id), lacks, t.now);
         }
-        wait.waits = true;
-        let partitions: Vec<PartitionId> = wait.read.parts.iter().map(|part| part.partition).collect();
-        for partition in partitions {
-            if let Some(partition) = self.partitions.get_mut(&partition) {
-                partition.readers.push(id);
+        // What it leaves behind when it is answered is found dead: to be taken out of each list would cost as much as there are readers.
+        let reads = &self.reads;
+        for part in reads.get(id).into_iter().flat_map(|wait| &wait.read.parts) {
+            if let Some(partition) = self.partitions.get_mut(&part.partition) {
+                partition.add_reader(id, |reader| reads.get(reader).is_some());
             }
         }
-        t.timers.add(deadline, TimerFor::Read { slot: id.slot, generation: id.generation });
     }
 
-    fn answer_read(&mut self, id: WaitId) {
+    fn answer_read(&mut self, t: &mut Turn<'_>, id: WaitId) {
         let Some(wait) = self.reads.remove(id) else { return };
-        if wait.waits {
-            for part in &wait.read.parts {
-                if let Some(partition) = self.partitions.get_mut(&part.partition) {
-                    partition.readers.retain(|reader| *reader != id);
-                }
-            }
+        if let Some(timer) = wait.timer {
+            t.timers.remove(timer);
         }
         let results = wait.results.into_iter().map(|result| result.unwrap_or(Err(ReadError::NotAvailable))).collect();
         self.routes.reply(wait.from, wait.ticket, Reply::Read(results));
@@ -316,34 +313,23 @@ impl Engine {
         woken.dedup();
         for id in woken {
             if self.reads.get_mut(id).is_some_and(|wait| wait.loading == 0) {
-                self.forget_readers(id);
                 self.look(t, id);
-            }
-        }
-    }
-
-    fn forget_readers(&mut self, id: WaitId) {
-        let Some(wait) = self.reads.get_mut(id) else { return };
-        let partitions: Vec<PartitionId> = wait.read.parts.iter().map(|part| part.partition).collect();
-        for partition in partitions {
-            if let Some(partition) = self.partitions.get_mut(&partition) {
-                partition.readers.retain(|reader| *reader != id);
             }
         }
     }
 
     pub fn read_deadline(&mut self, t: &mut Turn<'_>, id: WaitId) {
         if self.reads.get_mut(id).is_some_and(|wait| wait.loading == 0 && wait.read.deadline <= t.now) {
-            self.answer_read(id);
+            self.answer_read(t, id);
         }
     }
 
     /// The submitter has enough from elsewhere.
-    pub fn stop_waiting(&mut self, _t: &mut Turn<'_>, from: ShardId, ticket: u64) {
+    pub fn stop_waiting(&mut self, t: &mut Turn<'_>, from: ShardId, ticket: u64) {
         for id in self.reads.find(|wait| wait.from == from && wait.ticket == ticket) {
             match self.reads.get_mut(id) {
                 Some(wait) if wait.loading > 0 => wait.read.min_bytes = 0,
-                _ => self.answer_read(id),
+                _ => self.answer_read(t, id),
             }
         }
     }

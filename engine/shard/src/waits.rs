@@ -31,6 +31,11 @@ impl<T> Waits<T> {
         WaitId { slot, generation: entry.0 }
     }
 
+    pub fn get(&self, id: WaitId) -> Option<&T> {
+        let entry = self.slots.get(id.slot as usize)?;
+        if entry.0 == id.generation { entry.1.as_ref() } else { None }
+    }
+
     pub fn get_mut(&mut self, id: WaitId) -> Option<&mut T> {
         let entry = self.slots.get_mut(id.slot as usize)?;
         if entry.0 == id.generation { entry.1.as_mut() } else { None }
