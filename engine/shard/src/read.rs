@@ -284,6 +284,7 @@ impl Engine {
             return self.answer_read(t, id);
         }
         wait.timer = Some(t.timers.add(deadline, TimerFor::Read { slot: id.slot, generation: id.generation }));
+        self.routes.park(wait.from, wait.ticket);
         if wait.lacks > 0 {
             let lacks = wait.lacks;
             return self.wait_for_room(Asker::Read(id), lacks, t.now);

@@ -2,7 +2,8 @@
 //!
 //! 1. A request gets a ticket that remembers the submitter (a front, or the shard's own work) and its token.
 //! 2. It goes out at once if the lane has a credit, else it waits here in order; fronts pause connections that add to a congested route.
-//! 3. A reply returns the credit and finds its submitter by the ticket.
+//! 3. A reply returns the credit and finds its submitter by the ticket. A request that waits long (a fetch for bytes, a member for its group)
+//!    is parked and returns it before: consumers that wait hold nothing up, however many they are and however long they want to wait.
 //! 4. Doorbells of shards that got something are rung once, at the end of the turn.
 //!
 //! Invariants: requests to one shard leave in the order submitted; each ticket is answered once.
@@ -11,10 +12,13 @@ use crate::api::{Reply, Request};
 use millrace_base::ids::ShardId;
 use millrace_base::lane::{End, Message};
 use millrace_io::Doorbell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-/// Requests that one shard may have unanswered at another. Long polls count, so it is large.
-pub const LANE_CREDITS: usize = 4096;
+/// Requests that one shard may have at another, parked ones aside.
+pub const LANE_CREDITS: usize = 2048;
+
+/// Credits that parking may return before the other side is woken for them: it lacks none that it needs while most are returned.
+const QUIET_CREDITS: usize = LANE_CREDITS / 4;
 
 /// Who submitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +54,10 @@ struct Route {
     doorbell: Doorbell,
     /// Submitted without a credit.
     waiting: VecDeque<(u64, Request)>,
+    /// Tickets of the other side's requests that wait here without a credit.
+    parked: BTreeSet<u64>,
+    /// Credits returned since the doorbell was rung last.
+    quiet: usize,
     ring: bool,
 }
 
@@ -67,7 +75,7 @@ impl Routes {
     /// `lanes[i]` leads to shard i; None at `here`.
     pub fn new(here: ShardId, lanes: Vec<Option<End<Request, Reply>>>, doorbells: Vec<Doorbell>) -> Routes {
         assert_eq!(lanes.len(), doorbells.len());
-        let route = |(lane, doorbell)| Route { lane, doorbell, waiting: VecDeque::new(), ring: false };
+        let route = |(lane, doorbell)| Route { lane, doorbell, waiting: VecDeque::new(), parked: BTreeSet::new(), quiet: 0, ring: false };
         Routes {
             here,
             routes: lanes.into_iter().zip(doorbells).map(route).collect(),
@@ -121,8 +129,24 @@ impl Routes {
         }
         let route = &mut self.routes[to as usize];
         if let Some(lane) = &mut route.lane {
-            lane.reply(ticket, reply);
+            if route.parked.remove(&ticket) {
+                lane.reply_late(ticket, reply);
+            } else {
+                lane.reply(ticket, reply);
+            }
             route.ring = true;
+        }
+    }
+
+    /// A request that came in waits for something that may be long in coming. May be said again.
+    pub fn park(&mut self, from: ShardId, ticket: u64) {
+        let Some(route) = self.routes.get_mut(from as usize) else { return };
+        if let Some(lane) = &mut route.lane
+            && route.parked.insert(ticket)
+        {
+            lane.park();
+            route.quiet += 1;
+            route.ring |= route.quiet >= QUIET_CREDITS;
         }
     }
 
@@ -145,7 +169,8 @@ impl Routes {
                     route.send_waiting();
                     return Some(self.answered(ticket, reply));
                 }
-                None => {}
+                // Parking may have returned credits.
+                None => route.send_waiting(),
             }
         }
         None
@@ -157,6 +182,11 @@ impl Routes {
         Inward::Reply { to: submitter, reply }
     }
 
+    /// Whether replies wait for room in a lane.
+    pub fn has_late(&self) -> bool {
+        self.routes.iter().any(|route| route.lane.as_ref().is_some_and(End::has_late))
+    }
+
     /// Whether [`Routes::receive`] would give something.
     pub fn has_inward(&self) -> bool {
         !self.own_requests.is_empty()
@@ -164,10 +194,12 @@ impl Routes {
             || self.routes.iter().any(|route| route.lane.as_ref().is_some_and(End::has_message))
     }
 
-    /// Rings the shards that got something since the last call.
+    /// Rings the shards that got something since the last call, late replies included.
     pub fn ring(&mut self) {
         for route in &mut self.routes {
+            route.ring |= route.lane.as_mut().is_some_and(End::send_late);
             if std::mem::take(&mut route.ring) {
+                route.quiet = 0;
                 route.doorbell.ring();
             }
         }
@@ -235,5 +267,33 @@ mod tests {
         }
         assert_eq!(seen, [0, 1, 2, 3, 4]);
         assert!(!here.is_congested(1));
+    }
+
+    #[test]
+    fn polls_that_wait_hold_nothing_up() {
+        let (a, b) = lane::pair(2);
+        let mut here = Routes::new(0, vec![None, Some(a)], vec![doorbell(), doorbell()]);
+        let mut there = Routes::new(1, vec![Some(b), None], vec![doorbell(), doorbell()]);
+        let mut polls = Vec::new();
+        for token in 0..10 {
+            here.submit(1, 0, token, Request::StopWaiting { token });
+            while let Some(Inward::Request { from, ticket, .. }) = there.receive() {
+                there.park(from, ticket);
+                there.park(from, ticket);
+                polls.push((from, ticket));
+            }
+            assert!(here.receive().is_none());
+        }
+        assert_eq!(polls.len(), 10);
+        assert!(!here.is_congested(1));
+        polls.into_iter().for_each(|(from, ticket)| there.reply(from, ticket, Reply::Done));
+        let mut answered = 0;
+        while answered < 10 {
+            there.ring();
+            while let Some(Inward::Reply { .. }) = here.receive() {
+                answered += 1;
+            }
+        }
+        assert!(!there.has_late());
     }
 }

@@ -306,6 +306,7 @@ impl Engine {
     /// Whether there is something to do without waiting.
     pub fn has_work(&self) -> bool {
         self.routes.has_inward()
+            || self.routes.has_late()
             || (0..self.directories.len()).any(|index| self.wants_seal(index))
             || !self.woken.is_empty()
             || !self.sealed.is_empty()

@@ -169,8 +169,13 @@ impl Engine {
         let token = coordinator.next_request;
         coordinator.next_request += 1;
         coordinator.requests.insert(token, (from, ticket));
+        let may_wait = matches!(request, Request::Join(_) | Request::Sync(_));
         let effects = coordinator.groups.handle(token, request, now, fresh);
         self.run_group_effects(t, id, effects);
+        // A member waits for the others of its group as long as they like.
+        if may_wait && self.coordinators.get(&id).is_some_and(|coordinator| coordinator.requests.contains_key(&token)) {
+            self.routes.park(from, ticket);
+        }
     }
 
     pub fn coordinator_timer(&mut self, t: &mut Turn<'_>, id: PartitionId) {
