@@ -1,20 +1,23 @@
 //! From data directories to what each shard begins with: claim, recover, replay replica set 0.
 //!
-//! 1. Each data directory is locked and its `millrace.meta` read; a new one gets an identity.
+//! 1. Each data directory is locked and its `millrace.meta` read ([`crate::claim`]); a new one gets an identity.
 //! 2. Every journal is recovered by [`millrace_log::journal::recover`] and its records folded into partition images.
 //! 3. If the number of shards has changed, everything moves to journals of the new number first (`rehome`).
 //! 4. What was read is synced and the new opening recorded, before anything is served from it.
 //! 5. Replica set 0's log is replayed, so that every shard begins with the whole of `state/meta`.
+//! 6. A data directory that cannot be used, or that replica set 0 knows and that is not here, has its partitions offline; the first one and
+//!    that of replica set 0 are needed.
 //!
 //! Invariants: nothing is deleted here but what a durable statement says is gone; a data directory that is absent or damaged is never
-//! taken for an empty one.
+//! taken for an empty one, nor an empty one for another that stood in its place; without replica set 0 no node starts that had one.
 //! Knows nothing of rings: it reads through [`Disk`], before shards exist.
 
 use crate::api::NodeFacts;
+use crate::claim::{Claim, Claims};
 use crate::memory::Shares;
 use millrace_base::batch;
 use millrace_base::fault::{Corrupt, Fault};
-use millrace_base::ids::{META_PARTITION, NodeId, PartitionId, ShardId, TopicId, Uuid};
+use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, TopicId, Uuid};
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::{Offset, Position};
 use millrace_base::settings::Settings;
@@ -26,13 +29,10 @@ use millrace_log::journal::{self, Journal, JournalError, Options, Record, Touche
 use millrace_log::segments::{self, Segments};
 use millrace_log::{paths, walk};
 use millrace_raftlog::{Record as ConsensusRecord, State};
-use millrace_state::meta::{Command, Directory, Listener, Meta, Node};
+use millrace_state::meta::{Command, Listener, Meta, Node};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
-
-/// Name of the file that a running broker holds.
-const LOCK_NAME: &str = "millrace.lock";
 
 /// What a node is told to be.
 pub struct Plan {
@@ -72,6 +72,7 @@ pub struct ShardBoot {
 pub struct DirectoryBoot {
     pub id: Uuid,
     pub path: PathBuf,
+    /// Or why it is not served from.
     pub state: Result<JournalBoot, String>,
 }
 
@@ -84,8 +85,24 @@ pub struct JournalBoot {
 pub struct PartitionBoot {
     pub id: PartitionId,
     pub directory: usize,
-    /// Or why it cannot be served.
-    pub found: Result<PartitionFound, String>,
+    pub found: Result<PartitionFound, NotServed>,
+}
+
+/// Why a partition cannot be served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NotServed {
+    /// What its journal and folder say is damaged.
+    Damage(String),
+    /// Its data directory is not there or has failed.
+    Directory(String),
+}
+
+impl fmt::Display for NotServed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotServed::Damage(reason) | NotServed::Directory(reason) => f.write_str(reason),
+        }
+    }
 }
 
 /// A partition as its journal and folder tell it.
@@ -115,8 +132,13 @@ pub enum BootError {
         path: PathBuf,
         reason: String,
     },
+    /// It does not say whose it is, and is not empty.
+    Damaged {
+        path: PathBuf,
+        reason: String,
+    },
     Journal(JournalError),
-    /// Replica set 0 is damaged.
+    /// Replica set 0 is damaged, or not where it can be read.
     Meta {
         reason: String,
     },
@@ -127,11 +149,11 @@ impl BootError {
         match self {
             BootError::InUse { .. } | BootError::NotOurs { .. } => Fault::Refuse,
             BootError::Io { .. } => Fault::Broken,
-            BootError::Journal(_) | BootError::Meta { .. } => Fault::Corrupt,
+            BootError::Damaged { .. } | BootError::Journal(_) | BootError::Meta { .. } => Fault::Corrupt,
         }
     }
 
-    fn io(what: &str, path: &Path) -> impl FnOnce(IoError) -> BootError + use<> {
+    pub(crate) fn io(what: &str, path: &Path) -> impl FnOnce(IoError) -> BootError + use<> {
         let (what, path) = (what.to_owned(), path.to_owned());
         move |error| BootError::Io { what, path, error }
     }
@@ -149,7 +171,9 @@ impl fmt::Display for BootError {
             BootError::Io { what, path, error } => {
                 write!(f, "cannot {what} {}: {error}; the data directory must be writable by this user", path.display())
             }
-            BootError::NotOurs { path, reason } => write!(f, "data directory {}: {reason}", path.display()),
+            BootError::NotOurs { path, reason } | BootError::Damaged { path, reason } => {
+                write!(f, "data directory {}: {reason}", path.display())
+            }
             BootError::Journal(error) => write!(f, "{error}"),
             BootError::Meta { reason } => write!(f, "replica set 0, which holds topics and settings, cannot be read: {reason}"),
         }
@@ -162,12 +186,6 @@ impl From<JournalError> for BootError {
     fn from(error: JournalError) -> BootError {
         BootError::Journal(error)
     }
-}
-
-/// A data directory that is claimed.
-struct Claimed {
-    path: PathBuf,
-    meta: paths::Meta,
 }
 
 /// Everything recovered from one data directory's journals.
@@ -184,75 +202,115 @@ struct Found {
 /// [`BootError`]: nothing was served, what was made may stay.
 pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -> Result<Boot, BootError> {
     assert!(!plan.directories.is_empty() && plan.shards > 0);
-    let claimed = claim_all(disk, &plan, entropy)?;
+    let mut claims = Claims::new(disk, &plan, entropy)?;
     let options = plan.journal.unwrap_or_else(|| journal_options(&plan));
     let mut notes = Vec::new();
     let memory = shares(&plan, &options, &mut notes);
     let pools: Vec<Pool> = memory.iter().map(|shares| shares.journal.clone()).collect();
-    let mut found = Vec::new();
-    for claimed in &claimed {
-        crate::rehome::finish(disk, &claimed.path).map_err(BootError::io("finish moving the journals of", &claimed.path))?;
-        found.push(recover_directory(disk, &claimed.path, &pools, &mut notes)?);
-    }
-    for (claimed, found) in claimed.iter().zip(&mut found) {
-        let shards: Vec<ShardId> = found.journals.keys().copied().collect();
-        let wanted: Vec<ShardId> = (0..plan.shards).collect();
-        if !shards.is_empty() && shards != wanted {
-            notes.push(format!("{}: the journals of {} shards move to {}", claimed.path.display(), shards.len(), plan.shards));
-            let states = found_states(disk, claimed, found, &pools)?;
-            crate::rehome::rehome(disk, &claimed.path, states, plan.shards, options, &pools, entropy)?;
-            *found = recover_directory(disk, &claimed.path, &pools, &mut notes)?;
-        }
-    }
-    let mut directories: Vec<Vec<DirectoryBoot>> = (0..plan.shards).map(|_| Vec::new()).collect();
-    for (claimed, found) in claimed.iter().zip(&mut found) {
-        for shard in 0..plan.shards {
-            let folder = paths::journal(&claimed.path, shard);
-            let recovered = match found.journals.remove(&shard) {
-                Some(recovered) => recovered,
-                None => journal::recover(disk, &folder, &pools[usize::from(shard)], 0)?,
-            };
-            let journal = journal::prepare(disk, &folder, &recovered, entropy(), options, &pools[usize::from(shard)])?;
-            let slots = journal_slots(disk, &folder)?;
-            let state = Ok(JournalBoot { journal, folder, slots });
-            directories[usize::from(shard)].push(DirectoryBoot { id: claimed.meta.directory, path: claimed.path.clone(), state });
-        }
+    let mut recovery = Recovery { disk, plan: &plan, options, pools: &pools, entropy, notes: &mut notes };
+    let mut found: Vec<Option<Found>> = Vec::new();
+    for claim in &mut claims.list {
+        found.push(claim.attempt(|path| recovery.recover(path))?);
     }
     let mut partitions: BTreeMap<PartitionId, PartitionBoot> = BTreeMap::new();
-    for (index, (claimed, found)) in claimed.iter().zip(found).enumerate() {
-        for boot in partitions_of(disk, claimed, found, index, &pools)? {
+    for (index, (claim, found)) in claims.list.iter_mut().zip(&mut found).enumerate() {
+        let Some(found) = found else { continue };
+        for boot in partitions_of(recovery.disk, &claim.path, found, index, &pools) {
             partitions.insert(boot.id, boot);
         }
     }
-    let replayed = replay_meta(disk, partitions.get(&META_PARTITION), &claimed)?;
-    claimed.iter().for_each(|claimed| remove_leftovers(disk, &claimed.path, &replayed.deleted, &partitions));
-    let facts = NodeFacts { node: plan.settings.node_id, cluster: claimed[0].meta.cluster, shards: plan.shards };
-    let register = Node {
-        id: facts.node,
-        listeners: plan.listeners.clone(),
-        directories: claimed.iter().map(|c| Directory { id: c.meta.directory, path: c.path.display().to_string() }).collect(),
-    };
-    let mut shards: Vec<ShardBoot> = directories
+    claims.check_meta(partitions.get(&META_PARTITION).map(|partition| partition.directory), partitions.is_empty())?;
+    let replayed = replay_meta(recovery.disk, partitions.get(&META_PARTITION), &claims.list)?;
+    let without_journals = |index: usize| found[index].as_ref().is_some_and(|found| found.journals.is_empty());
+    claims.settle(recovery.disk, &replayed.meta, recovery.entropy, without_journals)?;
+    let mut journals: Vec<Vec<Result<JournalBoot, String>>> = Vec::new();
+    for (index, claim) in claims.list.iter_mut().enumerate() {
+        let recovered = found.get_mut(index).and_then(Option::take).map(|found| found.journals).unwrap_or_default();
+        let prepared = claim.attempt(|path| recovery.prepare(path, recovered))?;
+        journals.push(match (prepared, claim.failure()) {
+            (Some(prepared), _) => prepared.into_iter().map(Ok).collect(),
+            (None, failure) => (0..plan.shards).map(|_| Err(failure.unwrap_or_default().to_owned())).collect(),
+        });
+    }
+    // Whatever was found in a directory that failed after all is not served.
+    partitions.retain(|_, partition| claims.list[partition.directory].failure().is_none());
+    claims.check_meta(partitions.get(&META_PARTITION).map(|partition| partition.directory), replayed.applied == 0)?;
+    for claim in claims.list.iter().filter(|claim| claim.failure().is_none()) {
+        remove_leftovers(recovery.disk, &claim.path, &replayed.deleted, &partitions);
+    }
+    for (id, directory, reason) in claims.offline(&replayed.meta) {
+        partitions.entry(id).or_insert_with(|| PartitionBoot { id, directory, found: Err(NotServed::Directory(reason)) });
+    }
+    let facts = NodeFacts { node: plan.settings.node_id, cluster: claims.cluster, shards: plan.shards };
+    let register = Node { id: facts.node, listeners: plan.listeners.clone(), directories: claims.registered() };
+    let mut shards: Vec<ShardBoot> = memory
         .into_iter()
-        .zip(memory)
         .zip(0..)
-        .map(|((directories, memory), here)| ShardBoot {
+        .map(|(memory, here)| ShardBoot {
             here,
             facts: facts.clone(),
             settings: plan.settings.clone(),
             meta: replayed.meta.clone(),
             meta_applied: replayed.applied,
             memory,
-            directories,
+            directories: Vec::new(),
             partitions: Vec::new(),
             deleted_topics: replayed.deleted.clone(),
             register: register.clone(),
         })
         .collect();
+    for (claim, journals) in claims.list.iter().zip(journals) {
+        for (shard, state) in shards.iter_mut().zip(journals) {
+            shard.directories.push(DirectoryBoot { id: claim.id(), path: claim.path.clone(), state });
+        }
+    }
     for (id, partition) in partitions {
         shards[usize::from(id.shard(plan.shards))].partitions.push(partition);
     }
     Ok(Boot { shards, notes })
+}
+
+/// What recovering a data directory takes.
+struct Recovery<'a> {
+    disk: &'a mut dyn Disk,
+    plan: &'a Plan,
+    options: Options,
+    pools: &'a [Pool],
+    entropy: &'a mut dyn FnMut() -> u64,
+    notes: &'a mut Vec<String>,
+}
+
+impl Recovery<'_> {
+    /// Reads a data directory's journals; they are moved first if they are of another number of shards.
+    fn recover(&mut self, path: &Path) -> Result<Found, BootError> {
+        crate::rehome::finish(self.disk, path).map_err(BootError::io("finish moving the journals of", path))?;
+        let mut found = recover_directory(self.disk, path, self.pools, self.notes)?;
+        let shards: Vec<ShardId> = found.journals.keys().copied().collect();
+        let wanted: Vec<ShardId> = (0..self.plan.shards).collect();
+        if !shards.is_empty() && shards != wanted {
+            self.notes.push(format!("{}: the journals of {} shards move to {}", path.display(), shards.len(), self.plan.shards));
+            let states = partitions_of(self.disk, path, &mut found, 0, self.pools);
+            crate::rehome::rehome(self.disk, path, states, self.plan.shards, self.options, self.pools, self.entropy)?;
+            found = recover_directory(self.disk, path, self.pools, self.notes)?;
+        }
+        Ok(found)
+    }
+
+    /// Syncs what was read and opens the journals for writing, one for each shard.
+    fn prepare(&mut self, path: &Path, mut recovered: BTreeMap<ShardId, journal::Recovered>) -> Result<Vec<JournalBoot>, BootError> {
+        let mut journals = Vec::new();
+        for (shard, pool) in (0..self.plan.shards).zip(self.pools) {
+            let folder = paths::journal(path, shard);
+            let recovered = match recovered.remove(&shard) {
+                Some(recovered) => recovered,
+                None => journal::recover(self.disk, &folder, pool, 0)?,
+            };
+            let journal = journal::prepare(self.disk, &folder, &recovered, (self.entropy)(), self.options, pool)?;
+            let slots = journal_slots(self.disk, &folder)?;
+            journals.push(JournalBoot { journal, folder, slots });
+        }
+        Ok(journals)
+    }
 }
 
 /// The memory of each shard.
@@ -272,91 +330,6 @@ fn journal_options(plan: &Plan) -> Options {
     let bytes = usize::try_from(plan.settings.journal_max_bytes).unwrap_or(usize::MAX).min(plan.memory_bytes / 4) / journals;
     let files = (bytes as u64 / journal::layout::FILE_BYTES).clamp(3, 64) as u32;
     Options::new(files)
-}
-
-/// Locks every data directory and reads or makes its identity.
-fn claim_all(disk: &mut dyn Disk, plan: &Plan, entropy: &mut dyn FnMut() -> u64) -> Result<Vec<Claimed>, BootError> {
-    let mut known = Vec::new();
-    for path in &plan.directories {
-        disk.make_directories(path).map_err(BootError::io("make data directory", path))?;
-        let lock = path.join(LOCK_NAME);
-        if !disk.lock(&lock).map_err(BootError::io("lock data directory", path))? {
-            return Err(BootError::InUse { path: path.clone() });
-        }
-        known.push(read_identity(disk, path, plan.settings.node_id)?);
-    }
-    let cluster = known.iter().flatten().next().map(|meta| meta.cluster);
-    let cluster = match (cluster, &plan.settings.cluster_id) {
-        (Some(cluster), Some(wanted)) if cluster.to_string() != *wanted => {
-            let reason = format!("it belongs to cluster {cluster}, but cluster.id is {wanted}");
-            return Err(BootError::NotOurs { path: plan.directories[0].clone(), reason });
-        }
-        (Some(cluster), _) => cluster,
-        (None, Some(wanted)) => wanted.parse().map_err(|()| BootError::NotOurs {
-            path: plan.directories[0].clone(),
-            reason: format!("cluster.id {wanted:?} is not an identity of 22 characters (URL-safe base64); leave it out to have one made"),
-        })?,
-        (None, None) => Uuid::from_entropy(entropy(), entropy()),
-    };
-    let mut claimed = Vec::new();
-    for (path, known) in plan.directories.iter().zip(known) {
-        let meta = match known {
-            Some(meta) if meta.cluster == cluster => meta,
-            Some(meta) => {
-                let reason = format!("it belongs to cluster {}, the others to {cluster}", meta.cluster);
-                return Err(BootError::NotOurs { path: path.clone(), reason });
-            }
-            None => {
-                let meta = paths::Meta { cluster, node: plan.settings.node_id, directory: Uuid::from_entropy(entropy(), entropy()) };
-                write_identity(disk, path, &meta).map_err(BootError::io("write to data directory", path))?;
-                meta
-            }
-        };
-        claimed.push(Claimed { path: path.clone(), meta });
-    }
-    Ok(claimed)
-}
-
-fn read_identity(disk: &mut dyn Disk, path: &Path, node: NodeId) -> Result<Option<paths::Meta>, BootError> {
-    let file = paths::meta(path);
-    let bytes = match read_file(disk, &file) {
-        Ok(bytes) => bytes,
-        Err(IoError::NOT_FOUND) => {
-            let entries = disk.list(path).map_err(BootError::io("list data directory", path))?;
-            if let Some(entry) = entries.iter().find(|entry| entry.name == "journal" || paths::topic_named(&entry.name).is_some()) {
-                let reason = format!("it holds {:?}, but {} is missing: it is not a fresh data directory", entry.name, paths::META_NAME);
-                return Err(BootError::NotOurs { path: path.to_owned(), reason });
-            }
-            return Ok(None);
-        }
-        Err(error) => return Err(BootError::io("read", &file)(error)),
-    };
-    let meta = paths::Meta::decode(&bytes).map_err(|error| BootError::NotOurs { path: path.to_owned(), reason: error.to_string() })?;
-    if meta.node != node {
-        let reason = format!("it belongs to node {}, but node.id is {node}", meta.node);
-        return Err(BootError::NotOurs { path: path.to_owned(), reason });
-    }
-    Ok(Some(meta))
-}
-
-fn write_identity(disk: &mut dyn Disk, path: &Path, meta: &paths::Meta) -> Result<(), IoError> {
-    let (file, unfinished) = (paths::meta(path), path.join("millrace.meta.new"));
-    let how = OpenHow { write: true, create: true, ..OpenHow::default() };
-    let handle = disk.open(&unfinished, how)?;
-    let written = disk.truncate(handle, 0).and_then(|()| disk.write(handle, 0, meta.encode().as_bytes())).and_then(|()| disk.sync(handle));
-    disk.close(handle);
-    written?;
-    disk.rename(&unfinished, &file)?;
-    disk.sync_directory(path)?;
-    // Any of the folders above may have been made just now, and be lost with all that is in it.
-    for (above, folder) in path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).enumerate() {
-        match disk.sync_directory(folder) {
-            Ok(()) => {}
-            Err(error) if above == 0 => return Err(error),
-            Err(error) => log::debug!("{} cannot be synced: {error}", folder.display()), // not ours, then it was there before
-        }
-    }
-    Ok(())
 }
 
 pub(crate) fn read_file(disk: &mut dyn Disk, path: &Path) -> Result<Vec<u8>, IoError> {
@@ -437,26 +410,20 @@ fn mark_damaged(found: &mut Found, damage: &journal::Damage) {
 }
 
 /// The partitions of a data directory, with their segments.
-fn partitions_of(
-    disk: &mut dyn Disk,
-    claimed: &Claimed,
-    found: Found,
-    directory: usize,
-    pools: &[Pool],
-) -> Result<Vec<PartitionBoot>, BootError> {
+fn partitions_of(disk: &mut dyn Disk, data: &Path, found: &mut Found, directory: usize, pools: &[Pool]) -> Vec<PartitionBoot> {
     let mut partitions = Vec::new();
-    for (id, image) in found.images {
+    for (id, image) in std::mem::take(&mut found.images) {
         if image.is_deleted() {
-            remove_folder(disk, &paths::partition(&claimed.path, id));
+            remove_folder(disk, &paths::partition(data, id));
             continue;
         }
         let found = match found.damage.get(&id) {
             Some(reason) => Err(reason.clone()),
-            None => read_partition(disk, &claimed.path, id, image, &pools[usize::from(id.shard(pools.len() as u16))]),
+            None => read_partition(disk, data, id, image, &pools[usize::from(id.shard(pools.len() as u16))]),
         };
-        partitions.push(PartitionBoot { id, directory, found });
+        partitions.push(PartitionBoot { id, directory, found: found.map_err(NotServed::Damage) });
     }
-    Ok(partitions)
+    partitions
 }
 
 /// The deed of a deletion that is stated, repeated.
@@ -714,12 +681,12 @@ struct Replayed {
 }
 
 /// Applies every command of replica set 0.
-fn replay_meta(disk: &mut dyn Disk, partition: Option<&PartitionBoot>, claimed: &[Claimed]) -> Result<Replayed, BootError> {
+fn replay_meta(disk: &mut dyn Disk, partition: Option<&PartitionBoot>, claims: &[Claim]) -> Result<Replayed, BootError> {
     let mut replayed = Replayed { meta: Meta::new(), applied: 0, deleted: BTreeSet::new() };
     let Some(partition) = partition else { return Ok(replayed) };
     let bad = |reason: String| BootError::Meta { reason };
-    let found = partition.found.as_ref().map_err(|reason| bad(reason.clone()))?;
-    let folder = paths::partition(&claimed[partition.directory].path, META_PARTITION);
+    let found = partition.found.as_ref().map_err(|reason| bad(reason.to_string()))?;
+    let folder = paths::partition(&claims[partition.directory].path, META_PARTITION);
     for summary in found.segments.all().filter(|summary| summary.bytes > 0) {
         let path = paths::segment(&folder, summary.base);
         let bytes = read_file(disk, &path).map_err(BootError::io("read", &path))?;
@@ -751,10 +718,4 @@ fn replay_commands(bytes: &[u8], file: &str, replayed: &mut Replayed) -> Result<
         replayed.applied = found.header.next_offset();
     }
     Ok(())
-}
-
-/// The partitions of a data directory whose journals are about to move.
-fn found_states(disk: &mut dyn Disk, claimed: &Claimed, found: &mut Found, pools: &[Pool]) -> Result<Vec<PartitionBoot>, BootError> {
-    let taken = Found { journals: BTreeMap::new(), images: std::mem::take(&mut found.images), damage: std::mem::take(&mut found.damage) };
-    partitions_of(disk, claimed, taken, 0, pools)
 }

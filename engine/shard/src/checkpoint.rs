@@ -131,7 +131,8 @@ impl Engine {
         // What is durable already only needs to be said.
         self.state_directs(t, id, true);
         let Some(partition) = self.partitions.get(&id) else { return };
-        if partition.busy || !partition.directs.is_empty() {
+        let has_failed = self.directories[usize::from(partition.directory)].is_failed();
+        if partition.busy || !partition.directs.is_empty() || has_failed {
             return;
         }
         // A full disk has refused a write of this directory, which is kept and tried again: others would be refused and kept too.
@@ -193,6 +194,9 @@ impl Engine {
         self.checkpoints -= 1;
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         let directory = usize::from(partition.directory);
+        if self.directories[directory].is_failed() {
+            return self.script_ended(t, id);
+        }
         match result {
             Ok(outcome) => {
                 partition.store.has_folder = true;
@@ -217,7 +221,7 @@ impl Engine {
             }
             Err(error) => {
                 let reason = format!("a checkpoint of {} failed: {error}", partition.folder.display());
-                return self.fail_directory(t, directory, reason);
+                return self.device_failed(t, directory, reason);
             }
         }
         if self.state_checkpoint(t, id, After::Checkpointed(id, write.end)).is_err() {
@@ -231,6 +235,9 @@ impl Engine {
         for id in waiting {
             let Some(partition) = self.partitions.get_mut(&id) else { continue };
             let Some(write) = partition.store.unwritten.take() else { continue };
+            if self.directories[usize::from(partition.directory)].is_failed() {
+                continue;
+            }
             let path = partition.store.segment_path(partition.store.active());
             let mut steps: Vec<Step> = partition.store.file.take().map(|file| Step::Close(Handle::Open(file))).into_iter().collect();
             steps.extend(partition.folder.parent().map(|topic| Step::MakeDirectory(topic.to_owned())));
@@ -344,7 +351,7 @@ impl Engine {
         } else if let Err(error) = result {
             let directory = usize::from(partition.directory);
             let reason = format!("closing a segment of {} failed: {error}", partition.folder.display());
-            return self.fail_directory(t, directory, reason);
+            return self.device_failed(t, directory, reason);
         }
         if partition.remove_when_idle {
             return self.deletion_stated(t, id);
@@ -439,6 +446,9 @@ impl Engine {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.store.is_writing_state = false;
         let directory = usize::from(partition.directory);
+        if self.directories[directory].is_failed() {
+            return self.script_ended(t, id);
+        }
         if let Err(error) = result.as_ref()
             && error.is_full()
         {
@@ -448,7 +458,7 @@ impl Engine {
         }
         if let Err(error) = result {
             let reason = format!("a state file of {} failed: {error}", partition.folder.display());
-            return self.fail_directory(t, directory, reason);
+            return self.device_failed(t, directory, reason);
         }
         partition.store.has_folder = true;
         let mut state = self.whole_state(id);

@@ -12,7 +12,7 @@ use crate::token::{self, GENERATION_MASK, Purpose};
 use millrace_base::clock::Nanos;
 use millrace_base::ids::{DirectoryIndex, PartitionId, Uuid};
 use millrace_base::offset::{Offset, Position};
-use millrace_io::{Driver, File, IoError, Op, Slice};
+use millrace_io::{Driver, File, IoError, Op, Pool, Slice};
 use millrace_log::journal::{Journal, NoRoom, PayloadRange, Record, Sealed, SealedBatches, Urgency};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -128,6 +128,12 @@ impl Directory {
             cached_bytes: 0,
             uncached_below: 0,
         }
+    }
+
+    /// One that nothing is read from or written to.
+    pub fn failed(index: DirectoryIndex, id: Uuid, path: PathBuf, reason: String, pool: &Pool) -> Directory {
+        let health = Health::Failed { reason };
+        Directory { health, ..Directory::new(index, id, path, Journal::nowhere(pool), BTreeMap::new()) }
     }
 
     pub fn journal(&self) -> &Journal {

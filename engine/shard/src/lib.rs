@@ -4,6 +4,7 @@ pub mod api;
 mod append;
 pub mod boot;
 mod checkpoint;
+mod claim;
 mod controller;
 mod coordinator;
 mod direct;

@@ -68,6 +68,9 @@ impl<'a> Engine<'a> for StandIn<'a> {
     fn leader(&self, partition: PartitionId) -> Option<Leadership> {
         self.leaders.get(&partition).copied()
     }
+    fn directories(&self) -> (Vec<String>, Vec<String>) {
+        (vec!["/failed".to_owned()], vec!["/data".to_owned()])
+    }
     fn submit(&mut self, to: ShardId, token: u64, request: Request) {
         self.submitted.push((to, token, request));
     }
@@ -232,6 +235,7 @@ pub fn said(request: Request, mood: Mood) -> Reply {
         Request::StopWaiting { .. }
         | Request::Apply(_)
         | Request::Leadership(_)
+        | Request::DirectoryFailed { .. }
         | Request::Ready
         | Request::Open
         | Request::Connection(_) => Reply::Done,
