@@ -3,7 +3,8 @@
 //! 1. [`Header::parse`] reads the 61 fixed bytes; [`check`] proves one whole batch: lengths, magic, CRC, counts.
 //! 2. [`patch`] writes base offset and leader epoch in place: both lie outside the CRC.
 //! 3. [`stamp_append_time`] does what `message.timestamp.type=LogAppendTime` asks and computes the CRC anew.
-//! 4. [`Builder`] and [`records`] write and read uncompressed batches, for the internal partitions only.
+//! 4. [`Builder`] and [`records`] write and read uncompressed batches, for the internal partitions only. What clients send is proved by
+//!    [`crate::record_walk`].
 //!
 //! Invariants: 61 <= size; count = last offset delta + 1 in what [`check`] lets pass from a client; 0 <= delta.
 //! Knows nothing of topics, compression codecs or of who sent the bytes.
@@ -41,6 +42,7 @@ const ATTRIBUTE_CODEC: i16 = 0b111;
 const ATTRIBUTE_APPEND_TIME: i16 = 1 << 3;
 const ATTRIBUTE_TRANSACTIONAL: i16 = 1 << 4;
 const ATTRIBUTE_CONTROL: i16 = 1 << 5;
+const ATTRIBUTES_OF_CLIENTS: i16 = ATTRIBUTE_CODEC | ATTRIBUTE_TRANSACTIONAL | ATTRIBUTE_CONTROL;
 
 /// The fixed header of one batch, as found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,6 +93,15 @@ pub enum BatchError {
     },
     /// A producer id without a sequence or an epoch, or the reverse.
     Producer,
+    /// Attributes that a client may not set: the timestamp type is the topic's, and bits above control are unassigned.
+    Attributes {
+        found: i16,
+    },
+    /// A record of an uncompressed batch is not what its lengths or the header say.
+    Record {
+        index: i32,
+        reason: &'static str,
+    },
 }
 
 impl fmt::Display for BatchError {
@@ -106,6 +117,10 @@ impl fmt::Display for BatchError {
             BatchError::Count { count, last_offset_delta } => {
                 write!(f, "the batch counts {count} records, but its last offset delta is {last_offset_delta}")
             }
+            BatchError::Attributes { found } => {
+                write!(f, "batch attributes {found:#06x}: a client sets codec, transactional and control bits")
+            }
+            BatchError::Record { index, reason } => write!(f, "record {index}: {reason}"),
             BatchError::Producer => write!(f, "producer id, epoch and sequence do not go together"),
         }
     }
@@ -199,6 +214,9 @@ pub fn check(bytes: &[u8]) -> Result<Header, BatchError> {
     if header.size != bytes.len() {
         return Err(BatchError::Trailing { size: header.size, found: bytes.len() });
     }
+    if header.attributes & !ATTRIBUTES_OF_CLIENTS != 0 {
+        return Err(BatchError::Attributes { found: header.attributes });
+    }
     if header.count <= 0 || header.last_offset_delta != header.count - 1 {
         return Err(BatchError::Count { count: header.count, last_offset_delta: header.last_offset_delta });
     }
@@ -243,7 +261,17 @@ pub fn patch(bytes: &mut [u8], base_offset: Offset, epoch: Epoch) {
 pub fn stamp_append_time(batch: &mut [u8], now: i64) {
     let attributes = i16::from_be_bytes(array(batch, place::ATTRIBUTES)) | ATTRIBUTE_APPEND_TIME;
     batch[place::ATTRIBUTES..place::ATTRIBUTES + 2].copy_from_slice(&attributes.to_be_bytes());
-    batch[place::MAX_TIMESTAMP..place::MAX_TIMESTAMP + 8].copy_from_slice(&now.to_be_bytes());
+    set_max_timestamp(batch, now);
+}
+
+/// The max timestamp that the header of a whole batch says.
+pub fn max_timestamp(batch: &[u8]) -> i64 {
+    i64::from_be_bytes(array(batch, place::MAX_TIMESTAMP))
+}
+
+/// Sets the max timestamp and computes the CRC anew. `batch` is one whole batch.
+pub fn set_max_timestamp(batch: &mut [u8], max_timestamp: i64) {
+    batch[place::MAX_TIMESTAMP..place::MAX_TIMESTAMP + 8].copy_from_slice(&max_timestamp.to_be_bytes());
     let crc = crc32c(&batch[place::ATTRIBUTES..]);
     batch[place::CRC..place::CRC + 4].copy_from_slice(&crc.to_be_bytes());
 }
@@ -445,9 +473,27 @@ mod tests {
     fn append_time_keeps_the_batch_valid() {
         let mut batch = sample();
         stamp_append_time(&mut batch, 77);
-        let header = check(&batch).unwrap();
+        let header = check_stored(&batch).unwrap();
         assert!(header.is_append_time());
         assert_eq!(header.max_timestamp, 77);
+    }
+
+    #[test]
+    fn attributes_that_are_the_brokers_are_refused() {
+        for bit in [3, 6, 7, 14] {
+            let mut batch = sample();
+            batch[place::ATTRIBUTES..place::ATTRIBUTES + 2].copy_from_slice(&(1i16 << bit).to_be_bytes());
+            let crc = crc32c(&batch[place::ATTRIBUTES..]);
+            batch[place::CRC..place::CRC + 4].copy_from_slice(&crc.to_be_bytes());
+            assert_eq!(check(&batch), Err(BatchError::Attributes { found: 1 << bit }));
+        }
+    }
+
+    #[test]
+    fn a_max_timestamp_can_be_set_right() {
+        let mut batch = sample();
+        set_max_timestamp(&mut batch, 9);
+        assert_eq!((max_timestamp(&batch), check(&batch).unwrap().max_timestamp), (9, 9));
     }
 
     #[test]

@@ -11,4 +11,5 @@ pub mod lane;
 pub mod limits;
 pub mod offset;
 pub mod prng;
+pub mod record_walk;
 pub mod settings;

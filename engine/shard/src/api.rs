@@ -79,12 +79,15 @@ pub struct Produce {
     pub deadline: Nanos,
 }
 
-/// One whole batch that has passed [`millrace_base::batch::check`].
+/// One whole batch that has passed [`millrace_base::batch::check`], and [`millrace_base::record_walk::check`] if it is uncompressed.
 #[derive(Debug)]
 pub struct ProducePart {
     pub partition: PartitionId,
     pub batch: Slice,
+    /// The batch's own, but for the max timestamp, which is the true one where the records were walked.
     pub header: Header,
+    /// A record is known to have no key.
+    pub has_null_key: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,6 +128,8 @@ pub enum ProduceError {
         oldest: i64,
         newest: i64,
     },
+    /// A record without a key on a compacted topic.
+    NullKey,
     OutOfOrderSequence {
         expected: i32,
         found: i32,

@@ -28,6 +28,8 @@ pub struct Held {
     pub epoch: Epoch,
     /// The time that a LogAppendTime topic gives it.
     pub stamp: Option<WallMs>,
+    /// The greatest timestamp of its records, where its header says another.
+    pub max_timestamp: Option<WallMs>,
     pub urgency: Urgency,
 }
 
@@ -57,6 +59,8 @@ pub fn patch_all(held: &[Held], bytes: &mut [u8]) {
         batch::patch(copied, one.base, one.epoch);
         if let Some(now) = one.stamp {
             batch::stamp_append_time(copied, now);
+        } else if let Some(max_timestamp) = one.max_timestamp {
+            batch::set_max_timestamp(copied, max_timestamp);
         }
         at += one.batch.len();
     }
@@ -64,6 +68,7 @@ pub fn patch_all(held: &[Held], bytes: &mut [u8]) {
 
 impl Engine {
     /// Appends one checked batch at the log end of a partition that is led here. Gives its first offset and the one after its last.
+    /// Where `header` has another max timestamp than the batch the batch gets it, and a new CRC.
     ///
     /// # Errors
     /// The journal has no room: nothing has changed.
@@ -84,7 +89,8 @@ impl Engine {
         let end = base + i64::from(header.last_offset_delta) + 1;
         let holding = &mut self.holding[directory];
         holding.bytes += batch.len() + AROUND_BYTES;
-        holding.batches.push(Held { partition: id, batch, base, end, epoch, stamp, urgency });
+        let max_timestamp = (batch::max_timestamp(&batch) != header.max_timestamp).then_some(header.max_timestamp);
+        holding.batches.push(Held { partition: id, batch, base, end, epoch, stamp, max_timestamp, urgency });
         header.base_offset = base;
         header.max_timestamp = stamp.unwrap_or(header.max_timestamp);
         let partition = self.partitions.get_mut(&id).expect("found above");
@@ -95,7 +101,14 @@ impl Engine {
     }
 
     /// Sees to it that one more batch fits the entry being built, with all that is held.
-    fn make_room(&mut self, driver: &mut dyn Driver, now: Nanos, directory: usize, bytes: usize, urgency: Urgency) -> Result<(), NoRoom> {
+    pub fn make_room(
+        &mut self,
+        driver: &mut dyn Driver,
+        now: Nanos,
+        directory: usize,
+        bytes: usize,
+        urgency: Urgency,
+    ) -> Result<(), NoRoom> {
         if bytes + AROUND_BYTES > self.directories[directory].journal().options().entry_bytes_max {
             return Err(NoRoom::TooLarge);
         }

@@ -49,6 +49,7 @@ impl Engine {
             return;
         }
         self.relief_at = t.now + RELIEF_PAUSE;
+        self.repeat_owed(t);
         for id in std::mem::take(&mut self.wants_checkpoint) {
             if self.checkpoints < CHECKPOINTS_MAX {
                 self.checkpoint(t, id);

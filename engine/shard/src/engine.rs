@@ -104,6 +104,7 @@ pub struct Engine {
     pub open_sent: bool,
     /// Whether connections are accepted.
     pub is_open: bool,
+    pub owed: Vec<crate::lifecycle::Owed>,
     pub stopping: bool,
     /// Open segments were cut to their bytes, or are being cut.
     pub is_cut: bool,

@@ -33,6 +33,17 @@ pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// Heartbeats and elections of replica sets; an only voter needs neither.
 pub const TIMING: Timing = Timing { heartbeat_ms: 100, election_ms: 1000 };
 
+/// More than the record of a raised mark takes.
+const MARK_BYTES: usize = 2048;
+
+/// What replica set 0 has decided and a journal had no room for: it is done when there is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owed {
+    /// Into this data directory.
+    Birth(PartitionId, Uuid),
+    Deletion(PartitionId),
+}
+
 /// What a script was for.
 pub enum Finish {
     /// The segment writes of a partition's checkpoint.
@@ -93,17 +104,29 @@ impl Engine {
                 }
                 self.coordinators_forget_topic(t, &topic.name);
             }
-            Effect::TopicConfigsChanged { topic } => self.refresh_configs(Some(*topic)),
+            Effect::TopicConfigsChanged { topic } => {
+                self.refresh_configs(Some(*topic));
+                self.warn_of_compaction(*topic);
+            }
+            Effect::TopicCreated { topic } => self.warn_of_compaction(*topic),
             Effect::NodeConfigsChanged { .. } => {
                 self.refresh_settings();
                 self.refresh_configs(None);
             }
             Effect::NodeRegistered { .. }
-            | Effect::TopicCreated { .. }
             | Effect::ProducerIdBlock { .. }
             | Effect::FeatureLevelChanged { .. }
             | Effect::ClusterIdSet { .. }
             | Effect::Refused { .. } => {}
+        }
+    }
+
+    /// Compaction is accepted, as Connect, Streams and registries ask for it, and not carried out yet: said once a change, by one shard.
+    fn warn_of_compaction(&self, id: Uuid) {
+        let Some(topic) = self.meta.topic(id).filter(|_| self.controller.is_some()) else { return };
+        let config = self.meta.topic_config(topic, self.facts.node, &self.topic_defaults);
+        if config.cleanup_compact && topic.name != OFFSETS_TOPIC {
+            log::warn!("topic {}: cleanup.policy=compact is not carried out yet: all of it is kept, without retention", topic.name);
         }
     }
 
@@ -170,10 +193,8 @@ impl Engine {
         consensus.encode(&mut bytes);
         let state = PartitionState::birth(0, config.index_interval_bytes as u32, bytes);
         let record = Record::State { partition: id, state: PayloadRange { start: 0, len: 0 } };
-        let appended = self.journal(t, index, Urgency::Relief, record, &[&state.encode()], Some(After::Carried(id)));
-        let Ok((sequence, _)) = appended else {
-            return self.fail_directory(t, index, "the journal has no room for a new partition".to_owned());
-        };
+        let appended = self.journal(t, index, Urgency::Reserved, record, &[&state.encode()], Some(After::Carried(id)));
+        let Ok((sequence, _)) = appended else { return self.owed.push(Owed::Birth(id, directory)) };
         let core = Core::restore(self.member(index), consensus, TIMING, t.driver.entropy(), t.now).expect("a newborn state is sound");
         let folder = self.folder_of(id, index);
         let partition = Partition::new(id, index as u16, folder, core, config, &state, sequence);
@@ -206,9 +227,9 @@ impl Engine {
     pub fn delete_partition(&mut self, t: &mut Turn<'_>, id: PartitionId) {
         self.drop_coordinator(id);
         self.refuse_start_waiters(id, &ReadError::UnknownPartition);
+        self.owed.retain(|owed| !matches!(owed, Owed::Birth(born, _) if *born == id));
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.standing = Standing::Deleting;
-        let directory = usize::from(partition.directory);
         let waiters: Vec<_> = partition.waiters.drain(..).collect();
         let readers = std::mem::take(&mut partition.readers);
         self.woken.extend(readers);
@@ -217,12 +238,27 @@ impl Engine {
                 self.produce_lost(wait, part);
             }
         }
+        self.state_deletion(t, id);
+    }
+
+    fn state_deletion(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        let Some(directory) = self.partitions.get(&id).map(|partition| usize::from(partition.directory)) else { return };
         if self.directories[directory].is_failed() {
             return;
         }
         let appended = self.journal(t, directory, Urgency::Relief, Record::Deleted { partition: id }, &[], Some(After::Deleted(id)));
         if appended.is_err() {
-            self.fail_directory(t, directory, "the journal has no room to state a deletion".to_owned());
+            self.owed.push(Owed::Deletion(id));
+        }
+    }
+
+    /// Does what a journal had no room for.
+    pub fn repeat_owed(&mut self, t: &mut Turn<'_>) {
+        for owed in std::mem::take(&mut self.owed) {
+            match owed {
+                Owed::Birth(id, directory) => self.create_partition(t, id, directory),
+                Owed::Deletion(id) => self.state_deletion(t, id),
+            }
         }
     }
 
@@ -249,17 +285,23 @@ impl Engine {
         self.scripts.start(t.driver, steps, Finish::Removed);
     }
 
-    /// Moves the log start; the mark is journaled, and what waits for it is told when it is settled.
-    pub fn raise_log_start(&mut self, t: &mut Turn<'_>, id: PartitionId, to: Offset) {
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
-        let mut marks = partition.core.marks();
+    /// Moves the log start; the mark is journaled, and what waits for it is told when it is settled. False: the journal has no room for it.
+    pub fn raise_log_start(&mut self, t: &mut Turn<'_>, id: PartitionId, to: Offset) -> bool {
+        let Some(partition) = self.partitions.get(&id) else { return true };
+        let (mut marks, directory) = (partition.core.marks(), usize::from(partition.directory));
         if to <= marks.log_start {
-            return;
+            return true;
+        }
+        // A mark can wait for room, a step of the core that is taken cannot.
+        if self.make_room(t.driver, t.now, directory, MARK_BYTES, Urgency::Reserved).is_err() {
+            return false;
         }
         marks.log_start = to;
-        if partition.core.raise_marks(marks).is_ok() {
+        let raised = self.partitions.get_mut(&id).map(|partition| partition.core.raise_marks(marks));
+        if raised.is_some_and(|raised| raised.is_ok()) {
             self.run_core(t, id);
         }
+        true
     }
 
     /// Retention by time and size of every partition, expiry of producers.

@@ -13,7 +13,6 @@ use crate::directory::Health;
 use crate::engine::{Engine, Turn};
 use crate::partition::{CommitWaiter, Standing, Waiting};
 use crate::waits::WaitId;
-use millrace_base::batch::Header;
 use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::offset::Offset;
@@ -121,7 +120,7 @@ impl Engine {
             return Outcome::Refused(ProduceError::NotLeader { leader: None, epoch: partition.core.epoch() });
         }
         let config = &partition.config;
-        if let Err(error) = check_batch(config, &part.header, t.wall, acks) {
+        if let Err(error) = check_batch(config, part, t.wall, acks) {
             return Outcome::Refused(error);
         }
         let directory = &self.directories[usize::from(partition.directory)];
@@ -224,10 +223,14 @@ impl Engine {
 }
 
 /// What the topic's settings say of a batch.
-fn check_batch(config: &TopicConfig, header: &Header, wall: WallMs, acks: Acks) -> Result<(), ProduceError> {
+fn check_batch(config: &TopicConfig, part: &ProducePart, wall: WallMs, acks: Acks) -> Result<(), ProduceError> {
+    let header = &part.header;
     let max = usize::try_from(config.max_message_bytes).unwrap_or(0);
     if header.size > max {
         return Err(ProduceError::BatchTooLarge { size: header.size, max });
+    }
+    if part.has_null_key && config.cleanup_compact {
+        return Err(ProduceError::NullKey);
     }
     if acks == Acks::All && config.min_insync_replicas > 1 {
         return Err(ProduceError::TooFewReplicas { live: 1, needed: config.min_insync_replicas as u32 });

@@ -280,10 +280,12 @@ impl Engine {
         for (part, delete) in parts.iter().enumerate() {
             match self.start_wanted(delete) {
                 Ok((start, true)) => {
-                    if let Some(partition) = self.partitions.get_mut(&delete.partition) {
+                    if !self.raise_log_start(t, delete.partition, start) {
+                        let reason = "the journal has no room for a log start; it may later".to_owned();
+                        self.start_settled(id, part, Err(ReadError::Storage { reason }));
+                    } else if let Some(partition) = self.partitions.get_mut(&delete.partition) {
                         partition.start_waiters.push(StartWaiter { start, wait: id, part });
                     }
-                    self.raise_log_start(t, delete.partition, start);
                 }
                 Ok((start, false)) => self.start_settled(id, part, Ok(start)),
                 Err(error) => self.start_settled(id, part, Err(error)),
@@ -401,7 +403,10 @@ fn look(partition: &Partition, query: &OffsetQuery) -> Looked {
             let in_memory = partition.tail.pending().flat_map(|piece| walk::batches(&piece.bytes)).flatten();
             let in_memory = in_memory.filter(|found| found.header.next_offset() <= commit).map(|found| found.header.max_timestamp).max();
             match in_memory.into_iter().chain([partition.store.segments.max_timestamp()]).max() {
-                Some(time) if time >= 0 && commit > log_start => Looked::Search { time, from: log_start, bound: commit },
+                // As in Kafka it may lie below the log start, as long as its segment is there: its time is the greatest all the same.
+                Some(time) if time >= 0 && commit > log_start => {
+                    Looked::Search { time, from: partition.store.segments.begin().min(log_start), bound: commit }
+                }
                 _ => Looked::Found(NONE),
             }
         }

@@ -5,6 +5,7 @@
 //!
 //! Knows nothing of requests.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use millrace_base::ids::NodeId;
@@ -151,6 +152,14 @@ pub fn of_cluster(meta: &Meta) -> Vec<Described> {
     rows.collect()
 }
 
+/// What a resource is known by: ids of brokers are numbers, so that "1" and "01" are one.
+pub fn resource(kind: i8, name: &str) -> (i8, Cow<'_, str>) {
+    match name.parse::<NodeId>() {
+        Ok(node) if kind == BROKER || kind == BROKER_LOGGER => (kind, node.to_string().into()),
+        Ok(_) | Err(_) => (kind, name.into()),
+    }
+}
+
 /// Whose settings a broker resource of this name means.
 pub fn scope(name: &str, here: NodeId) -> Result<NodeScope, Refusal> {
     if name.is_empty() {
@@ -158,10 +167,11 @@ pub fn scope(name: &str, here: NodeId) -> Result<NodeScope, Refusal> {
     }
     match name.parse::<NodeId>() {
         Ok(node) if node == here => Ok(NodeScope::One(node)),
-        Ok(node) => {
-            Err((ErrorCode::InvalidRequest, format!("broker id {node} is not this broker's, which is {here}; or leave it empty for all")))
-        }
-        Err(_) => Err((ErrorCode::InvalidRequest, format!("broker resource '{name}' is not a broker id"))),
+        Ok(node) => Err((
+            ErrorCode::InvalidRequest,
+            format!("broker id {node} is not this broker's, which is {here}; or leave it empty for all").into(),
+        )),
+        Err(_) => Err((ErrorCode::InvalidRequest, format!("broker resource '{name}' is not a broker id").into())),
     }
 }
 
@@ -174,14 +184,14 @@ pub enum Asked<'a> {
 
 /// The changes as the controller takes them. What they mean for a topic it checks itself.
 pub fn changes(asked: &Asked<'_>) -> Result<ConfigChanges, Refusal> {
-    let null = |name: &str| (ErrorCode::InvalidConfig, format!("setting '{name}' has no value"));
+    let null = |name: &str| (ErrorCode::InvalidRequest, format!("setting '{name}' has no value").into());
     match asked {
         Asked::Replace(pairs) => {
             let mut all = BTreeMap::new();
             for (name, value) in pairs {
                 let value = value.ok_or_else(|| null(name))?;
                 if all.insert((*name).to_owned(), value.to_owned()).is_some() {
-                    return Err((ErrorCode::InvalidRequest, format!("setting '{name}' is named twice")));
+                    return Err((ErrorCode::InvalidRequest, format!("setting '{name}' is named twice").into()));
                 }
             }
             Ok(ConfigChanges::Replace(all))
@@ -191,7 +201,7 @@ pub fn changes(asked: &Asked<'_>) -> Result<ConfigChanges, Refusal> {
             let mut names = std::collections::BTreeSet::new();
             for (name, operation, value) in triples {
                 if !names.insert(*name) {
-                    return Err((ErrorCode::InvalidRequest, format!("setting '{name}' is named twice")));
+                    return Err((ErrorCode::InvalidRequest, format!("setting '{name}' is named twice").into()));
                 }
                 let value = || value.map(str::to_owned).ok_or_else(|| null(name));
                 let change = match operation {
@@ -199,7 +209,7 @@ pub fn changes(asked: &Asked<'_>) -> Result<ConfigChanges, Refusal> {
                     1 => ConfigChange::Delete,
                     2 => ConfigChange::Append(value()?),
                     3 => ConfigChange::Subtract(value()?),
-                    other => return Err((ErrorCode::InvalidRequest, format!("there is no operation {other} on settings"))),
+                    other => return Err((ErrorCode::InvalidRequest, format!("there is no operation {other} on settings").into())),
                 };
                 all.push(((*name).to_owned(), change));
             }
@@ -263,7 +273,7 @@ fn whole_change(key: &str, change: ConfigChange, present: &BTreeMap<String, Stri
     };
     let setting = settings::find(key, &Source::Cluster).map_err(|error| errors::of_settings(&error))?;
     if !matches!(setting.kind, BrokerKind::List | BrokerKind::EnumList(_)) {
-        return Err((ErrorCode::InvalidConfig, format!("setting '{key}' is no list; append and subtract are for lists only")));
+        return Err((ErrorCode::InvalidConfig, format!("setting '{key}' is no list; append and subtract are for lists only").into()));
     }
     let in_force = settings.entry(key).and_then(|entry| entry.value()).unwrap_or_default();
     let now = present.get(key).unwrap_or(&in_force);
@@ -344,6 +354,13 @@ mod tests {
         assert_eq!(scope("", 1), Ok(NodeScope::Every));
         assert_eq!(scope("1", 1), Ok(NodeScope::One(1)));
         assert!(scope("2", 1).is_err() && scope("x", 1).is_err());
+    }
+
+    #[test]
+    fn a_brokers_id_is_one_however_it_is_written() {
+        assert_eq!(resource(BROKER, "01"), resource(BROKER, "1"));
+        assert_ne!(resource(TOPIC, "01"), resource(TOPIC, "1"));
+        assert_ne!(resource(BROKER, ""), resource(BROKER, "1"));
     }
 
     #[test]

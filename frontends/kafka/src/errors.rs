@@ -4,6 +4,8 @@
 //!
 //! Knows nothing of requests.
 
+use std::borrow::Cow;
+
 use millrace_base::batch::BatchError;
 use millrace_base::settings;
 use millrace_shard::api::{GroupUnavailable, MetaRefusal, ProduceError, ReadError};
@@ -12,37 +14,38 @@ use millrace_shard::state::meta::MetaError;
 
 use crate::wire::errors::ErrorCode;
 
-/// A code with a message for answers that carry one.
-pub type Refusal = (ErrorCode, String);
+/// A code with a message for answers that carry one. Most messages are fixed texts, which cost no memory however often they are given.
+pub type Refusal = (ErrorCode, Cow<'static, str>);
 
 pub fn of_produce(error: &ProduceError) -> Refusal {
     match error {
         ProduceError::UnknownPartition => plain(ErrorCode::UnknownTopicOrPartition),
         ProduceError::NotLeader { .. } => plain(ErrorCode::NotLeaderOrFollower),
         ProduceError::BatchTooLarge { size, max } => {
-            (ErrorCode::MessageTooLarge, format!("the batch has {size} bytes; max.message.bytes allows {max}"))
+            (ErrorCode::MessageTooLarge, format!("the batch has {size} bytes; max.message.bytes allows {max}").into())
         }
         ProduceError::Timestamp { found, oldest, newest } => {
-            (ErrorCode::InvalidTimestamp, format!("timestamp {found} lies outside {oldest} to {newest}, which the topic allows now"))
+            (ErrorCode::InvalidTimestamp, format!("timestamp {found} lies outside {oldest} to {newest}, which the topic allows now").into())
         }
+        ProduceError::NullKey => (ErrorCode::InvalidRecord, "a record without a key, and the topic is compacted".into()),
         ProduceError::OutOfOrderSequence { expected, found } => {
-            (ErrorCode::OutOfOrderSequenceNumber, format!("sequence {found} came where {expected} was next"))
+            (ErrorCode::OutOfOrderSequenceNumber, format!("sequence {found} came where {expected} was next").into())
         }
         ProduceError::ProducerFenced { current, found } => {
-            (ErrorCode::InvalidProducerEpoch, format!("producer epoch {found} is older than {current}"))
+            (ErrorCode::InvalidProducerEpoch, format!("producer epoch {found} is older than {current}").into())
         }
         ProduceError::TooFewReplicas { live, needed } => {
-            (ErrorCode::NotEnoughReplicas, format!("{live} replica(s) are in sync, {needed} are needed"))
+            (ErrorCode::NotEnoughReplicas, format!("{live} replica(s) are in sync, {needed} are needed").into())
         }
         ProduceError::DiskFull { directory } => {
-            (ErrorCode::KafkaStorageError, format!("data directory {directory} is full; writes go on as soon as there is room"))
+            (ErrorCode::KafkaStorageError, format!("data directory {directory} is full; writes go on as soon as there is room").into())
         }
-        ProduceError::Storage { reason } => (ErrorCode::KafkaStorageError, reason.clone()),
+        ProduceError::Storage { reason } => (ErrorCode::KafkaStorageError, reason.clone().into()),
         ProduceError::TimedOut => {
-            (ErrorCode::RequestTimedOut, "written, but not known to be committed within the request's timeout".to_owned())
+            (ErrorCode::RequestTimedOut, "written, but not known to be committed within the request's timeout".into())
         }
         ProduceError::UnknownOutcome => {
-            (ErrorCode::NotLeaderOrFollower, "leadership ended while the batch waited: it may or may not be in the log".to_owned())
+            (ErrorCode::NotLeaderOrFollower, "leadership ended while the batch waited: it may or may not be in the log".into())
         }
     }
 }
@@ -52,15 +55,15 @@ pub fn of_read(error: &ReadError) -> Refusal {
         ReadError::UnknownPartition => plain(ErrorCode::UnknownTopicOrPartition),
         ReadError::NotLeader { .. } => plain(ErrorCode::NotLeaderOrFollower),
         ReadError::OutOfRange { log_start, commit } => {
-            (ErrorCode::OffsetOutOfRange, format!("the partition holds offsets {log_start} to {commit}"))
+            (ErrorCode::OffsetOutOfRange, format!("the partition holds offsets {log_start} to {commit}").into())
         }
-        ReadError::EpochFenced { current } => (ErrorCode::FencedLeaderEpoch, format!("the leader epoch is {current}")),
-        ReadError::EpochUnknown { current } => (ErrorCode::UnknownLeaderEpoch, format!("the leader epoch is {current}")),
+        ReadError::EpochFenced { current } => (ErrorCode::FencedLeaderEpoch, format!("the leader epoch is {current}").into()),
+        ReadError::EpochUnknown { current } => (ErrorCode::UnknownLeaderEpoch, format!("the leader epoch is {current}").into()),
         ReadError::NotAvailable => plain(ErrorCode::OffsetNotAvailable),
         ReadError::CompactedOnly => {
-            (ErrorCode::PolicyViolation, "records of a topic without the cleanup policy 'delete' cannot be deleted by offset".to_owned())
+            (ErrorCode::PolicyViolation, "records of a topic without the cleanup policy 'delete' cannot be deleted by offset".into())
         }
-        ReadError::Storage { reason } => (ErrorCode::KafkaStorageError, reason.clone()),
+        ReadError::Storage { reason } => (ErrorCode::KafkaStorageError, reason.clone().into()),
     }
 }
 
@@ -72,14 +75,17 @@ pub fn of_batch(error: &BatchError) -> Refusal {
         | BatchError::Trailing { .. }
         | BatchError::Magic { .. }
         | BatchError::Count { .. }
-        | BatchError::Producer => ErrorCode::InvalidRecord,
+        | BatchError::Producer
+        | BatchError::Record { .. } => ErrorCode::InvalidRecord,
+        // As in Kafka, where a client may not say that its timestamps are the broker's.
+        BatchError::Attributes { .. } => ErrorCode::InvalidTimestamp,
     };
-    (code, error.to_string())
+    (code, error.to_string().into())
 }
 
 pub fn of_meta(refusal: &MetaRefusal) -> Refusal {
     let error = match refusal {
-        MetaRefusal::Unavailable { reason } => return (ErrorCode::NotController, reason.clone()),
+        MetaRefusal::Unavailable { reason } => return (ErrorCode::NotController, reason.clone().into()),
         MetaRefusal::Refused(error) => error,
     };
     let code = match error {
@@ -100,7 +106,7 @@ pub fn of_meta(refusal: &MetaRefusal) -> Refusal {
         MetaError::FeatureLevel { .. } => ErrorCode::FeatureUpdateFailed,
         MetaError::NoProducerIds => ErrorCode::UnknownServerError,
     };
-    (code, error.to_string())
+    (code, error.to_string().into())
 }
 
 pub fn of_settings(error: &settings::Error) -> Refusal {
@@ -109,7 +115,7 @@ pub fn of_settings(error: &settings::Error) -> Refusal {
             ErrorCode::InvalidConfig
         }
     };
-    (code, error.to_string())
+    (code, error.to_string().into())
 }
 
 pub fn of_group(error: GroupError) -> ErrorCode {
@@ -146,7 +152,7 @@ pub fn of_unavailable(error: GroupUnavailable) -> ErrorCode {
 
 /// The code with its own message.
 pub fn plain(code: ErrorCode) -> Refusal {
-    (code, code.message().to_owned())
+    (code, Cow::Borrowed(code.message()))
 }
 
 #[cfg(test)]

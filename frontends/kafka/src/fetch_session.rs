@@ -7,7 +7,8 @@
 //! 4. Room is found by evicting the session that is idle longest, if for [`IDLE`]; else the smallest one that is smaller than the new one
 //!    and older than that.
 //!
-//! Invariants: sessions <= slots; partitions of all sessions <= [`PARTITIONS_MAX`]; `order` and `parts` of a session name the same partitions.
+//! Invariants: sessions <= slots; partitions of all sessions <= [`PARTITIONS_MAX`], of one <=
+//! [`SESSION_PARTITIONS_MAX`]; `order` and `parts` of a session name the same partitions.
 //! Knows nothing of topics that exist or of records.
 
 use std::collections::BTreeMap;
@@ -26,6 +27,9 @@ pub const IDLE: Duration = Duration::from_secs(120);
 
 /// Partitions that the sessions of one shard remember together.
 pub const PARTITIONS_MAX: usize = 500_000;
+
+/// Partitions of one session: each costs memory while a fetch of it waits, and the request that brings it there may name none.
+pub const SESSION_PARTITIONS_MAX: usize = 100_000;
 
 /// The epoch of a fetch that wants no session, or closes the one it names.
 const EPOCH_FINAL: i32 = -1;
@@ -176,7 +180,8 @@ impl Sessions {
         for key in ask.forgotten {
             session.forget(&key);
         }
-        if ask.wanted.len() > room + before - session.parts.len() {
+        let room = (room + before).min(SESSION_PARTITIONS_MAX) - session.parts.len().min(SESSION_PARTITIONS_MAX);
+        if ask.wanted.len() > room {
             // The client starts again with a full fetch and gets no session.
             self.partitions -= before - session.parts.len();
             self.remove(ask.id);

@@ -99,13 +99,14 @@ pub fn start(settings: Settings) -> Result<(), Failure> {
         }
     }
     let stopper = watch_for_stop(Arc::clone(&stop), doorbells)?;
-    let result = serve(&told, shards, &advertised, began);
+    // If a shard cannot start the others would run on as half a node and never end: the process does, which loses nothing.
+    serve(&told, shards, &advertised, began)?;
     for thread in threads {
         drop(thread.join());
     }
     drop(stopper);
     drop(disk);
-    result
+    Ok(())
 }
 
 /// A shard that has met the impossible takes the node down: half a node would answer as if it were whole.

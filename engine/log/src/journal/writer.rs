@@ -79,9 +79,9 @@ impl Options {
 pub enum Urgency {
     /// Batches of clients.
     Data,
-    /// Metadata, group commits: what a full disk may refuse, but last.
+    /// Metadata, group commits, births: what a full disk may refuse or put off, but last.
     Reserved,
-    /// What files become free by (checkpoints, carried states, statements, deletions), and what cannot be refused: steps of consensus, births.
+    /// What files become free by (checkpoints, carried states, statements, deletions), and what cannot be refused: steps of consensus.
     Relief,
 }
 

@@ -232,6 +232,10 @@ impl Engine {
         if !writable || records.is_empty() {
             return None;
         }
+        // While a disk is full commits wait like data: the reserve is for what makes room again.
+        let directory = self.partitions.get(&id).map(|partition| usize::from(partition.directory));
+        let is_full = directory.is_some_and(|directory| self.directories[directory].full);
+        let urgency = if is_full { Urgency::Data } else { Urgency::Reserved };
         let mut appended: Option<(Offset, Offset)> = None;
         let mut builder = Builder::new(t.wall);
         for (index, record) in records.iter().enumerate() {
@@ -241,8 +245,8 @@ impl Engine {
             }
             let bytes = std::mem::replace(&mut builder, Builder::new(t.wall)).finish();
             let header = batch::Header::parse(&bytes).expect("the builder made it");
-            let (base, end) =
-                self.append_batch(t, id, self.memory.work.take(bytes.len()).push(&bytes), header, None, Urgency::Reserved).ok()?;
+            let batch = self.memory.work.take(bytes.len()).push(&bytes);
+            let (base, end) = self.append_batch(t, id, batch, header, None, urgency).ok()?;
             appended = Some((appended.map_or(base, |(first, _)| first), end));
             if let Some(coordinator) = self.coordinators.get_mut(&id) {
                 coordinator.log_bytes += bytes.len() as u64;
@@ -297,7 +301,7 @@ impl Engine {
     fn rewritten(&mut self, t: &mut Turn<'_>, id: PartitionId) {
         let first = self.coordinators.get_mut(&id).and_then(|coordinator| coordinator.rewriting.take());
         if let Some(first) = first {
-            self.raise_log_start(t, id, first);
+            self.raise_log_start(t, id, first); // or the next time that it is rewritten
         }
     }
 }

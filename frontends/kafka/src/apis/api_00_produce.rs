@@ -5,7 +5,8 @@
 //!
 //! 1. `acks` is -1, 0 or 1; there is no transactional id.
 //! 2. Each partition exists, is no internal topic's, and holds exactly one batch of magic 2 whose CRC and counts are right; codec zstd only
-//!    from v7; no control and no transactional batch.
+//!    from v7; no control and no transactional batch. The records of an uncompressed one are walked: they are as many, as long and numbered as
+//!    it says.
 //! 3. The batches go, uncopied, to the shards that own the partitions, one request each; all leave at once, so that requests of a connection
 //!    reach each partition in their order.
 //! 4. Partitions are answered in the request's order. With acks=0 nothing is answered, and an error closes the connection.
@@ -22,6 +23,7 @@ use kafka_protocol::messages::produce_response::{LeaderIdAndEpoch, NodeEndpoint,
 use millrace_base::batch::{self, Header};
 use millrace_base::ids::{NodeId, PartitionId, ShardId};
 use millrace_base::offset::Epoch;
+use millrace_base::record_walk;
 use millrace_io::Slice;
 use millrace_shard::api::{Acks, Produce, ProduceError, ProducePart, Produced, Reply, Request};
 use millrace_shard::state::meta::{Meta, is_internal};
@@ -105,15 +107,15 @@ pub fn handle(call: &mut Call<'_, '_>, request: ProduceRequest<'_>, frame: &Slic
             };
             let slot = producing.slots.len();
             match checked {
-                Ok((partition, batch, header)) if seen.insert(partition) => {
+                Ok((partition, batch, checked)) if seen.insert(partition) => {
                     let (slots, parts) = by_shard.entry(call.owner_of(partition)).or_default();
                     slots.push(slot);
-                    parts.push(ProducePart { partition, batch, header });
+                    parts.push(ProducePart { partition, batch, header: checked.header, has_null_key: checked.has_null_key });
                     producing.slots.push(None);
                 }
                 Ok(_) => {
-                    let twice = "the partition is named twice in one request".to_owned();
-                    producing.slots.push(Some((ErrorCode::InvalidRequest, twice).into()));
+                    let twice: Refusal = (ErrorCode::InvalidRequest, "the partition is named twice in one request".into());
+                    producing.slots.push(Some(twice.into()));
                 }
                 Err(refusal) => producing.slots.push(Some(refusal.into())),
             }
@@ -148,10 +150,10 @@ fn submit(
 /// What refuses the request as a whole; it is stated for each partition.
 fn check_request(request: &ProduceRequest<'_>) -> Option<Refusal> {
     if request.transactional_id.is_some() {
-        return Some((ErrorCode::TransactionalIdAuthorizationFailed, NO_TRANSACTIONS.to_owned()));
+        return Some((ErrorCode::TransactionalIdAuthorizationFailed, NO_TRANSACTIONS.into()));
     }
     if !(-1..=1).contains(&request.acks) {
-        return Some((ErrorCode::InvalidRequiredAcks, format!("acks={} is neither 0, 1 nor -1 (all)", request.acks)));
+        return Some((ErrorCode::InvalidRequiredAcks, format!("acks={} is neither 0, 1 nor -1 (all)", request.acks).into()));
     }
     None
 }
@@ -163,7 +165,7 @@ fn check_partition(
     data: &PartitionProduceData,
     frame: &Slice,
     version: i16,
-) -> Result<(PartitionId, Slice, Header), Refusal> {
+) -> Result<(PartitionId, Slice, Checked), Refusal> {
     let topic = named.find(meta).map_err(plain)?;
     if !is_allowed(Operation::Write, Resource::Topic(&topic.name)) {
         return Err(plain(ErrorCode::TopicAuthorizationFailed));
@@ -171,28 +173,43 @@ fn check_partition(
     let partition = partition_of(topic, data.index).map_err(plain)?;
     let range = data.records.unwrap_or_default();
     let batch = frame.sub(range.offset..range.end());
-    let header = check_batch(&batch, version)?;
+    let checked = check_batch(&batch, version)?;
     if is_internal(&topic.name) {
-        return Err((ErrorCode::InvalidTopicException, format!("topic '{}' is the broker's own; clients cannot write to it", topic.name)));
+        return Err((
+            ErrorCode::InvalidTopicException,
+            format!("topic '{}' is the broker's own; clients cannot write to it", topic.name).into(),
+        ));
     }
-    Ok((partition, batch, header))
+    Ok((partition, batch, checked))
 }
 
-fn check_batch(batch: &[u8], version: i16) -> Result<Header, Refusal> {
+/// A batch that may be appended.
+struct Checked {
+    header: Header,
+    has_null_key: bool,
+}
+
+fn check_batch(batch: &[u8], version: i16) -> Result<Checked, Refusal> {
     if batch.is_empty() {
-        return Err((ErrorCode::InvalidRecord, "a partition without a record batch".to_owned()));
+        return Err((ErrorCode::InvalidRecord, "a partition without a record batch".into()));
     }
     let header = batch::check(batch).map_err(|error| errors::of_batch(&error))?;
     if header.is_control() {
-        return Err((ErrorCode::InvalidRecord, "clients cannot write control batches".to_owned()));
+        return Err((ErrorCode::InvalidRecord, "clients cannot write control batches".into()));
     }
     if header.is_transactional() {
-        return Err((ErrorCode::TransactionalIdAuthorizationFailed, NO_TRANSACTIONS.to_owned()));
+        return Err((ErrorCode::TransactionalIdAuthorizationFailed, NO_TRANSACTIONS.into()));
     }
     match header.codec() {
-        ZSTD if version < 7 => Err((ErrorCode::UnsupportedCompressionType, format!("zstd needs Produce 7, this is version {version}"))),
-        0..=ZSTD => Ok(header),
-        codec => Err((ErrorCode::UnsupportedCompressionType, format!("there is no compression codec {codec}"))),
+        ZSTD if version < 7 => {
+            Err((ErrorCode::UnsupportedCompressionType, format!("zstd needs Produce 7, this is version {version}").into()))
+        }
+        0 => {
+            let walked = record_walk::check(batch, &header).map_err(|error| errors::of_batch(&error))?;
+            Ok(Checked { header: Header { max_timestamp: walked.max_timestamp, ..header }, has_null_key: walked.has_null_key })
+        }
+        1..=ZSTD => Ok(Checked { header, has_null_key: false }),
+        codec => Err((ErrorCode::UnsupportedCompressionType, format!("there is no compression codec {codec}").into())),
     }
 }
 
@@ -294,7 +311,7 @@ mod tests {
     }
 
     fn refused(bytes: &[u8], version: i16) -> ErrorCode {
-        check_batch(bytes, version).expect_err("a batch that must be refused").0
+        check_batch(bytes, version).err().expect("a batch that must be refused").0
     }
 
     #[test]
@@ -309,11 +326,30 @@ mod tests {
         torn[place::RECORDS] ^= 1;
         assert_eq!(refused(&torn, 9), ErrorCode::CorruptMessage);
         assert_eq!(refused(&batch(|b| b[place::COUNT + 3] = 2), 9), ErrorCode::InvalidRecord);
+        let lies = batch(|b| (b[place::COUNT + 3], b[place::LAST_OFFSET_DELTA + 3]) = (100, 99));
+        assert_eq!(refused(&lies, 9), ErrorCode::InvalidRecord);
+        assert_eq!(refused(&batch(|b| b[place::ATTRIBUTES + 1] = 1 << 3), 9), ErrorCode::InvalidTimestamp);
         assert_eq!(refused(&batch(|b| b[place::ATTRIBUTES + 1] = 1 << 5), 9), ErrorCode::InvalidRecord);
         assert_eq!(refused(&batch(|b| b[place::ATTRIBUTES + 1] = 1 << 4), 9), ErrorCode::TransactionalIdAuthorizationFailed);
         assert_eq!(refused(&batch(|b| b[place::ATTRIBUTES + 1] = 4), 6), ErrorCode::UnsupportedCompressionType);
         assert!(check_batch(&batch(|b| b[place::ATTRIBUTES + 1] = 4), 7).is_ok());
         assert_eq!(refused(&batch(|b| b[place::ATTRIBUTES + 1] = 5), 9), ErrorCode::UnsupportedCompressionType);
+    }
+
+    #[test]
+    fn records_are_walked_for_the_true_max_timestamp_and_null_keys_unless_compressed() {
+        let lies = |codec: u8| {
+            batch(|b| {
+                b[place::MAX_TIMESTAMP + 7] = 0xff;
+                b[place::ATTRIBUTES + 1] = codec;
+            })
+        };
+        let checked = check_batch(&lies(0), 9).ok().unwrap();
+        assert_eq!((checked.header.max_timestamp, checked.has_null_key), (1000, false));
+        assert_ne!(check_batch(&lies(1), 9).ok().unwrap().header.max_timestamp, 1000);
+        let mut builder = Builder::new(1000);
+        builder.push(1000, None, Some(b"v"));
+        assert!(check_batch(&builder.finish(), 9).ok().unwrap().has_null_key);
     }
 
     #[test]

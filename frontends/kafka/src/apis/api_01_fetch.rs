@@ -31,6 +31,9 @@ use crate::wire::requests::FetchRequest;
 /// The part number of StopWaiting, whose answer nobody reads.
 const STOP_PART: u32 = PARTS_MAX - 1;
 
+/// No fetch waits longer, whatever it asks for: it is answered empty and comes again, and what it holds here is not held for days.
+const WAIT_MS_MAX: u64 = 5 * 60 * 1000;
+
 /// One partition of the fetch.
 struct Entry {
     key: PartKey,
@@ -113,7 +116,7 @@ pub fn handle(call: &mut Call<'_, '_>, request: FetchRequest<'_>) -> Outcome {
         phase: Phase::Look,
         max_bytes,
         min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes),
-        deadline: now.plus_ms(u64::try_from(request.max_wait_ms).unwrap_or(0)),
+        deadline: now.plus_ms(u64::try_from(request.max_wait_ms).unwrap_or(0).min(WAIT_MS_MAX)),
         committed_only: request.isolation_level == 1,
     };
     fetching.start(call)
@@ -135,12 +138,32 @@ fn ask(request: &FetchRequest<'_>, version: i16) -> Ask {
             wanted.push((PartKey { topic: topic_key.clone(), index: partition.partition }, want));
         }
     }
+    without_repeats(&mut wanted);
     let mut forgotten = Vec::new();
     for topic in &request.forgotten_topics_data {
         let topic_key = key(topic.topic, topic.topic_id);
         forgotten.extend(topic.partitions.iter().map(|index| PartKey { topic: topic_key.clone(), index: *index }));
     }
     Ask { id: request.session_id, epoch: request.session_epoch, uses_ids, wanted, forgotten }
+}
+
+/// A partition that is named more than once counts once, where it came first and as it was asked for last (as in Kafka, whose broker reads it
+/// into a LinkedHashMap): each time that it stood here would cost memory here and on its shard for as long as the fetch waits.
+fn without_repeats(wanted: &mut Vec<(PartKey, Wanted)>) {
+    if wanted.is_sorted_by(|a, b| a.0 < b.0) {
+        return;
+    }
+    let mut order: Vec<usize> = (0..wanted.len()).collect();
+    order.sort_by(|a, b| wanted[*a].0.cmp(&wanted[*b].0));
+    let mut is_kept = vec![true; wanted.len()];
+    let mut as_last = Vec::new();
+    for same in order.chunk_by(|a, b| wanted[*a].0 == wanted[*b].0).filter(|same| same.len() > 1) {
+        as_last.push((same[0], wanted[same[same.len() - 1]].1));
+        same[1..].iter().for_each(|repeat| is_kept[*repeat] = false);
+    }
+    as_last.into_iter().for_each(|(first, last)| wanted[first].1 = last);
+    let mut kept = is_kept.into_iter();
+    wanted.retain(|_| kept.next().unwrap_or(true));
 }
 
 fn refuse(asked: Asked, code: ErrorCode) -> Answer {
@@ -468,6 +491,25 @@ mod tests {
         assert_eq!(after(&[2, 3, 1], 0), [1, 0, 0]);
         assert_eq!(after(&[0, 3, 1], 10), [0, 1, 0]);
         assert_eq!(after(&[1, 1], 100 * one.len()), [1, 1]);
+    }
+
+    #[test]
+    fn a_partition_named_again_counts_once_where_it_came_first_and_as_it_came_last() {
+        let named = |parts: &[(&str, i32, i64)]| -> Vec<(PartKey, Wanted)> {
+            let one = |(name, index, offset): &(&str, i32, i64)| {
+                let wanted = Wanted { offset: *offset, max_bytes: 0, current_epoch: -1, last_read_epoch: -1 };
+                (PartKey { topic: TopicKey::Name((*name).into()), index: *index }, wanted)
+            };
+            parts.iter().map(one).collect()
+        };
+        let check = |parts: &[(&str, i32, i64)], expected: &[(&str, i32, i64)]| {
+            let mut wanted = named(parts);
+            without_repeats(&mut wanted);
+            assert_eq!(wanted, named(expected));
+        };
+        check(&[], &[]);
+        check(&[("a", 0, 1), ("a", 1, 2), ("b", 0, 3)], &[("a", 0, 1), ("a", 1, 2), ("b", 0, 3)]);
+        check(&[("b", 1, 1), ("a", 0, 2), ("b", 1, 3), ("b", 0, 4), ("b", 1, 5)], &[("b", 1, 5), ("a", 0, 2), ("b", 0, 4)]);
     }
 
     #[test]

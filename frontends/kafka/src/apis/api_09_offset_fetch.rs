@@ -26,6 +26,9 @@ use crate::names::{TopicRef, group_id, text, topic_name, uuid};
 use crate::wire::errors::ErrorCode;
 use crate::wire::requests::OffsetFetchRequest;
 
+/// Groups that one request is answered for; each may have many offsets. Those behind are INVALID_REQUEST.
+const GROUPS_MAX: usize = 10_000;
+
 /// A topic that was asked for. `name` None: an id that is not known.
 #[derive(Clone, Debug)]
 struct AskedTopic {
@@ -56,7 +59,7 @@ pub fn handle(call: &mut Call<'_, '_>, request: OffsetFetchRequest<'_>) -> Outco
     let mut seen = std::collections::BTreeSet::new();
     for group in &asked {
         // A group that is named often could make a large answer of a small request.
-        if !seen.insert(group.group.as_str()) {
+        if seen.len() >= GROUPS_MAX || !seen.insert(group.group.as_str()) {
             gathering.fill(Err(ErrorCode::InvalidRequest));
             continue;
         }

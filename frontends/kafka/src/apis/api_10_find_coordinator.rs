@@ -50,9 +50,9 @@ pub fn handle(call: &mut Call<'_, '_>, request: FindCoordinatorRequest<'_>) -> O
 fn refusal(key_type: i8) -> Option<Refusal> {
     match key_type {
         0 => None,
-        1 => Some((ErrorCode::TransactionalIdAuthorizationFailed, NO_TRANSACTIONS.to_owned())),
-        2 => Some((ErrorCode::InvalidRequest, "share groups are not served by this broker yet".to_owned())),
-        other => Some((ErrorCode::InvalidRequest, format!("there are no coordinators of type {other}"))),
+        1 => Some((ErrorCode::TransactionalIdAuthorizationFailed, NO_TRANSACTIONS.into())),
+        2 => Some((ErrorCode::InvalidRequest, "share groups are not served by this broker yet".into())),
+        other => Some((ErrorCode::InvalidRequest, format!("there are no coordinators of type {other}").into())),
     }
 }
 

@@ -39,9 +39,9 @@ pub fn handle(call: &mut Call<'_, '_>, request: CreateTopicsRequest<'_>) -> Outc
     let mut named = Vec::with_capacity(request.topics.len());
     for (at, topic) in request.topics.iter().enumerate() {
         let checked = if at >= TOPICS_MAX {
-            Err((ErrorCode::PolicyViolation, format!("more than {TOPICS_MAX} topics in one request")))
+            Err((ErrorCode::PolicyViolation, format!("more than {TOPICS_MAX} topics in one request").into()))
         } else if twice.contains(topic.name) {
-            Err((ErrorCode::InvalidRequest, format!("topic '{}' is named twice in one request", topic.name)))
+            Err((ErrorCode::InvalidRequest, format!("topic '{}' is named twice in one request", topic.name).into()))
         } else {
             check(topic)
         };
@@ -72,10 +72,10 @@ fn check(topic: &CreatableTopic<'_>) -> Result<(Layout, BTreeMap<String, String>
     let mut configs = BTreeMap::new();
     for config in &topic.configs {
         let Some(value) = config.value else {
-            return Err((ErrorCode::InvalidConfig, format!("setting '{}' has no value", config.name)));
+            return Err((ErrorCode::InvalidConfig, format!("setting '{}' has no value", config.name).into()));
         };
         if configs.insert(config.name.to_owned(), value.to_owned()).is_some() {
-            return Err((ErrorCode::InvalidRequest, format!("setting '{}' is named twice", config.name)));
+            return Err((ErrorCode::InvalidRequest, format!("setting '{}' is named twice", config.name).into()));
         }
     }
     Ok((layout(topic)?, configs))
@@ -87,13 +87,13 @@ fn layout(topic: &CreatableTopic<'_>) -> Result<Layout, Refusal> {
         return Ok(Layout::Count { partitions, replication_factor });
     }
     if partitions != -1 || replication_factor != -1 {
-        return Err((ErrorCode::InvalidRequest, "an assignment stands without counts: both must be -1".to_owned()));
+        return Err((ErrorCode::InvalidRequest, "an assignment stands without counts: both must be -1".into()));
     }
     let mut assigned = BTreeMap::new();
     for assignment in &topic.assignments {
         if assigned.insert(assignment.partition_index, assignment.broker_ids.clone()).is_some() {
             let why = format!("partition {} is assigned twice", assignment.partition_index);
-            return Err((ErrorCode::InvalidReplicaAssignment, why));
+            return Err((ErrorCode::InvalidReplicaAssignment, why.into()));
         }
     }
     Ok(Layout::Assigned(assigned))

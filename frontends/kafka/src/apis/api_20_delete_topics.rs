@@ -36,7 +36,7 @@ pub fn handle(call: &mut Call<'_, '_>, request: DeleteTopicsRequest<'_>) -> Outc
         let found = if call.settings().delete_topic_enable {
             find(call.meta(), name, id)
         } else {
-            Err((ErrorCode::TopicDeletionDisabled, "delete.topic.enable is false".to_owned()))
+            Err((ErrorCode::TopicDeletionDisabled, "delete.topic.enable is false".into()))
         };
         match found {
             Ok((topic, found_name)) => {
@@ -44,7 +44,7 @@ pub fn handle(call: &mut Call<'_, '_>, request: DeleteTopicsRequest<'_>) -> Outc
                 if seen.insert(topic) {
                     changes.ask(call, MetaChange { request: Request::DeleteTopic { topic }, validate_only: false });
                 } else {
-                    changes.refuse((ErrorCode::InvalidRequest, "the topic is named twice in one request".to_owned()));
+                    changes.refuse((ErrorCode::InvalidRequest, "the topic is named twice in one request".into()));
                 }
             }
             Err(refusal) => {
@@ -58,9 +58,9 @@ pub fn handle(call: &mut Call<'_, '_>, request: DeleteTopicsRequest<'_>) -> Outc
 
 fn find(meta: &Meta, name: Option<&str>, id: Uuid) -> Result<(TopicId, String), Refusal> {
     let named = match name {
-        Some(_) if !id.is_zero() => Err((ErrorCode::InvalidRequest, "a topic is named by its name or by its id, not by both".to_owned())),
+        Some(_) if !id.is_zero() => Err((ErrorCode::InvalidRequest, "a topic is named by its name or by its id, not by both".into())),
         Some(name) => Ok(TopicRef::Name(name)),
-        None if id.is_zero() => Err((ErrorCode::InvalidRequest, "a topic has neither name nor id".to_owned())),
+        None if id.is_zero() => Err((ErrorCode::InvalidRequest, "a topic has neither name nor id".into())),
         None => Ok(TopicRef::Id(id)),
     };
     let topic = named?.find(meta).map_err(plain)?;

@@ -28,9 +28,11 @@ pub fn handle(call: &mut Call<'_, '_>, request: DescribeConfigsRequest<'_>) -> O
     let mut results = Vec::with_capacity(request.resources.len());
     let mut rows = 0;
     for resource in &request.resources {
-        let described = match seen.insert((resource.resource_type, resource.resource_name)) {
-            false => Err((ErrorCode::InvalidRequest, "the resource is named twice in one request".to_owned())),
-            true if rows > ROWS_MAX => Err((ErrorCode::InvalidRequest, format!("more than {ROWS_MAX} settings; ask for fewer resources"))),
+        let described = match seen.insert(configs::resource(resource.resource_type, resource.resource_name)) {
+            false => Err((ErrorCode::InvalidRequest, "the resource is named twice in one request".into())),
+            true if rows > ROWS_MAX => {
+                Err((ErrorCode::InvalidRequest, format!("more than {ROWS_MAX} settings; ask for fewer resources").into()))
+            }
             true => described(call, resource),
         };
         let result = result(resource, described, shape);
@@ -77,7 +79,7 @@ fn described(call: &Call<'_, '_>, resource: &DescribeConfigsResource<'_>) -> Res
             NodeScope::One(_) => Ok(configs::of_broker(call.settings())),
         },
         BROKER_LOGGER => configs::scope(name, call.facts().node).map(|_| Vec::new()),
-        other => Err((ErrorCode::InvalidRequest, format!("resources of type {other} have no settings here"))),
+        other => Err((ErrorCode::InvalidRequest, format!("resources of type {other} have no settings here").into())),
     }
 }
 

@@ -19,11 +19,11 @@ pub fn handle(call: &mut Call<'_, '_>, request: CreatePartitionsRequest<'_>) -> 
     let mut changes = Changes::new();
     for topic in &request.topics {
         if twice.contains(topic.name) {
-            changes.refuse((ErrorCode::InvalidRequest, "the topic is named twice in one request".to_owned()));
+            changes.refuse((ErrorCode::InvalidRequest, "the topic is named twice in one request".into()));
             continue;
         }
         if topic.assignments.as_ref().is_some_and(Vec::is_empty) {
-            changes.refuse((ErrorCode::InvalidReplicaAssignment, "an assignment that is given names every new partition".to_owned()));
+            changes.refuse((ErrorCode::InvalidReplicaAssignment, "an assignment that is given names every new partition".into()));
             continue;
         }
         let assigned = topic.assignments.iter().flatten().map(|assignment| assignment.broker_ids.clone()).collect();

@@ -4,6 +4,7 @@
 //! 2. Settings of a broker must be ones that can be changed at run time, and fit together; unknown ones are INVALID_CONFIG by name.
 //! 3. Settings of a topic are checked by the controller.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use kafka_protocol::messages::IncrementalAlterConfigsResponse;
@@ -34,7 +35,7 @@ pub struct Altered {
     pub kind: i8,
     pub name: String,
     pub code: ErrorCode,
-    pub message: Option<String>,
+    pub message: Option<Cow<'static, str>>,
 }
 
 pub fn handle(call: &mut Call<'_, '_>, request: IncrementalAlterConfigsRequest<'_>) -> Outcome {
@@ -66,14 +67,14 @@ pub fn alter(
     validate_only: bool,
     answer: fn(&mut Call<'_, '_>, Vec<Altered>) -> Answer,
 ) -> Outcome {
-    let mut times: BTreeMap<(i8, &str), usize> = BTreeMap::new();
+    let mut times: BTreeMap<_, usize> = BTreeMap::new();
     for resource in resources {
-        *times.entry((resource.kind, resource.name)).or_default() += 1;
+        *times.entry(configs::resource(resource.kind, resource.name)).or_default() += 1;
     }
     let mut changes = Changes::new();
     for resource in resources {
-        let request = if times.get(&(resource.kind, resource.name)).is_some_and(|times| *times > 1) {
-            Err((ErrorCode::InvalidRequest, "the resource is named twice in one request".to_owned()))
+        let request = if times.get(&configs::resource(resource.kind, resource.name)).is_some_and(|times| *times > 1) {
+            Err((ErrorCode::InvalidRequest, "the resource is named twice in one request".into()))
         } else {
             request(call, resource)
         };
@@ -102,6 +103,6 @@ fn request(call: &Call<'_, '_>, resource: &Resource<'_>) -> Result<Request, Refu
             let changes = configs::broker_changes(changes, scope, call.meta(), call.settings())?;
             Ok(Request::AlterNodeConfigs { scope, changes })
         }
-        other => Err((ErrorCode::InvalidRequest, format!("resources of type {other} have no settings to alter here"))),
+        other => Err((ErrorCode::InvalidRequest, format!("resources of type {other} have no settings to alter here").into())),
     }
 }

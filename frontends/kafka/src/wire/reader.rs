@@ -1,8 +1,9 @@
 //! A bounded cursor over one request frame.
 //!
 //! 1. Every length is compared with what is left of the frame (or of the tagged field in hand) before it is used.
-//! 2. An array's count is compared with what is left divided by the least size of an element at this version, then with
-//!    [`ELEMENTS_MAX`], and its memory is charged to the budget; only then is it allocated, once, exactly.
+//! 2. An array's count is compared with what is left divided by the least size of an element at this version, then with how many
+//!    elements all arrays of the request may have together, and its memory is charged to the budget; only then is it allocated, once,
+//!    exactly.
 //! 3. Strings stay in the frame as `&str`, bytes and records as [`ByteRange`]: neither costs memory.
 //!
 //! Invariants: at <= end <= frame length; memory allocated <= budget given; no input panics.
@@ -17,7 +18,8 @@ use millrace_base::ids::Uuid;
 
 use super::message::{Field, Shape};
 
-/// More elements than this are refused in any array, as Kafka 4.4 does.
+/// More elements than this are refused in any array, as Kafka 4.4 does. What all arrays of a request may have together is less: see
+/// [`super::table::Api::elements_max`].
 pub const ELEMENTS_MAX: usize = 1_000_000;
 
 /// More fields than this are refused in any tagged section, as Kafka 4.4 does.
@@ -43,7 +45,7 @@ pub enum DecodeError {
     Null { at: usize },
     /// A string that is not UTF-8.
     Utf8 { at: usize },
-    /// An array of more than [`ELEMENTS_MAX`], or more than could stand in what is left.
+    /// An array with more elements than the request may have, or than could stand in what is left.
     Elements { at: usize, count: usize, most: usize },
     /// A tagged section of more than [`TAGS_MAX`], or more than could stand in what is left.
     Tags { at: usize, count: usize, most: usize },
@@ -141,12 +143,19 @@ pub struct Reader<'a> {
     end: usize,
     shape: Shape,
     budget: usize,
+    /// Elements that arrays may still have.
+    elements: usize,
 }
 
 impl<'a> Reader<'a> {
     /// From byte `at` of the frame; `budget` is the memory that arrays may take.
     pub fn new(frame: &'a [u8], at: usize, shape: Shape, budget: usize) -> Reader<'a> {
-        Reader { frame, at: at.min(frame.len()), end: frame.len(), shape, budget }
+        Reader { frame, at: at.min(frame.len()), end: frame.len(), shape, budget, elements: ELEMENTS_MAX }
+    }
+
+    /// With no more than so many elements in all arrays together.
+    pub fn with_elements_max(self, elements: usize) -> Reader<'a> {
+        Reader { elements, ..self }
     }
 
     pub fn shape(&self) -> Shape {
@@ -295,10 +304,11 @@ impl<'a> Reader<'a> {
             return Ok(None);
         };
         let least = T::size_min(self.shape).max(1);
-        let most = (self.left() / least).min(ELEMENTS_MAX);
+        let most = (self.left() / least).min(self.elements);
         if count > most {
             return Err(DecodeError::Elements { at, count, most });
         }
+        self.elements -= count;
         let needed = count.saturating_mul(size_of::<T>());
         self.budget = self.budget.checked_sub(needed).ok_or(DecodeError::Memory { at, needed, left: self.budget })?;
         let mut elements = Vec::with_capacity(count);
@@ -371,6 +381,14 @@ mod tests {
         let mut million = vec![0; 2_000_000];
         million[..4].copy_from_slice(&1_000_001i32.to_be_bytes());
         assert_eq!(reader(&million, false).array::<i8>(), Err(DecodeError::Elements { at: 0, count: 1_000_001, most: ELEMENTS_MAX }));
+    }
+
+    #[test]
+    fn all_arrays_together_have_no_more_elements_than_granted() {
+        let frame = [0, 0, 0, 2, 1, 2, 0, 0, 0, 2, 3, 4];
+        let mut reader = reader(&frame, false).with_elements_max(3);
+        assert_eq!(reader.array::<i8>(), Ok(Some(vec![1, 2])));
+        assert_eq!(reader.array::<i8>(), Err(DecodeError::Elements { at: 6, count: 2, most: 1 }));
     }
 
     #[test]

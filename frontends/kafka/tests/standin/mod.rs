@@ -169,7 +169,7 @@ impl World {
     pub fn answer(&mut self, frame: &[u8], mood: Mood) -> Answer {
         let id = 1;
         let mut step = self.begin(id, frame, Nanos(0));
-        for _ in 0..10_000 {
+        for _ in 0..1_000_000 {
             if let Some(answer) = step.answer.take() {
                 return answer;
             }
@@ -183,7 +183,7 @@ impl World {
                 self.reply(id, &mut step, token, reply, Nanos(0));
             }
         }
-        panic!("no answer after 10,000 replies");
+        panic!("no answer after a million replies");
     }
 }
 

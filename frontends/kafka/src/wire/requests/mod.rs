@@ -25,7 +25,7 @@ use super::table::Api;
 
 /// Reads the body behind `header` as `T`, which must be the struct of `header.api`. `budget`: memory for arrays, see [`super::reader::budget_for`].
 pub fn decode<'a, T: Field<'a>>(header: &RequestHeader<'_>, frame: &'a [u8], budget: usize) -> Result<T, DecodeError> {
-    let mut reader = Reader::new(frame, header.body_at, header.shape(), budget);
+    let mut reader = Reader::new(frame, header.body_at, header.shape(), budget).with_elements_max(header.api.elements_max());
     let request = T::read(&mut reader, false)?;
     reader.finish()?;
     Ok(request)
