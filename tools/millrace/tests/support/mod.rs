@@ -44,6 +44,7 @@ impl Broker {
     /// It ended before: what it said.
     pub fn start(directories: &[&Path], settings: &[&str]) -> Result<Broker, String> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+        command.env_clear(); // no setting comes from who runs the tests
         command.args(["start", "--kafka-addr", "127.0.0.1:0"]);
         directories.iter().for_each(|path| {
             command.arg("--data-dir").arg(path);
