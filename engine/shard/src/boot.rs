@@ -14,6 +14,7 @@
 
 use crate::api::NodeFacts;
 use crate::claim::{Claim, Claims};
+use crate::intact;
 use crate::memory::Shares;
 use millrace_base::batch;
 use millrace_base::fault::{Corrupt, Fault};
@@ -80,6 +81,8 @@ pub struct JournalBoot {
     pub journal: Journal,
     pub folder: PathBuf,
     pub slots: Vec<u32>,
+    /// What is damaged in it, if anything is, stands elsewhere too: its files can be used again.
+    pub is_kept: bool,
 }
 
 pub struct PartitionBoot {
@@ -93,6 +96,8 @@ pub struct PartitionBoot {
 pub enum NotServed {
     /// What its journal and folder say is damaged.
     Damage(String),
+    /// Likewise, and the journal does not even say what it was.
+    Lost(String),
     /// Its data directory is not there or has failed.
     Directory(String),
 }
@@ -100,7 +105,7 @@ pub enum NotServed {
 impl fmt::Display for NotServed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NotServed::Damage(reason) | NotServed::Directory(reason) => f.write_str(reason),
+            NotServed::Damage(reason) | NotServed::Lost(reason) | NotServed::Directory(reason) => f.write_str(reason),
         }
     }
 }
@@ -115,6 +120,8 @@ pub struct PartitionFound {
     pub oldest_sequence: u64,
     /// An extent was torn: this must be stated before anything else of the partition is.
     pub truncation: Option<ConsensusRecord>,
+    /// Why there is no more of it than this, although more was acknowledged.
+    pub damage: Option<String>,
 }
 
 /// Why a node does not start. Each names what was tried and what to do.
@@ -192,6 +199,8 @@ impl From<JournalError> for BootError {
 struct Found {
     /// By shard.
     journals: BTreeMap<ShardId, journal::Recovered>,
+    /// Shards whose journal is damaged and could not be copied.
+    unkept: BTreeSet<ShardId>,
     images: BTreeMap<PartitionId, PartitionImage>,
     damage: BTreeMap<PartitionId, String>,
 }
@@ -225,8 +234,9 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
     claims.settle(recovery.disk, &replayed.meta, recovery.entropy, without_journals)?;
     let mut journals: Vec<Vec<Result<JournalBoot, String>>> = Vec::new();
     for (index, claim) in claims.list.iter_mut().enumerate() {
-        let recovered = found.get_mut(index).and_then(Option::take).map(|found| found.journals).unwrap_or_default();
-        let prepared = claim.attempt(|path| recovery.prepare(path, recovered))?;
+        let found = found.get_mut(index).and_then(Option::take);
+        let (recovered, unkept) = found.map(|found| (found.journals, found.unkept)).unwrap_or_default();
+        let prepared = claim.attempt(|path| recovery.prepare(path, recovered, &unkept))?;
         journals.push(match (prepared, claim.failure()) {
             (Some(prepared), _) => prepared.into_iter().map(Ok).collect(),
             (None, failure) => (0..plan.shards).map(|_| Err(failure.unwrap_or_default().to_owned())).collect(),
@@ -297,7 +307,12 @@ impl Recovery<'_> {
     }
 
     /// Syncs what was read and opens the journals for writing, one for each shard.
-    fn prepare(&mut self, path: &Path, mut recovered: BTreeMap<ShardId, journal::Recovered>) -> Result<Vec<JournalBoot>, BootError> {
+    fn prepare(
+        &mut self,
+        path: &Path,
+        mut recovered: BTreeMap<ShardId, journal::Recovered>,
+        unkept: &BTreeSet<ShardId>,
+    ) -> Result<Vec<JournalBoot>, BootError> {
         let mut journals = Vec::new();
         for (shard, pool) in (0..self.plan.shards).zip(self.pools) {
             let folder = paths::journal(path, shard);
@@ -307,7 +322,7 @@ impl Recovery<'_> {
             };
             let journal = journal::prepare(self.disk, &folder, &recovered, (self.entropy)(), self.options, pool)?;
             let slots = journal_slots(self.disk, &folder)?;
-            journals.push(JournalBoot { journal, folder, slots });
+            journals.push(JournalBoot { journal, folder, slots, is_kept: !unkept.contains(&shard) });
         }
         Ok(journals)
     }
@@ -358,11 +373,18 @@ fn recover_directory(disk: &mut dyn Disk, path: &Path, pools: &[Pool], notes: &m
         Err(IoError::NOT_FOUND) => Vec::new(),
         Err(error) => return Err(BootError::io("list", &folder)(error)),
     };
-    let mut found = Found { journals: BTreeMap::new(), images: BTreeMap::new(), damage: BTreeMap::new() };
+    let mut found = Found { journals: BTreeMap::new(), unkept: BTreeSet::new(), images: BTreeMap::new(), damage: BTreeMap::new() };
     for shard in entries.iter().filter(|entry| entry.is_directory).filter_map(|entry| paths::shard_named(&entry.name)) {
         let pool = &pools[usize::from(shard) % pools.len()];
         let recovered = journal::recover(disk, &paths::journal(path, shard), pool, 0)?;
         fold(&mut found, &recovered, notes, &paths::journal(path, shard));
+        if let Verdict::Damaged { each, .. } = &recovered.verdict
+            && let Some(first) = each.first()
+            && let Err(error) = crate::evidence::keep(disk, path, shard, first.first)
+        {
+            log::error!("the damaged journal in {} cannot be copied and is not used again: {error}", paths::journal(path, shard).display());
+            found.unkept.insert(shard);
+        }
         found.journals.insert(shard, recovered);
     }
     Ok(found)
@@ -417,11 +439,26 @@ fn partitions_of(disk: &mut dyn Disk, data: &Path, found: &mut Found, directory:
             remove_folder(disk, &paths::partition(data, id));
             continue;
         }
-        let found = match found.damage.get(&id) {
-            Some(reason) => Err(reason.clone()),
-            None => read_partition(disk, data, id, image, &pools[usize::from(id.shard(pools.len() as u16))]),
+        let (has_state, pool) = (image.has_state(), &pools[usize::from(id.shard(pools.len() as u16))]);
+        let (is_known, first) = (image.damage().is_some(), image.oldest_needed().unwrap_or(0));
+        let reason = found.damage.remove(&id).filter(|_| is_known || !has_state);
+        let read = match read_partition(disk, data, id, image, pool) {
+            Ok(mut read) => {
+                let shard = id.shard(pools.len() as u16);
+                if read.damage.is_some()
+                    && !is_known
+                    && let Err(error) = crate::evidence::keep(disk, data, shard, first)
+                {
+                    log::error!("the journal of damaged partition {id} cannot be copied and is not used again: {error}");
+                    found.unkept.insert(shard);
+                }
+                read.damage = read.damage.map(|damage| reason.unwrap_or(damage));
+                Ok(read)
+            }
+            Err(error) if has_state => Err(NotServed::Damage(reason.unwrap_or(error))),
+            Err(error) => Err(NotServed::Lost(reason.unwrap_or(error))),
         };
-        partitions.push(PartitionBoot { id, directory, found: found.map_err(NotServed::Damage) });
+        partitions.push(PartitionBoot { id, directory, found: read });
     }
     partitions
 }
@@ -468,17 +505,24 @@ fn read_partition(disk: &mut dyn Disk, data: &Path, id: PartitionId, image: Part
         }
         None => None,
     };
-    let mut image = image.finish(file.as_deref()).map_err(|error| error.to_string())?;
+    let (mut image, damage) = image.finish_intact(file.as_deref()).map_err(|error| error.to_string())?;
     if image.cut.is_some() {
         return Err("its segments hold batches that were taken back".to_owned());
     }
+    if let Some(damage) = damage {
+        return intact::read(disk, &folder, image, damage.to_string(), oldest_sequence, pool);
+    }
     let mut consensus = replay_consensus(&image)?;
-    let truncation = take_extents(disk, &folder, id, &mut image, &mut consensus, pool)?;
+    let truncation = match take_extents(disk, &folder, id, &mut image, &mut consensus, pool)? {
+        Ok(truncation) => truncation,
+        Err(damage) => return intact::read(disk, &folder, image, damage, oldest_sequence, pool),
+    };
     let (segments, part) = read_segments(disk, &folder, &image)?;
-    Ok(PartitionFound { image, consensus, segments, part, oldest_sequence, truncation })
+    Ok(PartitionFound { image, consensus, segments, part, oldest_sequence, truncation, damage: None })
 }
 
-/// Brings what was written straight to segments into memory; what was not durable yet is cut off. Gives the step that states so.
+/// Brings what was written straight to segments into memory; what was not durable yet is cut off. Gives the step that states so, or why
+/// something that was durable is not there: the image ends before it then.
 fn take_extents(
     disk: &mut dyn Disk,
     folder: &Path,
@@ -486,7 +530,7 @@ fn take_extents(
     image: &mut RecoveredImage,
     consensus: &mut State,
     pool: &Pool,
-) -> Result<Option<ConsensusRecord>, String> {
+) -> Result<Result<Option<ConsensusRecord>, String>, String> {
     let mut read: BTreeMap<Offset, u64> = BTreeMap::new();
     let torn = image.take_extents(|direct, begin| {
         let found = extent::find(disk, &paths::segment(folder, direct.segment), direct, begin, pool);
@@ -495,7 +539,10 @@ fn take_extents(
         }
         found
     });
-    let torn = torn.map_err(|corrupt| corrupt.to_string())?;
+    let torn = match torn {
+        Ok(torn) => torn,
+        Err(corrupt) => return Ok(Err(corrupt.to_string())),
+    };
     if torn.is_some() {
         read.entry(image.segment).or_insert(image.segment_bytes);
     }
@@ -506,14 +553,14 @@ fn take_extents(
             Err(error) => return Err(format!("{}: {error}", path.display())),
         }
     }
-    let Some(torn) = torn else { return Ok(None) };
+    let Some(torn) = torn else { return Ok(Ok(None)) };
     log::info!("partition {id}: an extent at offset {} was not finished and is cut: {}", torn.base, torn.found);
     let epoch = consensus.history.starts().rev().find(|start| start.offset <= torn.base).map_or(0, |start| start.epoch);
     let to = Position::new(epoch, torn.base);
     let (term, vote, marks) = (consensus.term, consensus.vote, consensus.marks);
     let record = ConsensusRecord { term, vote, marks, truncate: Some(to), start: None };
     consensus.apply(&record).map_err(|error| error.to_string())?;
-    Ok(Some(record))
+    Ok(Ok(Some(record)))
 }
 
 /// Takes away what stands behind byte `end` of a segment, which the journal does not know, and makes the rest durable.
@@ -530,6 +577,15 @@ fn cut_behind(disk: &mut dyn Disk, segment: &Path, end: u64) -> Result<(), IoErr
 }
 
 fn replay_consensus(image: &RecoveredImage) -> Result<State, String> {
+    let state = replay_steps(image)?;
+    if state.history.end() != image.log_end {
+        return Err(format!("its consensus state ends at offset {}, its batches at {}", state.history.end(), image.log_end));
+    }
+    Ok(state)
+}
+
+/// The consensus state that all steps lead to.
+pub(crate) fn replay_steps(image: &RecoveredImage) -> Result<State, String> {
     let mut state = State::decode(&image.consensus).map_err(|error| error.to_string())?;
     for step in &image.steps {
         match step {
@@ -540,9 +596,6 @@ fn replay_consensus(image: &RecoveredImage) -> Result<State, String> {
             Step::End(end) if *end > state.history.end() => state.history.extend(*end),
             Step::End(_) => {}
         }
-    }
-    if state.history.end() != image.log_end {
-        return Err(format!("its consensus state ends at offset {}, its batches at {}", state.history.end(), image.log_end));
     }
     Ok(state)
 }
@@ -581,7 +634,7 @@ fn read_segments(disk: &mut dyn Disk, folder: &Path, image: &RecoveredImage) -> 
     Ok((segments, part))
 }
 
-fn active_part(disk: &mut dyn Disk, path: &Path, bytes: u64) -> Result<Vec<u8>, String> {
+pub(crate) fn active_part(disk: &mut dyn Disk, path: &Path, bytes: u64) -> Result<Vec<u8>, String> {
     if bytes == 0 {
         return Ok(Vec::new());
     }
@@ -603,22 +656,10 @@ fn active_part(disk: &mut dyn Disk, path: &Path, bytes: u64) -> Result<Vec<u8>, 
 /// The facts of a closed segment, which ends at offset `end`, from its index. When that is absent or damaged, closing is repeated: the
 /// segment is cut to its batches and the index made again.
 fn closed_summary(disk: &mut dyn Disk, folder: &Path, base: Offset, end: Offset) -> Result<Summary, Corrupt> {
-    let path = paths::index(folder, base);
-    let name = path.display().to_string();
-    let mut block = vec![0; BLOCK];
-    let read = disk.open(&path, OpenHow::default()).and_then(|file| {
-        let read = disk.read(file, 0, &mut block);
-        disk.close(file);
-        read
-    });
-    let segment = paths::segment(folder, base);
-    let found = match read {
-        Ok(read) if read == BLOCK => index::decode_summary(&block, base, &name).ok(),
-        Ok(_) | Err(_) => None,
-    };
-    match found {
+    match decoded_summary(disk, folder, base) {
         Some(summary) => Ok(summary),
         None => {
+            let (name, segment) = (paths::index(folder, base).display().to_string(), paths::segment(folder, base));
             log::warn!("{name} is absent or damaged and is made again from its segment");
             let index = rebuild_index(disk, &segment, base, end)?;
             let closed = cut_segment(disk, &segment, index.summary().bytes).and_then(|()| write_index(disk, folder, &index));
@@ -628,6 +669,16 @@ fn closed_summary(disk: &mut dyn Disk, folder: &Path, base: Offset, end: Offset)
             Ok(*index.summary())
         }
     }
+}
+
+/// What the index of a closed segment says of it; None: it is absent or damaged.
+pub(crate) fn decoded_summary(disk: &mut dyn Disk, folder: &Path, base: Offset) -> Option<Summary> {
+    let path = paths::index(folder, base);
+    let mut block = vec![0; BLOCK];
+    let file = disk.open(&path, OpenHow::default()).ok()?;
+    let read = disk.read(file, 0, &mut block);
+    disk.close(file);
+    index::decode_summary(&block, base, &path.display().to_string()).ok().filter(|_| read == Ok(BLOCK))
 }
 
 /// Takes away what stands behind a segment's last batch.
@@ -686,6 +737,9 @@ fn replay_meta(disk: &mut dyn Disk, partition: Option<&PartitionBoot>, claims: &
     let Some(partition) = partition else { return Ok(replayed) };
     let bad = |reason: String| BootError::Meta { reason };
     let found = partition.found.as_ref().map_err(|reason| bad(reason.to_string()))?;
+    if let Some(damage) = &found.damage {
+        return Err(bad(damage.clone()));
+    }
     let folder = paths::partition(&claims[partition.directory].path, META_PARTITION);
     for summary in found.segments.all().filter(|summary| summary.bytes > 0) {
         let path = paths::segment(&folder, summary.base);

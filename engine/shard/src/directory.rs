@@ -64,6 +64,8 @@ pub struct Directory {
     pub health: Health,
     /// The file system had no room lately; produce is refused until a write succeeds again.
     pub full: bool,
+    /// Whatever is damaged in the journal stands elsewhere too, so that its files can be used again.
+    pub is_kept: bool,
     /// Room for direct appends is not asked for before.
     pub direct_from: Nanos,
     journal: Journal,
@@ -117,6 +119,7 @@ impl Directory {
             path,
             health: Health::Healthy,
             full: false,
+            is_kept: true,
             direct_from: Nanos(0),
             journal,
             files,

@@ -213,9 +213,7 @@ impl Engine {
 
     /// At start: says once that every partition here which can have a leader has one.
     pub fn tell_ready(&mut self) {
-        let led = |partition: &Partition| {
-            partition.core.is_leader() || matches!(partition.standing, Standing::Offline { .. } | Standing::Deleting)
-        };
+        let led = |partition: &Partition| partition.core.is_leader() || !matches!(partition.standing, Standing::Serving);
         if self.ready_told || !self.partitions.values().all(|partition| led(partition)) {
             return;
         }

@@ -469,7 +469,8 @@ pub fn check_epoch(partition: &Partition, epoch: Epoch) -> Result<(), ReadError>
 /// Whether the partition can be read here.
 pub fn check_readable(partition: &Partition) -> Result<(), ReadError> {
     match &partition.standing {
-        Standing::Serving | Standing::Damaged { .. } => {}
+        Standing::Serving => {}
+        Standing::Damaged { .. } => return Ok(()),
         Standing::Offline { reason } => return Err(ReadError::Storage { reason: reason.clone() }),
         Standing::Deleting => return Err(ReadError::UnknownPartition),
     }
@@ -488,6 +489,12 @@ fn look_at(partition: &Partition, part: &ReadPart, left: usize, is_first: bool) 
         return Ok(Look::Done(data));
     }
     let bound = partition.read_bound();
+    if let Standing::Damaged { reason } = &partition.standing
+        && part.offset > bound
+    {
+        // Not out of range, by which readers would go elsewhere: what they want was there.
+        return Err(ReadError::Storage { reason: reason.clone() });
+    }
     if part.offset < partition.log_start() || part.offset > partition.core.log_end() {
         return Err(out_of_range(partition));
     }

@@ -134,12 +134,24 @@ impl Engine {
         };
         let found = match (boot.found, failure) {
             (Err(NotServed::Directory(reason)), _) | (Ok(_), Some(reason)) => return self.adopt_offline(t, id, index, reason),
-            (Err(NotServed::Damage(reason)), _) => return self.adopt_damaged(t, id, index, reason),
+            (Err(NotServed::Damage(reason)), _) => return self.adopt_unread(t, id, index, reason),
+            (Err(NotServed::Lost(reason)), _) => {
+                self.adopt_unread(t, id, index, reason.clone());
+                if let Some(partition) = self.partitions.get_mut(&id) {
+                    partition.note = Some(reason);
+                }
+                return;
+            }
             (Ok(found), None) => found,
         };
-        let core = match Core::restore(member, found.consensus, TIMING, t.driver.entropy(), t.now) {
+        let seed = t.driver.entropy();
+        let core = match found.damage {
+            None => Core::restore(member, found.consensus, TIMING, seed, t.now),
+            Some(_) => Core::restore_still(member, found.consensus, TIMING, seed, t.now),
+        };
+        let core = match core {
             Ok(core) => core,
-            Err(error) => return self.adopt_damaged(t, id, index, error.to_string()),
+            Err(error) => return self.adopt_unread(t, id, index, error.to_string()),
         };
         let mut tail = Tail::new(found.image.durable_end);
         let mut producers = found.image.large.producers;
@@ -169,6 +181,9 @@ impl Engine {
         partition.tail = tail;
         partition.producers = producers;
         partition.store = store;
+        if let Some(damage) = found.damage {
+            return self.adopt_damaged(partition, damage);
+        }
         self.partitions.insert(id, Box::new(partition));
         if let Some(step) = found.truncation {
             self.state_truncation(t, id, &step);
@@ -187,7 +202,23 @@ impl Engine {
         }
     }
 
-    fn adopt_damaged(&mut self, t: &Turn<'_>, id: PartitionId, index: usize, reason: String) {
+    /// A partition of which something is lost is read up to there.
+    fn adopt_damaged(&mut self, mut partition: Partition, damage: String) {
+        let (id, end) = (partition.id, partition.tail.end());
+        log::error!("partition {id} in {} is damaged: {damage}. It is read up to offset {end} and not written", partition.folder.display());
+        let remedy = "`millrace recover --accept-loss` takes writes again and says what is given up";
+        let reason = format!("the partition is damaged ({damage}) and read up to offset {end}; {remedy}");
+        partition.standing = Standing::Damaged { reason };
+        partition.note = Some(damage);
+        self.direct_bytes -= partition.stated(None);
+        let news = Leadership { partition: id, leader: Some(self.facts.node), epoch: partition.core.epoch() };
+        self.leaders.insert(id, news);
+        self.leadership_news.push(news);
+        self.partitions.insert(id, Box::new(partition));
+    }
+
+    /// A partition that is damaged, and cannot even be read up to there.
+    fn adopt_unread(&mut self, t: &Turn<'_>, id: PartitionId, index: usize, reason: String) {
         log::error!("partition {id} in {} is damaged and is not served: {reason}", self.folder_of(id, index).display());
         self.adopt_offline(t, id, index, reason);
     }
@@ -404,7 +435,7 @@ impl Engine {
 fn open_directory(t: &mut Turn<'_>, memory: &Shares, index: usize, boot: DirectoryBoot) -> Result<Directory, IoError> {
     let opened = match boot.state {
         Ok(journal) => match open_files(t, &journal) {
-            Ok(files) => Ok((journal.journal, files)),
+            Ok(files) => Ok((journal, files)),
             Err(error) if index == 0 => return Err(error),
             Err(error) => {
                 log::error!("data directory {} is not used: its journal cannot be opened: {error}", boot.path.display());
@@ -414,7 +445,11 @@ fn open_directory(t: &mut Turn<'_>, memory: &Shares, index: usize, boot: Directo
         Err(reason) => Err(format!("data directory {}: {reason}", boot.path.display())),
     };
     Ok(match opened {
-        Ok((journal, files)) => Directory::new(index as u16, boot.id, boot.path, journal, files),
+        Ok((journal, files)) => {
+            let mut directory = Directory::new(index as u16, boot.id, boot.path, journal.journal, files);
+            directory.is_kept = journal.is_kept;
+            directory
+        }
         Err(reason) => Directory::failed(index as u16, boot.id, boot.path, reason, &memory.journal),
     })
 }

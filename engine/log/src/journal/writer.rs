@@ -341,6 +341,7 @@ impl Journal {
             Record::Batches { payload, .. } => *payload = range,
             Record::Checkpoint { delta, .. } => *delta = range,
             Record::State { state, .. } => *state = range,
+            Record::Damaged { reason, .. } => *reason = range,
             Record::Extent { tail, .. } => {
                 *tail = range;
                 building.extents += 1;

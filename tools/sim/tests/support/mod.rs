@@ -70,12 +70,14 @@ pub fn config(shards: u16, directories: usize, memory_bytes: usize) -> Config {
     Config { shards, directories, journal, memory_bytes, settings: settings.map(str::to_owned).to_vec() }
 }
 
+type Look = Box<dyn FnMut(&Cluster)>;
+
 pub struct Node {
     pub world: World,
     pub cluster: Cluster,
     clock: SimDriver,
     /// Called after every round of turns.
-    pub look: Option<Box<dyn FnMut(&Cluster)>>,
+    pub look: Option<Look>,
 }
 
 impl Node {
