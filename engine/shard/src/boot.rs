@@ -199,10 +199,24 @@ impl From<JournalError> for BootError {
 struct Found {
     /// By shard.
     journals: BTreeMap<ShardId, journal::Recovered>,
-    /// Shards whose journal is damaged and could not be copied.
-    unkept: BTreeSet<ShardId>,
+    /// Shards whose journal holds something damaged: whether it was copied.
+    kept: BTreeMap<ShardId, bool>,
     images: BTreeMap<PartitionId, PartitionImage>,
     damage: BTreeMap<PartitionId, String>,
+}
+
+impl Found {
+    /// Sees to it that a shard's journal stands elsewhere too, as it was found.
+    fn keep(&mut self, disk: &mut dyn Disk, data: &Path, shard: ShardId, first: u64) {
+        self.kept.entry(shard).or_insert_with(|| {
+            let kept = crate::evidence::keep(disk, data, shard, first);
+            if let Err(error) = &kept {
+                let journal = paths::journal(data, shard);
+                log::error!("the damaged journal in {} cannot be copied, so its files are not used again: {error}", journal.display());
+            }
+            kept.is_ok()
+        });
+    }
 }
 
 /// Recovers the node. `entropy` gives fresh random bits.
@@ -235,8 +249,8 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
     let mut journals: Vec<Vec<Result<JournalBoot, String>>> = Vec::new();
     for (index, claim) in claims.list.iter_mut().enumerate() {
         let found = found.get_mut(index).and_then(Option::take);
-        let (recovered, unkept) = found.map(|found| (found.journals, found.unkept)).unwrap_or_default();
-        let prepared = claim.attempt(|path| recovery.prepare(path, recovered, &unkept))?;
+        let (recovered, kept) = found.map(|found| (found.journals, found.kept)).unwrap_or_default();
+        let prepared = claim.attempt(|path| recovery.prepare(path, recovered, &kept))?;
         journals.push(match (prepared, claim.failure()) {
             (Some(prepared), _) => prepared.into_iter().map(Ok).collect(),
             (None, failure) => (0..plan.shards).map(|_| Err(failure.unwrap_or_default().to_owned())).collect(),
@@ -311,7 +325,7 @@ impl Recovery<'_> {
         &mut self,
         path: &Path,
         mut recovered: BTreeMap<ShardId, journal::Recovered>,
-        unkept: &BTreeSet<ShardId>,
+        kept: &BTreeMap<ShardId, bool>,
     ) -> Result<Vec<JournalBoot>, BootError> {
         let mut journals = Vec::new();
         for (shard, pool) in (0..self.plan.shards).zip(self.pools) {
@@ -322,7 +336,7 @@ impl Recovery<'_> {
             };
             let journal = journal::prepare(self.disk, &folder, &recovered, (self.entropy)(), self.options, pool)?;
             let slots = journal_slots(self.disk, &folder)?;
-            journals.push(JournalBoot { journal, folder, slots, is_kept: !unkept.contains(&shard) });
+            journals.push(JournalBoot { journal, folder, slots, is_kept: kept.get(&shard).copied().unwrap_or(true) });
         }
         Ok(journals)
     }
@@ -373,17 +387,15 @@ fn recover_directory(disk: &mut dyn Disk, path: &Path, pools: &[Pool], notes: &m
         Err(IoError::NOT_FOUND) => Vec::new(),
         Err(error) => return Err(BootError::io("list", &folder)(error)),
     };
-    let mut found = Found { journals: BTreeMap::new(), unkept: BTreeSet::new(), images: BTreeMap::new(), damage: BTreeMap::new() };
+    let mut found = Found { journals: BTreeMap::new(), kept: BTreeMap::new(), images: BTreeMap::new(), damage: BTreeMap::new() };
     for shard in entries.iter().filter(|entry| entry.is_directory).filter_map(|entry| paths::shard_named(&entry.name)) {
         let pool = &pools[usize::from(shard) % pools.len()];
         let recovered = journal::recover(disk, &paths::journal(path, shard), pool, 0)?;
         fold(&mut found, &recovered, notes, &paths::journal(path, shard));
         if let Verdict::Damaged { each, .. } = &recovered.verdict
             && let Some(first) = each.first()
-            && let Err(error) = crate::evidence::keep(disk, path, shard, first.first)
         {
-            log::error!("the damaged journal in {} cannot be copied and is not used again: {error}", paths::journal(path, shard).display());
-            found.unkept.insert(shard);
+            found.keep(disk, path, shard, first.first);
         }
         found.journals.insert(shard, recovered);
     }
@@ -442,22 +454,21 @@ fn partitions_of(disk: &mut dyn Disk, data: &Path, found: &mut Found, directory:
         let (has_state, pool) = (image.has_state(), &pools[usize::from(id.shard(pools.len() as u16))]);
         let (is_known, first) = (image.damage().is_some(), image.oldest_needed().unwrap_or(0));
         let reason = found.damage.remove(&id).filter(|_| is_known || !has_state);
-        let read = match read_partition(disk, data, id, image, pool) {
-            Ok(mut read) => {
-                let shard = id.shard(pools.len() as u16);
-                if read.damage.is_some()
-                    && !is_known
-                    && let Err(error) = crate::evidence::keep(disk, data, shard, first)
-                {
-                    log::error!("the journal of damaged partition {id} cannot be copied and is not used again: {error}");
-                    found.unkept.insert(shard);
-                }
-                read.damage = read.damage.map(|damage| reason.unwrap_or(damage));
-                Ok(read)
-            }
-            Err(error) if has_state => Err(NotServed::Damage(reason.unwrap_or(error))),
-            Err(error) => Err(NotServed::Lost(reason.unwrap_or(error))),
+        let mut read = read_partition(disk, data, id, image, pool).map_err(|error| match has_state {
+            true => NotServed::Damage(error),
+            false => NotServed::Lost(error),
+        });
+        let damage = match &mut read {
+            Ok(read) => read.damage.as_mut(),
+            Err(NotServed::Damage(damage) | NotServed::Lost(damage) | NotServed::Directory(damage)) => Some(damage),
         };
+        if let Some(damage) = damage {
+            // What the journal itself says of its damage was kept with it, or says so already.
+            if !is_known {
+                found.keep(disk, data, id.shard(pools.len() as u16), first);
+            }
+            *damage = reason.unwrap_or_else(|| damage.clone());
+        }
         partitions.push(PartitionBoot { id, directory, found: read });
     }
     partitions

@@ -420,11 +420,16 @@ impl Engine {
     /// and only if what the journal says of it now stands elsewhere too.
     fn carry_damaged(&mut self, t: &mut Turn<'_>, id: PartitionId) {
         let Some(partition) = self.partitions.get(&id) else { return };
-        if !self.directories[usize::from(partition.directory)].is_kept {
+        let directory = &self.directories[usize::from(partition.directory)];
+        let (used, free) = directory.journal().pressure().files;
+        let is_needed = free == 0 && used >= directory.journal().options().files_max as usize;
+        if !directory.is_kept || (partition.may_return && !is_needed) {
             return;
         }
         if !partition.is_damaged() {
-            self.state_damaged(t, id, &[]);
+            if self.state_damaged(t, id, &[]) {
+                log::error!("unserved partition {id} gives up its place in the journal; what is kept in `damaged` still has it");
+            }
             return;
         }
         let present = partition.store.state_file;
@@ -445,7 +450,7 @@ impl Engine {
         // All of it, or it would be begun again and again.
         let journal = self.directories[directory].journal();
         let free = journal.files_free() as u64 * journal.options().file_bytes;
-        if free < 2 * (pending.iter().map(|piece| piece.bytes.len()).sum::<usize>() + state.len() + NOTE_BYTES_MAX) as u64 {
+        if free < 2 * (pending.iter().map(|piece| piece.bytes.len()).sum::<usize>() + state.len()) as u64 {
             return false;
         }
         for piece in pending {

@@ -120,6 +120,8 @@ pub struct Partition {
     pub remove_when_idle: bool,
     /// Why it is damaged: said in the journal with its state, in place of the entries that are.
     pub note: Option<String>,
+    /// It is not served, and could be at another start: it keeps its place in the journal as long as others do not need it.
+    pub may_return: bool,
 }
 
 impl Partition {
@@ -157,6 +159,7 @@ impl Partition {
             old_state_file: None,
             remove_when_idle: false,
             note: None,
+            may_return: false,
         }
     }
 

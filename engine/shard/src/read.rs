@@ -460,6 +460,8 @@ pub fn check_epoch(partition: &Partition, epoch: Epoch) -> Result<(), ReadError>
     let current = partition.core.epoch();
     match epoch {
         -1 => Ok(()),
+        // What was lost may have been of later epochs; there are none of other leaders to be told apart.
+        _ if partition.is_damaged() => Ok(()),
         epoch if epoch < current => Err(ReadError::EpochFenced { current }),
         epoch if epoch > current => Err(ReadError::EpochUnknown { current }),
         _ => Ok(()),
@@ -515,7 +517,7 @@ fn facts(partition: &Partition) -> ReadData {
 
 /// The reader's last record is of an epoch that ended here before the offset it asks for.
 fn diverging(partition: &Partition, part: &ReadPart) -> Option<EpochEnd> {
-    if part.last_read_epoch < 0 {
+    if part.last_read_epoch < 0 || partition.is_damaged() {
         return None;
     }
     let end = partition.core.history().end_of(part.last_read_epoch)?;

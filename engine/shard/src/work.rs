@@ -134,14 +134,8 @@ impl Engine {
         };
         let found = match (boot.found, failure) {
             (Err(NotServed::Directory(reason)), _) | (Ok(_), Some(reason)) => return self.adopt_offline(t, id, index, reason),
-            (Err(NotServed::Damage(reason)), _) => return self.adopt_unread(t, id, index, reason),
-            (Err(NotServed::Lost(reason)), _) => {
-                self.adopt_unread(t, id, index, reason.clone());
-                if let Some(partition) = self.partitions.get_mut(&id) {
-                    partition.note = Some(reason);
-                }
-                return;
-            }
+            (Err(NotServed::Damage(reason)), _) => return self.adopt_unread(t, id, index, reason, true),
+            (Err(NotServed::Lost(reason)), _) => return self.adopt_unread(t, id, index, reason, false),
             (Ok(found), None) => found,
         };
         let seed = t.driver.entropy();
@@ -151,7 +145,7 @@ impl Engine {
         };
         let core = match core {
             Ok(core) => core,
-            Err(error) => return self.adopt_unread(t, id, index, error.to_string()),
+            Err(error) => return self.adopt_unread(t, id, index, error.to_string(), true),
         };
         let mut tail = Tail::new(found.image.durable_end);
         let mut producers = found.image.large.producers;
@@ -217,10 +211,14 @@ impl Engine {
         self.partitions.insert(id, Box::new(partition));
     }
 
-    /// A partition that is damaged, and cannot even be read up to there.
-    fn adopt_unread(&mut self, t: &Turn<'_>, id: PartitionId, index: usize, reason: String) {
+    /// A partition that is damaged, and cannot even be read up to there. `may_return`: its state is known, and what else it lacks may be there
+    /// at another start.
+    fn adopt_unread(&mut self, t: &Turn<'_>, id: PartitionId, index: usize, reason: String, may_return: bool) {
         log::error!("partition {id} in {} is damaged and is not served: {reason}", self.folder_of(id, index).display());
-        self.adopt_offline(t, id, index, reason);
+        self.adopt_offline(t, id, index, reason.clone());
+        if let Some(partition) = self.partitions.get_mut(&id) {
+            (partition.note, partition.may_return) = (Some(reason), may_return);
+        }
     }
 
     /// A partition that cannot be served keeps its place, or it would be made anew.

@@ -11,7 +11,7 @@ use millrace_io::sim::{Fault, On, Wrong};
 use millrace_io::{Disk, OpenHow};
 use millrace_sim::cluster::{Cluster, NODE};
 use millrace_sim::value::{self, ValueId};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use support::{FETCH, Node, PRODUCE, config, fetch, produce, topic};
 
 const PARTITIONS: i32 = 4;
@@ -214,6 +214,40 @@ fn what_cannot_be_kept_elsewhere_stays_in_the_journal() {
     assert_eq!(scene.kept(), 1, "what was begun is finished");
     scene.churn();
     scene.check();
+}
+
+#[test]
+fn one_that_cannot_be_read_returns_unless_others_needed_its_place() {
+    for churns in [false, true] {
+        let mut scene = Scene::damaged(40);
+        // This time another one, whose segment is not there.
+        let folders = scene.node.world.disk(NODE).list(&Cluster::directory(0)).unwrap();
+        let folder = folders.iter().map(|entry| Cluster::directory(0).join(&entry.name).join("1")).find(|folder| {
+            scene.node.world.disk(NODE).list(folder).is_ok_and(|entries| entries.iter().any(|entry| entry.name.ends_with(".log")))
+        });
+        let folder = folder.unwrap();
+        scene.node.world.disk(NODE).rename(&folder, Path::new("/elsewhere")).unwrap();
+        scene.node.start().unwrap();
+        assert_eq!(scene.fetch_from(1, 0).0, STORAGE);
+        if churns {
+            let mut end = scene.node.connect();
+            for batch in 0..100 {
+                for partition in [0, 3] {
+                    let (code, base) = scene.node.produce(&mut end, &produce("t", partition, 700_000 + batch * 10, 10, 10_000));
+                    assert_eq!((code, base), (0, scene.ends[partition as usize]), "others are not held up");
+                    scene.ends[partition as usize] += 10;
+                }
+            }
+        }
+        scene.node.cluster.kill();
+        scene.node.world.disk(NODE).rename(Path::new("/elsewhere"), &folder).unwrap();
+        scene.node.start().unwrap();
+        match churns {
+            true => assert_eq!(scene.fetch_from(1, 0).0, STORAGE, "what is left of it is in the copy"),
+            false => scene.check(),
+        }
+        assert_eq!(scene.kept(), 1);
+    }
 }
 
 #[test]
