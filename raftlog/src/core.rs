@@ -160,12 +160,24 @@ impl Core {
     /// A replica as recovery found it: everything in `state`, and every batch up to its log end, is synced. `seed` differs between
     /// replicas, so that their elections do not collide for ever.
     pub fn restore(me: Member, state: State, timing: Timing, seed: u64, now: Nanos) -> Result<Core, RestoreError> {
+        let mut core = Core::restore_still(me, state, timing, seed, now)?;
+        if core.configuration().is_sole(&me) {
+            core.campaign_alone();
+        } else {
+            core.wait_for_leader(now);
+        }
+        Ok(core)
+    }
+
+    /// A replica whose log has lost what it acknowledged: it says what it holds, and neither votes, leads nor follows. Its owner gives it
+    /// no message and no time.
+    pub fn restore_still(me: Member, state: State, timing: Timing, seed: u64, now: Nanos) -> Result<Core, RestoreError> {
         assert!(timing.heartbeat_ms > 0 && timing.heartbeat_ms < timing.election_ms, "{timing:?}");
         state.validate()?;
         let commit = state.history.first_position(); // marks came from others: they say nothing of what this log holds
         let durable = state.history.last_position();
         let marks = state.marks;
-        let mut core = Core {
+        Ok(Core {
             me,
             state,
             role: Role::Follower,
@@ -191,13 +203,7 @@ impl Core {
             timing,
             prng: Prng::new(seed),
             effects: VecDeque::new(),
-        };
-        if core.configuration().is_sole(&me) {
-            core.campaign_alone();
-        } else {
-            core.wait_for_leader(now);
-        }
-        Ok(core)
+        })
     }
 
     pub fn me(&self) -> Member {

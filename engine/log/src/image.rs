@@ -98,6 +98,8 @@ pub enum ImageError {
     Missing { from: Offset, to: Offset },
     /// An entry that held records of this partition is damaged.
     Damaged { sequence: Sequence },
+    /// It was found damaged before, and a record says why.
+    Noted { reason: String },
 }
 
 impl ImageError {
@@ -123,6 +125,7 @@ impl fmt::Display for ImageError {
             ImageError::NoState => write!(f, "the journal holds records of the partition, but no state"),
             ImageError::Missing { from, to } => write!(f, "batches {from}..{to} are missing in the journal"),
             ImageError::Damaged { sequence } => write!(f, "journal entry {sequence} is damaged"),
+            ImageError::Noted { reason } => f.write_str(reason),
         }
     }
 }
@@ -141,6 +144,15 @@ pub struct PartitionImage {
     cut: Option<Offset>,
     deleted: Option<Sequence>,
     damaged: Option<ImageError>,
+    noted: Option<ImageError>,
+    /// The first entry that is damaged, or that cannot be.
+    damaged_from: Option<Sequence>,
+    /// Batches behind the damage: they count if a state comes that stands for the rest.
+    behind: Vec<Pending>,
+    /// Batches before the damage that a truncation behind it has taken back begin here.
+    cut_behind: Option<Offset>,
+    /// What records behind the damage say of the log start: offsets below are gone, and rightly so.
+    log_start_behind: Offset,
     last: Sequence,
 }
 
@@ -183,6 +195,7 @@ impl PartitionImage {
         let result = self.try_apply(record, payload, sequence);
         if let Err(error) = &result {
             self.damaged = Some(error.clone());
+            self.damaged_from = self.damaged_from.or(Some(sequence));
         }
         result
     }
@@ -199,11 +212,17 @@ impl PartitionImage {
         if self.damaged.is_none() {
             self.damaged = Some(ImageError::Damaged { sequence });
         }
+        self.damaged_from = self.damaged_from.or(Some(sequence));
     }
 
     /// What is wrong, if anything is.
     pub fn damage(&self) -> Option<&ImageError> {
-        self.damaged.as_ref()
+        self.damaged.as_ref().or(self.noted.as_ref())
+    }
+
+    /// Whether anything says what the partition was.
+    pub fn has_state(&self) -> bool {
+        self.state.is_some()
     }
 
     pub fn is_deleted(&self) -> bool {
@@ -235,7 +254,7 @@ impl PartitionImage {
     /// The oldest of [`PartitionImage::needed`].
     pub fn oldest_needed(&self) -> Option<Sequence> {
         let state = self.state.as_ref().map(|(sequence, _)| *sequence);
-        state.into_iter().chain(self.pending.iter().map(|pending| pending.sequence)).chain(self.deleted).min()
+        state.into_iter().chain(self.pending.iter().map(|pending| pending.sequence)).chain(self.deleted).chain(self.damaged_from).min()
     }
 
     fn try_apply(&mut self, record: &Record, payload: &Slice, sequence: Sequence) -> Result<(), ImageError> {
@@ -243,20 +262,22 @@ impl PartitionImage {
             return Err(ImageError::Order { before: self.last, found: sequence });
         }
         self.last = sequence;
-        if self.damaged.is_some() && !matches!(record, Record::State { .. } | Record::Deleted { .. }) {
+        if self.damaged.is_some() && !matches!(record, Record::State { .. } | Record::Deleted { .. } | Record::Damaged { .. }) {
+            if let Record::Raft { truncate, log_start, .. } = record {
+                self.log_start_behind = self.log_start_behind.max(log_start.unwrap_or(0));
+                if let Some(to) = truncate {
+                    self.behind.retain(|pending| pending.end <= to.offset);
+                    self.cut_behind = Some(self.cut_behind.unwrap_or(to.offset).min(to.offset));
+                }
+            }
+            self.behind.extend(pending_of(record, payload, sequence)?);
             return Ok(());
         }
         match record {
-            Record::Batches { base, end, payload: range, .. } => {
-                let bytes = PendingBytes::Journal(part(payload, *range)?);
-                self.batches(Pending { base: *base, end: *end, sequence, bytes })
-            }
-            Record::Extent { base, end, segment, place, bytes, crc, tail, .. } => {
-                let tail = part(payload, *tail)?;
-                let direct =
-                    DirectBytes { segment: *segment, place: *place, bytes: *bytes, crc: *crc, tail, written_end: *end, is_stated: false };
-                self.batches(Pending { base: *base, end: *end, sequence, bytes: PendingBytes::Direct(direct) })
-            }
+            Record::Batches { .. } | Record::Extent { .. } => match pending_of(record, payload, sequence)? {
+                Some(pending) => self.batches(pending),
+                None => Ok(()),
+            },
             Record::Raft { truncate, log_start, step, .. } => {
                 let step = part(payload, *step)?;
                 if let Some(to) = truncate {
@@ -280,6 +301,11 @@ impl PartitionImage {
             Record::State { state, .. } => {
                 let state = PartitionState::decode(&part(payload, *state)?).map_err(ImageError::Malformed)?;
                 self.state(state, sequence)
+            }
+            Record::Damaged { reason, .. } => {
+                let reason = String::from_utf8_lossy(&part(payload, *reason)?).into_owned();
+                self.noted = Some(ImageError::Noted { reason });
+                Ok(())
             }
             Record::Deleted { .. } => {
                 *self = PartitionImage { deleted: Some(sequence), last: sequence, ..PartitionImage::default() };
@@ -386,9 +412,13 @@ impl PartitionImage {
     }
 
     fn state(&mut self, state: PartitionState, sequence: Sequence) -> Result<(), ImageError> {
+        if self.damaged.is_some() {
+            self.gather();
+        }
         self.steps.clear();
         self.changes.clear();
-        (self.cut, self.deleted, self.damaged) = (None, None, None);
+        (self.cut, self.deleted, self.damaged, self.noted) = (None, None, None, None);
+        self.log_start_behind = 0;
         release(&mut self.pending, state.durable_end)?;
         let pending_end = self.pending.last().map_or(state.log_end, |last| last.end);
         self.log_end = Some(state.log_end.max(pending_end));
@@ -396,25 +426,55 @@ impl PartitionImage {
         Ok(())
     }
 
+    /// A state behind a damage: of what came before, also behind the damage, only batches count any more, as before the first state. What was
+    /// lost is missing among them. A later copy takes the place of an earlier one; what contradicts it otherwise does not count.
+    fn gather(&mut self) {
+        if let Some(to) = self.cut_behind.take() {
+            self.pending.retain(|pending| pending.end <= to);
+        }
+        for new in std::mem::take(&mut self.behind) {
+            self.pending.retain(|old| old.base < new.base || new.end < old.end);
+            if self.pending.iter().all(|old| old.end <= new.base || new.end <= old.base) {
+                let at = self.pending.partition_point(|old| old.base < new.base);
+                self.pending.insert(at, new);
+            }
+        }
+    }
+
     /// The partition as it is to go on. `file`: the bytes of the state file, if [`PartitionImage::state_file`] names one.
     ///
     /// # Errors
     /// Damage, or something missing. Not to be asked of a deleted partition.
     pub fn finish(self, file: Option<&[u8]>) -> Result<Recovered, ImageError> {
-        if let Some(error) = self.damaged {
-            return Err(error);
+        match self.finish_intact(file)? {
+            (recovered, None) => Ok(recovered),
+            (_, Some(damage)) => Err(damage),
         }
-        let (_, state) = self.state.ok_or(ImageError::NoState)?;
-        let log_end = self.log_end.unwrap_or(state.log_end);
+    }
+
+    /// Likewise, but of a damaged partition what is intact: all that was stated before the damage, up to the first batch that is missing.
+    /// The second is the damage, if there is any: nothing may follow then, and nothing that is there may be changed.
+    ///
+    /// # Errors
+    /// Nothing can be said of the partition.
+    pub fn finish_intact(mut self, file: Option<&[u8]>) -> Result<(Recovered, Option<ImageError>), ImageError> {
+        let mut damage = self.damaged.take().or(self.noted.take());
+        let Some((_, mut state)) = self.state else { return Err(damage.unwrap_or(ImageError::NoState)) };
+        let mut log_end = self.log_end.unwrap_or(state.log_end);
         let mut at = state.durable_end;
-        for pending in &self.pending {
-            if pending.base != at {
-                return Err(ImageError::Missing { from: at, to: pending.base });
-            }
-            at = pending.end;
+        let mut whole = 0;
+        while let Some(pending) = self.pending.get(whole).filter(|pending| pending.base == at) {
+            (at, whole) = (pending.end, whole + 1);
         }
         if at != log_end {
-            return Err(ImageError::Missing { from: at, to: log_end });
+            let to = self.pending.get(whole).map_or(log_end, |pending| pending.base);
+            damage = damage.or(Some(ImageError::Missing { from: at, to }));
+            self.pending.truncate(whole);
+            state.rolls.retain(|base| *base <= at);
+            log_end = at;
+        }
+        if damage.is_some() {
+            state.log_start = state.log_start.max(self.log_start_behind).min(log_end);
         }
         let (mut large, state_file) = match state.large {
             LargeAt::Here(large) => (large, None),
@@ -434,7 +494,7 @@ impl PartitionImage {
         if self.cut.is_none() && !large.fits(state.segment, state.durable_end, state.segment_bytes) {
             return Err(ImageError::Malformed(Malformed { what: "an index of the active segment", place: 0 }));
         }
-        Ok(Recovered {
+        let recovered = Recovered {
             log_start: state.log_start,
             durable_end: state.durable_end,
             log_end,
@@ -448,7 +508,8 @@ impl PartitionImage {
             cut: self.cut,
             state_file,
             extents_end: None,
-        })
+        };
+        Ok((recovered, damage))
     }
 }
 
@@ -476,7 +537,7 @@ impl Recovered {
     /// a truncation before anything else of this partition is.
     ///
     /// # Errors
-    /// An extent that is stated durable is not there, or one cannot be read: damage.
+    /// An extent that is stated durable is not there, or one cannot be read: damage. The log ends before it then, for who serves up to there.
     pub fn take_extents(&mut self, mut read: impl FnMut(&DirectBytes, u64) -> ExtentFound) -> Result<Option<TornExtent>, Corrupt> {
         let mut place = self.segment_bytes;
         for index in 0..self.pending.len() {
@@ -501,18 +562,26 @@ impl Recovered {
                     self.extents_end = Some(pending.end);
                 }
                 ExtentFound::Differs(found) if !direct.is_stated => {
-                    let base = pending.base;
-                    self.pending.truncate(index);
-                    self.rolls.retain(|roll| *roll <= base);
-                    self.log_end = base;
-                    // A state knows producers' batches that are not durable yet.
-                    self.large.producers.truncate(base);
-                    return Ok(Some(TornExtent { base, found }));
+                    return Ok(Some(TornExtent { base: self.end_before(index), found }));
                 }
-                ExtentFound::Differs(found) | ExtentFound::Unreadable(found) => return Err(found),
+                ExtentFound::Differs(found) | ExtentFound::Unreadable(found) => {
+                    self.end_before(index);
+                    return Err(found);
+                }
             }
         }
         Ok(None)
+    }
+
+    /// Drops a pending range and all that is behind it; gives where the log ends then.
+    fn end_before(&mut self, index: usize) -> Offset {
+        let base = self.pending[index].base;
+        self.pending.truncate(index);
+        self.rolls.retain(|roll| *roll <= base);
+        self.log_end = base;
+        // A state knows producers' batches that are not durable yet.
+        self.large.producers.truncate(base);
+        base
     }
 }
 
@@ -532,6 +601,23 @@ fn begin_rolled(state: &mut PartitionState) {
     while state.rolls.first() == Some(&state.durable_end) {
         (state.segment, state.segment_bytes) = (state.rolls.remove(0), 0);
     }
+}
+
+/// The batches that a record brings, if any.
+fn pending_of(record: &Record, payload: &Slice, sequence: Sequence) -> Result<Option<Pending>, ImageError> {
+    Ok(match record {
+        Record::Batches { base, end, payload: range, .. } => {
+            let bytes = PendingBytes::Journal(part(payload, *range)?);
+            Some(Pending { base: *base, end: *end, sequence, bytes })
+        }
+        Record::Extent { base, end, segment, place, bytes, crc, tail, .. } => {
+            let tail = part(payload, *tail)?;
+            let direct =
+                DirectBytes { segment: *segment, place: *place, bytes: *bytes, crc: *crc, tail, written_end: *end, is_stated: false };
+            Some(Pending { base: *base, end: *end, sequence, bytes: PendingBytes::Direct(direct) })
+        }
+        _ => None,
+    })
 }
 
 fn part(payload: &Slice, range: PayloadRange) -> Result<Slice, ImageError> {

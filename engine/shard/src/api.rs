@@ -40,6 +40,11 @@ pub enum Request {
     Apply(std::sync::Arc<[u8]>),
     /// To the controller's shard, from the owner; and from there to every shard.
     Leadership(Vec<Leadership>),
+    /// To every shard, from the one that has met it: a data directory, by its index, takes no writes any more.
+    DirectoryFailed {
+        directory: usize,
+        reason: String,
+    },
     /// To the controller's shard: all partitions of the sender that can have leaders have them.
     Ready,
     /// To every shard: connections may be accepted.
@@ -273,8 +278,6 @@ pub struct DeleteRecords {
 pub struct LogSize {
     /// The data directory's path.
     pub directory: String,
-    /// The directory failed: what it holds is offline.
-    pub is_failed: bool,
     pub bytes: u64,
     pub log_start: Offset,
     pub end: Offset,

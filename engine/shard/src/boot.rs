@@ -1,20 +1,24 @@
 //! From data directories to what each shard begins with: claim, recover, replay replica set 0.
 //!
-//! 1. Each data directory is locked and its `millrace.meta` read; a new one gets an identity.
+//! 1. Each data directory is locked and its `millrace.meta` read ([`crate::claim`]); a new one gets an identity.
 //! 2. Every journal is recovered by [`millrace_log::journal::recover`] and its records folded into partition images.
 //! 3. If the number of shards has changed, everything moves to journals of the new number first (`rehome`).
 //! 4. What was read is synced and the new opening recorded, before anything is served from it.
 //! 5. Replica set 0's log is replayed, so that every shard begins with the whole of `state/meta`.
+//! 6. A data directory that cannot be used, or that replica set 0 knows and that is not here, has its partitions offline; the first one and
+//!    that of replica set 0 are needed.
 //!
 //! Invariants: nothing is deleted here but what a durable statement says is gone; a data directory that is absent or damaged is never
-//! taken for an empty one.
+//! taken for an empty one, nor an empty one for another that stood in its place; without replica set 0 no node starts that had one.
 //! Knows nothing of rings: it reads through [`Disk`], before shards exist.
 
 use crate::api::NodeFacts;
+use crate::claim::{Claim, Claims};
+use crate::intact;
 use crate::memory::Shares;
 use millrace_base::batch;
 use millrace_base::fault::{Corrupt, Fault};
-use millrace_base::ids::{META_PARTITION, NodeId, PartitionId, ShardId, TopicId, Uuid};
+use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, TopicId, Uuid};
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::{Offset, Position};
 use millrace_base::settings::Settings;
@@ -26,13 +30,10 @@ use millrace_log::journal::{self, Journal, JournalError, Options, Record, Touche
 use millrace_log::segments::{self, Segments};
 use millrace_log::{paths, walk};
 use millrace_raftlog::{Record as ConsensusRecord, State};
-use millrace_state::meta::{Command, Directory, Listener, Meta, Node};
+use millrace_state::meta::{Command, Listener, Meta, Node};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
-
-/// Name of the file that a running broker holds.
-const LOCK_NAME: &str = "millrace.lock";
 
 /// What a node is told to be.
 pub struct Plan {
@@ -72,6 +73,7 @@ pub struct ShardBoot {
 pub struct DirectoryBoot {
     pub id: Uuid,
     pub path: PathBuf,
+    /// Or why it is not served from.
     pub state: Result<JournalBoot, String>,
 }
 
@@ -79,13 +81,33 @@ pub struct JournalBoot {
     pub journal: Journal,
     pub folder: PathBuf,
     pub slots: Vec<u32>,
+    /// What is damaged in it, if anything is, stands elsewhere too: its files can be used again.
+    pub is_kept: bool,
 }
 
 pub struct PartitionBoot {
     pub id: PartitionId,
     pub directory: usize,
-    /// Or why it cannot be served.
-    pub found: Result<PartitionFound, String>,
+    pub found: Result<PartitionFound, NotServed>,
+}
+
+/// Why a partition cannot be served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NotServed {
+    /// What its journal and folder say is damaged.
+    Damage(String),
+    /// Likewise, and the journal does not even say what it was.
+    Lost(String),
+    /// Its data directory is not there or has failed.
+    Directory(String),
+}
+
+impl fmt::Display for NotServed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotServed::Damage(reason) | NotServed::Lost(reason) | NotServed::Directory(reason) => f.write_str(reason),
+        }
+    }
 }
 
 /// A partition as its journal and folder tell it.
@@ -98,6 +120,8 @@ pub struct PartitionFound {
     pub oldest_sequence: u64,
     /// An extent was torn: this must be stated before anything else of the partition is.
     pub truncation: Option<ConsensusRecord>,
+    /// Why there is no more of it than this, although more was acknowledged.
+    pub damage: Option<String>,
 }
 
 /// Why a node does not start. Each names what was tried and what to do.
@@ -115,8 +139,13 @@ pub enum BootError {
         path: PathBuf,
         reason: String,
     },
+    /// It does not say whose it is, and is not empty.
+    Damaged {
+        path: PathBuf,
+        reason: String,
+    },
     Journal(JournalError),
-    /// Replica set 0 is damaged.
+    /// Replica set 0 is damaged, or not where it can be read.
     Meta {
         reason: String,
     },
@@ -127,11 +156,11 @@ impl BootError {
         match self {
             BootError::InUse { .. } | BootError::NotOurs { .. } => Fault::Refuse,
             BootError::Io { .. } => Fault::Broken,
-            BootError::Journal(_) | BootError::Meta { .. } => Fault::Corrupt,
+            BootError::Damaged { .. } | BootError::Journal(_) | BootError::Meta { .. } => Fault::Corrupt,
         }
     }
 
-    fn io(what: &str, path: &Path) -> impl FnOnce(IoError) -> BootError + use<> {
+    pub(crate) fn io(what: &str, path: &Path) -> impl FnOnce(IoError) -> BootError + use<> {
         let (what, path) = (what.to_owned(), path.to_owned());
         move |error| BootError::Io { what, path, error }
     }
@@ -149,7 +178,9 @@ impl fmt::Display for BootError {
             BootError::Io { what, path, error } => {
                 write!(f, "cannot {what} {}: {error}; the data directory must be writable by this user", path.display())
             }
-            BootError::NotOurs { path, reason } => write!(f, "data directory {}: {reason}", path.display()),
+            BootError::NotOurs { path, reason } | BootError::Damaged { path, reason } => {
+                write!(f, "data directory {}: {reason}", path.display())
+            }
             BootError::Journal(error) => write!(f, "{error}"),
             BootError::Meta { reason } => write!(f, "replica set 0, which holds topics and settings, cannot be read: {reason}"),
         }
@@ -164,18 +195,28 @@ impl From<JournalError> for BootError {
     }
 }
 
-/// A data directory that is claimed.
-struct Claimed {
-    path: PathBuf,
-    meta: paths::Meta,
-}
-
 /// Everything recovered from one data directory's journals.
 struct Found {
     /// By shard.
     journals: BTreeMap<ShardId, journal::Recovered>,
+    /// Shards whose journal holds something damaged: whether it was copied.
+    kept: BTreeMap<ShardId, bool>,
     images: BTreeMap<PartitionId, PartitionImage>,
     damage: BTreeMap<PartitionId, String>,
+}
+
+impl Found {
+    /// Sees to it that a shard's journal stands elsewhere too, as it was found.
+    fn keep(&mut self, disk: &mut dyn Disk, data: &Path, shard: ShardId, first: u64) {
+        self.kept.entry(shard).or_insert_with(|| {
+            let kept = crate::evidence::keep(disk, data, shard, first);
+            if let Err(error) = &kept {
+                let journal = paths::journal(data, shard);
+                log::error!("the damaged journal in {} cannot be copied, so its files are not used again: {error}", journal.display());
+            }
+            kept.is_ok()
+        });
+    }
 }
 
 /// Recovers the node. `entropy` gives fresh random bits.
@@ -184,75 +225,121 @@ struct Found {
 /// [`BootError`]: nothing was served, what was made may stay.
 pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -> Result<Boot, BootError> {
     assert!(!plan.directories.is_empty() && plan.shards > 0);
-    let claimed = claim_all(disk, &plan, entropy)?;
+    let mut claims = Claims::new(disk, &plan, entropy)?;
     let options = plan.journal.unwrap_or_else(|| journal_options(&plan));
     let mut notes = Vec::new();
     let memory = shares(&plan, &options, &mut notes);
     let pools: Vec<Pool> = memory.iter().map(|shares| shares.journal.clone()).collect();
-    let mut found = Vec::new();
-    for claimed in &claimed {
-        crate::rehome::finish(disk, &claimed.path).map_err(BootError::io("finish moving the journals of", &claimed.path))?;
-        found.push(recover_directory(disk, &claimed.path, &pools, &mut notes)?);
-    }
-    for (claimed, found) in claimed.iter().zip(&mut found) {
-        let shards: Vec<ShardId> = found.journals.keys().copied().collect();
-        let wanted: Vec<ShardId> = (0..plan.shards).collect();
-        if !shards.is_empty() && shards != wanted {
-            notes.push(format!("{}: the journals of {} shards move to {}", claimed.path.display(), shards.len(), plan.shards));
-            let states = found_states(disk, claimed, found, &pools)?;
-            crate::rehome::rehome(disk, &claimed.path, states, plan.shards, options, &pools, entropy)?;
-            *found = recover_directory(disk, &claimed.path, &pools, &mut notes)?;
-        }
-    }
-    let mut directories: Vec<Vec<DirectoryBoot>> = (0..plan.shards).map(|_| Vec::new()).collect();
-    for (claimed, found) in claimed.iter().zip(&mut found) {
-        for shard in 0..plan.shards {
-            let folder = paths::journal(&claimed.path, shard);
-            let recovered = match found.journals.remove(&shard) {
-                Some(recovered) => recovered,
-                None => journal::recover(disk, &folder, &pools[usize::from(shard)], 0)?,
-            };
-            let journal = journal::prepare(disk, &folder, &recovered, entropy(), options, &pools[usize::from(shard)])?;
-            let slots = journal_slots(disk, &folder)?;
-            let state = Ok(JournalBoot { journal, folder, slots });
-            directories[usize::from(shard)].push(DirectoryBoot { id: claimed.meta.directory, path: claimed.path.clone(), state });
-        }
+    let mut recovery = Recovery { disk, plan: &plan, options, pools: &pools, entropy, notes: &mut notes };
+    let mut found: Vec<Option<Found>> = Vec::new();
+    for claim in &mut claims.list {
+        found.push(claim.attempt(|path| recovery.recover(path))?);
     }
     let mut partitions: BTreeMap<PartitionId, PartitionBoot> = BTreeMap::new();
-    for (index, (claimed, found)) in claimed.iter().zip(found).enumerate() {
-        for boot in partitions_of(disk, claimed, found, index, &pools)? {
+    for (index, (claim, found)) in claims.list.iter_mut().zip(&mut found).enumerate() {
+        let Some(found) = found else { continue };
+        for boot in partitions_of(recovery.disk, &claim.path, found, index, &pools) {
             partitions.insert(boot.id, boot);
         }
     }
-    let replayed = replay_meta(disk, partitions.get(&META_PARTITION), &claimed)?;
-    claimed.iter().for_each(|claimed| remove_leftovers(disk, &claimed.path, &replayed.deleted, &partitions));
-    let facts = NodeFacts { node: plan.settings.node_id, cluster: claimed[0].meta.cluster, shards: plan.shards };
-    let register = Node {
-        id: facts.node,
-        listeners: plan.listeners.clone(),
-        directories: claimed.iter().map(|c| Directory { id: c.meta.directory, path: c.path.display().to_string() }).collect(),
-    };
-    let mut shards: Vec<ShardBoot> = directories
+    claims.check_meta(partitions.get(&META_PARTITION).map(|partition| partition.directory), partitions.is_empty())?;
+    let replayed = replay_meta(recovery.disk, partitions.get(&META_PARTITION), &claims.list)?;
+    let without_journals = |index: usize| found[index].as_ref().is_some_and(|found| found.journals.is_empty());
+    claims.settle(recovery.disk, &replayed.meta, recovery.entropy, without_journals)?;
+    let mut journals: Vec<Vec<Result<JournalBoot, String>>> = Vec::new();
+    for (index, claim) in claims.list.iter_mut().enumerate() {
+        let found = found.get_mut(index).and_then(Option::take);
+        let (recovered, kept) = found.map(|found| (found.journals, found.kept)).unwrap_or_default();
+        let prepared = claim.attempt(|path| recovery.prepare(path, recovered, &kept))?;
+        journals.push(match (prepared, claim.failure()) {
+            (Some(prepared), _) => prepared.into_iter().map(Ok).collect(),
+            (None, failure) => (0..plan.shards).map(|_| Err(failure.unwrap_or_default().to_owned())).collect(),
+        });
+    }
+    // Whatever was found in a directory that failed after all is not served.
+    partitions.retain(|_, partition| claims.list[partition.directory].failure().is_none());
+    claims.check_meta(partitions.get(&META_PARTITION).map(|partition| partition.directory), replayed.applied == 0)?;
+    for claim in claims.list.iter().filter(|claim| claim.failure().is_none()) {
+        remove_leftovers(recovery.disk, &claim.path, &replayed.deleted, &partitions);
+    }
+    for (id, directory, reason) in claims.offline(&replayed.meta) {
+        partitions.entry(id).or_insert_with(|| PartitionBoot { id, directory, found: Err(NotServed::Directory(reason)) });
+    }
+    let facts = NodeFacts { node: plan.settings.node_id, cluster: claims.cluster, shards: plan.shards };
+    let register = Node { id: facts.node, listeners: plan.listeners.clone(), directories: claims.registered() };
+    let mut shards: Vec<ShardBoot> = memory
         .into_iter()
-        .zip(memory)
         .zip(0..)
-        .map(|((directories, memory), here)| ShardBoot {
+        .map(|(memory, here)| ShardBoot {
             here,
             facts: facts.clone(),
             settings: plan.settings.clone(),
             meta: replayed.meta.clone(),
             meta_applied: replayed.applied,
             memory,
-            directories,
+            directories: Vec::new(),
             partitions: Vec::new(),
             deleted_topics: replayed.deleted.clone(),
             register: register.clone(),
         })
         .collect();
+    for (claim, journals) in claims.list.iter().zip(journals) {
+        for (shard, state) in shards.iter_mut().zip(journals) {
+            shard.directories.push(DirectoryBoot { id: claim.id(), path: claim.path.clone(), state });
+        }
+    }
     for (id, partition) in partitions {
         shards[usize::from(id.shard(plan.shards))].partitions.push(partition);
     }
     Ok(Boot { shards, notes })
+}
+
+/// What recovering a data directory takes.
+struct Recovery<'a> {
+    disk: &'a mut dyn Disk,
+    plan: &'a Plan,
+    options: Options,
+    pools: &'a [Pool],
+    entropy: &'a mut dyn FnMut() -> u64,
+    notes: &'a mut Vec<String>,
+}
+
+impl Recovery<'_> {
+    /// Reads a data directory's journals; they are moved first if they are of another number of shards.
+    fn recover(&mut self, path: &Path) -> Result<Found, BootError> {
+        crate::rehome::finish(self.disk, path).map_err(BootError::io("finish moving the journals of", path))?;
+        let mut found = recover_directory(self.disk, path, self.pools, self.notes)?;
+        let shards: Vec<ShardId> = found.journals.keys().copied().collect();
+        let wanted: Vec<ShardId> = (0..self.plan.shards).collect();
+        if !shards.is_empty() && shards != wanted {
+            self.notes.push(format!("{}: the journals of {} shards move to {}", path.display(), shards.len(), self.plan.shards));
+            let states = partitions_of(self.disk, path, &mut found, 0, self.pools);
+            crate::rehome::rehome(self.disk, path, states, self.plan.shards, self.options, self.pools, self.entropy)?;
+            found = recover_directory(self.disk, path, self.pools, self.notes)?;
+        }
+        Ok(found)
+    }
+
+    /// Syncs what was read and opens the journals for writing, one for each shard.
+    fn prepare(
+        &mut self,
+        path: &Path,
+        mut recovered: BTreeMap<ShardId, journal::Recovered>,
+        kept: &BTreeMap<ShardId, bool>,
+    ) -> Result<Vec<JournalBoot>, BootError> {
+        let mut journals = Vec::new();
+        for (shard, pool) in (0..self.plan.shards).zip(self.pools) {
+            let folder = paths::journal(path, shard);
+            let recovered = match recovered.remove(&shard) {
+                Some(recovered) => recovered,
+                None => journal::recover(self.disk, &folder, pool, 0)?,
+            };
+            let journal = journal::prepare(self.disk, &folder, &recovered, (self.entropy)(), self.options, pool)?;
+            let slots = journal_slots(self.disk, &folder)?;
+            journals.push(JournalBoot { journal, folder, slots, is_kept: kept.get(&shard).copied().unwrap_or(true) });
+        }
+        Ok(journals)
+    }
 }
 
 /// The memory of each shard.
@@ -272,99 +359,6 @@ fn journal_options(plan: &Plan) -> Options {
     let bytes = usize::try_from(plan.settings.journal_max_bytes).unwrap_or(usize::MAX).min(plan.memory_bytes / 4) / journals;
     let files = (bytes as u64 / journal::layout::FILE_BYTES).clamp(3, 64) as u32;
     Options::new(files)
-}
-
-/// Locks every data directory and reads or makes its identity.
-/// Holds the data directories against every other process for as long as `disk` lives; they are made when absent. [`boot`] does it too: who
-/// does more before calls this first.
-pub fn lock(disk: &mut dyn Disk, directories: &[PathBuf]) -> Result<(), BootError> {
-    for path in directories {
-        disk.make_directories(path).map_err(BootError::io("make data directory", path))?;
-        if !disk.lock(&path.join(LOCK_NAME)).map_err(BootError::io("lock data directory", path))? {
-            return Err(BootError::InUse { path: path.clone() });
-        }
-    }
-    Ok(())
-}
-
-fn claim_all(disk: &mut dyn Disk, plan: &Plan, entropy: &mut dyn FnMut() -> u64) -> Result<Vec<Claimed>, BootError> {
-    lock(disk, &plan.directories)?;
-    let mut known = Vec::new();
-    for path in &plan.directories {
-        known.push(read_identity(disk, path, plan.settings.node_id)?);
-    }
-    let cluster = known.iter().flatten().next().map(|meta| meta.cluster);
-    let cluster = match (cluster, &plan.settings.cluster_id) {
-        (Some(cluster), Some(wanted)) if cluster.to_string() != *wanted => {
-            let reason = format!("it belongs to cluster {cluster}, but cluster.id is {wanted}");
-            return Err(BootError::NotOurs { path: plan.directories[0].clone(), reason });
-        }
-        (Some(cluster), _) => cluster,
-        (None, Some(wanted)) => wanted.parse().map_err(|()| BootError::NotOurs {
-            path: plan.directories[0].clone(),
-            reason: format!("cluster.id {wanted:?} is not an identity of 22 characters (URL-safe base64); leave it out to have one made"),
-        })?,
-        (None, None) => Uuid::from_entropy(entropy(), entropy()),
-    };
-    let mut claimed = Vec::new();
-    for (path, known) in plan.directories.iter().zip(known) {
-        let meta = match known {
-            Some(meta) if meta.cluster == cluster => meta,
-            Some(meta) => {
-                let reason = format!("it belongs to cluster {}, the others to {cluster}", meta.cluster);
-                return Err(BootError::NotOurs { path: path.clone(), reason });
-            }
-            None => {
-                let meta = paths::Meta { cluster, node: plan.settings.node_id, directory: Uuid::from_entropy(entropy(), entropy()) };
-                write_identity(disk, path, &meta).map_err(BootError::io("write to data directory", path))?;
-                meta
-            }
-        };
-        claimed.push(Claimed { path: path.clone(), meta });
-    }
-    Ok(claimed)
-}
-
-fn read_identity(disk: &mut dyn Disk, path: &Path, node: NodeId) -> Result<Option<paths::Meta>, BootError> {
-    let file = paths::meta(path);
-    let bytes = match read_file(disk, &file) {
-        Ok(bytes) => bytes,
-        Err(IoError::NOT_FOUND) => {
-            let entries = disk.list(path).map_err(BootError::io("list data directory", path))?;
-            if let Some(entry) = entries.iter().find(|entry| entry.name == "journal" || paths::topic_named(&entry.name).is_some()) {
-                let reason = format!("it holds {:?}, but {} is missing: it is not a fresh data directory", entry.name, paths::META_NAME);
-                return Err(BootError::NotOurs { path: path.to_owned(), reason });
-            }
-            return Ok(None);
-        }
-        Err(error) => return Err(BootError::io("read", &file)(error)),
-    };
-    let meta = paths::Meta::decode(&bytes).map_err(|error| BootError::NotOurs { path: path.to_owned(), reason: error.to_string() })?;
-    if meta.node != node {
-        let reason = format!("it belongs to node {}, but node.id is {node}", meta.node);
-        return Err(BootError::NotOurs { path: path.to_owned(), reason });
-    }
-    Ok(Some(meta))
-}
-
-fn write_identity(disk: &mut dyn Disk, path: &Path, meta: &paths::Meta) -> Result<(), IoError> {
-    let (file, unfinished) = (paths::meta(path), path.join("millrace.meta.new"));
-    let how = OpenHow { write: true, create: true, ..OpenHow::default() };
-    let handle = disk.open(&unfinished, how)?;
-    let written = disk.truncate(handle, 0).and_then(|()| disk.write(handle, 0, meta.encode().as_bytes())).and_then(|()| disk.sync(handle));
-    disk.close(handle);
-    written?;
-    disk.rename(&unfinished, &file)?;
-    disk.sync_directory(path)?;
-    // Any of the folders above may have been made just now, and be lost with all that is in it.
-    for (above, folder) in path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).enumerate() {
-        match disk.sync_directory(folder) {
-            Ok(()) => {}
-            Err(error) if above == 0 => return Err(error),
-            Err(error) => log::debug!("{} cannot be synced: {error}", folder.display()), // not ours, then it was there before
-        }
-    }
-    Ok(())
 }
 
 pub(crate) fn read_file(disk: &mut dyn Disk, path: &Path) -> Result<Vec<u8>, IoError> {
@@ -393,11 +387,16 @@ fn recover_directory(disk: &mut dyn Disk, path: &Path, pools: &[Pool], notes: &m
         Err(IoError::NOT_FOUND) => Vec::new(),
         Err(error) => return Err(BootError::io("list", &folder)(error)),
     };
-    let mut found = Found { journals: BTreeMap::new(), images: BTreeMap::new(), damage: BTreeMap::new() };
+    let mut found = Found { journals: BTreeMap::new(), kept: BTreeMap::new(), images: BTreeMap::new(), damage: BTreeMap::new() };
     for shard in entries.iter().filter(|entry| entry.is_directory).filter_map(|entry| paths::shard_named(&entry.name)) {
         let pool = &pools[usize::from(shard) % pools.len()];
         let recovered = journal::recover(disk, &paths::journal(path, shard), pool, 0)?;
         fold(&mut found, &recovered, notes, &paths::journal(path, shard));
+        if let Verdict::Damaged { each, .. } = &recovered.verdict
+            && let Some(first) = each.first()
+        {
+            found.keep(disk, path, shard, first.first);
+        }
         found.journals.insert(shard, recovered);
     }
     Ok(found)
@@ -445,26 +444,34 @@ fn mark_damaged(found: &mut Found, damage: &journal::Damage) {
 }
 
 /// The partitions of a data directory, with their segments.
-fn partitions_of(
-    disk: &mut dyn Disk,
-    claimed: &Claimed,
-    found: Found,
-    directory: usize,
-    pools: &[Pool],
-) -> Result<Vec<PartitionBoot>, BootError> {
+fn partitions_of(disk: &mut dyn Disk, data: &Path, found: &mut Found, directory: usize, pools: &[Pool]) -> Vec<PartitionBoot> {
     let mut partitions = Vec::new();
-    for (id, image) in found.images {
+    for (id, image) in std::mem::take(&mut found.images) {
         if image.is_deleted() {
-            remove_folder(disk, &paths::partition(&claimed.path, id));
+            remove_folder(disk, &paths::partition(data, id));
             continue;
         }
-        let found = match found.damage.get(&id) {
-            Some(reason) => Err(reason.clone()),
-            None => read_partition(disk, &claimed.path, id, image, &pools[usize::from(id.shard(pools.len() as u16))]),
+        let (has_state, pool) = (image.has_state(), &pools[usize::from(id.shard(pools.len() as u16))]);
+        let (is_known, first) = (image.damage().is_some(), image.oldest_needed().unwrap_or(0));
+        let reason = found.damage.remove(&id).filter(|_| is_known || !has_state);
+        let mut read = read_partition(disk, data, id, image, pool).map_err(|error| match has_state {
+            true => NotServed::Damage(error),
+            false => NotServed::Lost(error),
+        });
+        let damage = match &mut read {
+            Ok(read) => read.damage.as_mut(),
+            Err(NotServed::Damage(damage) | NotServed::Lost(damage) | NotServed::Directory(damage)) => Some(damage),
         };
-        partitions.push(PartitionBoot { id, directory, found });
+        if let Some(damage) = damage {
+            // What the journal itself says of its damage was kept with it, or says so already.
+            if !is_known {
+                found.keep(disk, data, id.shard(pools.len() as u16), first);
+            }
+            *damage = reason.unwrap_or_else(|| damage.clone());
+        }
+        partitions.push(PartitionBoot { id, directory, found: read });
     }
-    Ok(partitions)
+    partitions
 }
 
 /// The deed of a deletion that is stated, repeated.
@@ -509,17 +516,24 @@ fn read_partition(disk: &mut dyn Disk, data: &Path, id: PartitionId, image: Part
         }
         None => None,
     };
-    let mut image = image.finish(file.as_deref()).map_err(|error| error.to_string())?;
+    let (mut image, damage) = image.finish_intact(file.as_deref()).map_err(|error| error.to_string())?;
     if image.cut.is_some() {
         return Err("its segments hold batches that were taken back".to_owned());
     }
+    if let Some(damage) = damage {
+        return intact::read(disk, &folder, image, damage.to_string(), oldest_sequence, pool);
+    }
     let mut consensus = replay_consensus(&image)?;
-    let truncation = take_extents(disk, &folder, id, &mut image, &mut consensus, pool)?;
+    let truncation = match take_extents(disk, &folder, id, &mut image, &mut consensus, pool)? {
+        Ok(truncation) => truncation,
+        Err(damage) => return intact::read(disk, &folder, image, damage, oldest_sequence, pool),
+    };
     let (segments, part) = read_segments(disk, &folder, &image)?;
-    Ok(PartitionFound { image, consensus, segments, part, oldest_sequence, truncation })
+    Ok(PartitionFound { image, consensus, segments, part, oldest_sequence, truncation, damage: None })
 }
 
-/// Brings what was written straight to segments into memory; what was not durable yet is cut off. Gives the step that states so.
+/// Brings what was written straight to segments into memory; what was not durable yet is cut off. Gives the step that states so, or why
+/// something that was durable is not there: the image ends before it then.
 fn take_extents(
     disk: &mut dyn Disk,
     folder: &Path,
@@ -527,7 +541,7 @@ fn take_extents(
     image: &mut RecoveredImage,
     consensus: &mut State,
     pool: &Pool,
-) -> Result<Option<ConsensusRecord>, String> {
+) -> Result<Result<Option<ConsensusRecord>, String>, String> {
     let mut read: BTreeMap<Offset, u64> = BTreeMap::new();
     let torn = image.take_extents(|direct, begin| {
         let found = extent::find(disk, &paths::segment(folder, direct.segment), direct, begin, pool);
@@ -536,7 +550,10 @@ fn take_extents(
         }
         found
     });
-    let torn = torn.map_err(|corrupt| corrupt.to_string())?;
+    let torn = match torn {
+        Ok(torn) => torn,
+        Err(corrupt) => return Ok(Err(corrupt.to_string())),
+    };
     if torn.is_some() {
         read.entry(image.segment).or_insert(image.segment_bytes);
     }
@@ -547,14 +564,14 @@ fn take_extents(
             Err(error) => return Err(format!("{}: {error}", path.display())),
         }
     }
-    let Some(torn) = torn else { return Ok(None) };
+    let Some(torn) = torn else { return Ok(Ok(None)) };
     log::info!("partition {id}: an extent at offset {} was not finished and is cut: {}", torn.base, torn.found);
     let epoch = consensus.history.starts().rev().find(|start| start.offset <= torn.base).map_or(0, |start| start.epoch);
     let to = Position::new(epoch, torn.base);
     let (term, vote, marks) = (consensus.term, consensus.vote, consensus.marks);
     let record = ConsensusRecord { term, vote, marks, truncate: Some(to), start: None };
     consensus.apply(&record).map_err(|error| error.to_string())?;
-    Ok(Some(record))
+    Ok(Ok(Some(record)))
 }
 
 /// Takes away what stands behind byte `end` of a segment, which the journal does not know, and makes the rest durable.
@@ -571,6 +588,15 @@ fn cut_behind(disk: &mut dyn Disk, segment: &Path, end: u64) -> Result<(), IoErr
 }
 
 fn replay_consensus(image: &RecoveredImage) -> Result<State, String> {
+    let state = replay_steps(image)?;
+    if state.history.end() != image.log_end {
+        return Err(format!("its consensus state ends at offset {}, its batches at {}", state.history.end(), image.log_end));
+    }
+    Ok(state)
+}
+
+/// The consensus state that all steps lead to.
+pub(crate) fn replay_steps(image: &RecoveredImage) -> Result<State, String> {
     let mut state = State::decode(&image.consensus).map_err(|error| error.to_string())?;
     for step in &image.steps {
         match step {
@@ -581,9 +607,6 @@ fn replay_consensus(image: &RecoveredImage) -> Result<State, String> {
             Step::End(end) if *end > state.history.end() => state.history.extend(*end),
             Step::End(_) => {}
         }
-    }
-    if state.history.end() != image.log_end {
-        return Err(format!("its consensus state ends at offset {}, its batches at {}", state.history.end(), image.log_end));
     }
     Ok(state)
 }
@@ -622,7 +645,7 @@ fn read_segments(disk: &mut dyn Disk, folder: &Path, image: &RecoveredImage) -> 
     Ok((segments, part))
 }
 
-fn active_part(disk: &mut dyn Disk, path: &Path, bytes: u64) -> Result<Vec<u8>, String> {
+pub(crate) fn active_part(disk: &mut dyn Disk, path: &Path, bytes: u64) -> Result<Vec<u8>, String> {
     if bytes == 0 {
         return Ok(Vec::new());
     }
@@ -644,22 +667,10 @@ fn active_part(disk: &mut dyn Disk, path: &Path, bytes: u64) -> Result<Vec<u8>, 
 /// The facts of a closed segment, which ends at offset `end`, from its index. When that is absent or damaged, closing is repeated: the
 /// segment is cut to its batches and the index made again.
 fn closed_summary(disk: &mut dyn Disk, folder: &Path, base: Offset, end: Offset) -> Result<Summary, Corrupt> {
-    let path = paths::index(folder, base);
-    let name = path.display().to_string();
-    let mut block = vec![0; BLOCK];
-    let read = disk.open(&path, OpenHow::default()).and_then(|file| {
-        let read = disk.read(file, 0, &mut block);
-        disk.close(file);
-        read
-    });
-    let segment = paths::segment(folder, base);
-    let found = match read {
-        Ok(read) if read == BLOCK => index::decode_summary(&block, base, &name).ok(),
-        Ok(_) | Err(_) => None,
-    };
-    match found {
+    match decoded_summary(disk, folder, base) {
         Some(summary) => Ok(summary),
         None => {
+            let (name, segment) = (paths::index(folder, base).display().to_string(), paths::segment(folder, base));
             log::warn!("{name} is absent or damaged and is made again from its segment");
             let index = rebuild_index(disk, &segment, base, end)?;
             let closed = cut_segment(disk, &segment, index.summary().bytes).and_then(|()| write_index(disk, folder, &index));
@@ -669,6 +680,16 @@ fn closed_summary(disk: &mut dyn Disk, folder: &Path, base: Offset, end: Offset)
             Ok(*index.summary())
         }
     }
+}
+
+/// What the index of a closed segment says of it; None: it is absent or damaged.
+pub(crate) fn decoded_summary(disk: &mut dyn Disk, folder: &Path, base: Offset) -> Option<Summary> {
+    let path = paths::index(folder, base);
+    let mut block = vec![0; BLOCK];
+    let file = disk.open(&path, OpenHow::default()).ok()?;
+    let read = disk.read(file, 0, &mut block);
+    disk.close(file);
+    index::decode_summary(&block, base, &path.display().to_string()).ok().filter(|_| read == Ok(BLOCK))
 }
 
 /// Takes away what stands behind a segment's last batch.
@@ -722,12 +743,15 @@ struct Replayed {
 }
 
 /// Applies every command of replica set 0.
-fn replay_meta(disk: &mut dyn Disk, partition: Option<&PartitionBoot>, claimed: &[Claimed]) -> Result<Replayed, BootError> {
+fn replay_meta(disk: &mut dyn Disk, partition: Option<&PartitionBoot>, claims: &[Claim]) -> Result<Replayed, BootError> {
     let mut replayed = Replayed { meta: Meta::new(), applied: 0, deleted: BTreeSet::new() };
     let Some(partition) = partition else { return Ok(replayed) };
     let bad = |reason: String| BootError::Meta { reason };
-    let found = partition.found.as_ref().map_err(|reason| bad(reason.clone()))?;
-    let folder = paths::partition(&claimed[partition.directory].path, META_PARTITION);
+    let found = partition.found.as_ref().map_err(|reason| bad(reason.to_string()))?;
+    if let Some(damage) = &found.damage {
+        return Err(bad(damage.clone()));
+    }
+    let folder = paths::partition(&claims[partition.directory].path, META_PARTITION);
     for summary in found.segments.all().filter(|summary| summary.bytes > 0) {
         let path = paths::segment(&folder, summary.base);
         let bytes = read_file(disk, &path).map_err(BootError::io("read", &path))?;
@@ -759,10 +783,4 @@ fn replay_commands(bytes: &[u8], file: &str, replayed: &mut Replayed) -> Result<
         replayed.applied = found.header.next_offset();
     }
     Ok(())
-}
-
-/// The partitions of a data directory whose journals are about to move.
-fn found_states(disk: &mut dyn Disk, claimed: &Claimed, found: &mut Found, pools: &[Pool]) -> Result<Vec<PartitionBoot>, BootError> {
-    let taken = Found { journals: BTreeMap::new(), images: std::mem::take(&mut found.images), damage: std::mem::take(&mut found.damage) };
-    partitions_of(disk, claimed, taken, 0, pools)
 }

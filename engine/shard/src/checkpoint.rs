@@ -35,6 +35,9 @@ const CARRY_BYTES_MAX: usize = 16 << 10;
 /// Pending bytes of a partition from which it is checkpointed without pressure: larger writes cost less.
 const EAGER_BYTES: usize = 4 << 20;
 
+/// Bytes of a note that says why a partition is damaged.
+const NOTE_BYTES_MAX: usize = 1_000;
+
 /// How often the journals' fill is looked at.
 const RELIEF_PAUSE: Duration = Duration::from_micros(500);
 
@@ -90,6 +93,9 @@ impl Engine {
         let Some(partition) = self.partitions.get(&id) else { return };
         let directory = usize::from(partition.directory);
         let is_being_carried = partition.state_sequence >= self.directories[directory].journal().next_sequence();
+        if partition.note.is_some() && !partition.busy && !is_being_carried && !matches!(partition.standing, Standing::Deleting) {
+            return self.carry_damaged(t, id);
+        }
         // What is offline since the start has no state here that could stand for what the journal says of it.
         // And a state behind a deletion would be the birth of another partition.
         let has_no_state = matches!(partition.standing, Standing::Offline { .. } | Standing::Deleting);
@@ -133,7 +139,8 @@ impl Engine {
         // What is durable already only needs to be said.
         self.state_directs(t, id, true);
         let Some(partition) = self.partitions.get(&id) else { return };
-        if partition.busy || !partition.directs.is_empty() {
+        let has_failed = self.directories[usize::from(partition.directory)].is_failed();
+        if partition.busy || !partition.directs.is_empty() || has_failed {
             return;
         }
         // A full disk has refused a write of this directory, which is kept and tried again: others would be refused and kept too.
@@ -199,6 +206,9 @@ impl Engine {
         }
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         let directory = usize::from(partition.directory);
+        if self.directories[directory].is_failed() {
+            return self.script_ended(t, id);
+        }
         match result {
             Ok(outcome) => {
                 partition.store.has_folder = true;
@@ -223,7 +233,7 @@ impl Engine {
             }
             Err(error) => {
                 let reason = format!("a checkpoint of {} failed: {error}", partition.folder.display());
-                return self.fail_directory(t, directory, reason);
+                return self.device_failed(t, directory, reason);
             }
         }
         if self.state_checkpoint(t, id, After::Checkpointed(id, write.end)).is_err() {
@@ -237,6 +247,9 @@ impl Engine {
         for id in waiting {
             let Some(partition) = self.partitions.get_mut(&id) else { continue };
             let Some(write) = partition.store.unwritten.take() else { continue };
+            if self.directories[usize::from(partition.directory)].is_failed() {
+                continue;
+            }
             let path = partition.store.segment_path(partition.store.active());
             let mut steps: Vec<Step> = partition.store.file.take().map(|file| Step::Close(Handle::Open(file))).into_iter().collect();
             steps.extend(partition.folder.parent().map(|topic| Step::MakeDirectory(topic.to_owned())));
@@ -351,7 +364,7 @@ impl Engine {
         } else if let Err(error) = result {
             let directory = usize::from(partition.directory);
             let reason = format!("closing a segment of {} failed: {error}", partition.folder.display());
-            return self.fail_directory(t, directory, reason);
+            return self.device_failed(t, directory, reason);
         }
         if partition.remove_when_idle {
             return self.deletion_stated(t, id);
@@ -409,6 +422,79 @@ impl Engine {
         Ok(())
     }
 
+    /// What is known of a damaged partition stands again at the journal's head, with a note that it is damaged. Nothing else of it is written,
+    /// and only if what the journal says of it now stands elsewhere too.
+    fn carry_damaged(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        let Some(partition) = self.partitions.get(&id) else { return };
+        let directory = &self.directories[usize::from(partition.directory)];
+        let (used, free) = directory.journal().pressure().files;
+        let is_needed = free == 0 && used >= directory.journal().options().files_max as usize;
+        if !directory.is_kept || (partition.may_return && !is_needed) {
+            return;
+        }
+        if !partition.is_damaged() {
+            if self.state_damaged(t, id, &[]) {
+                log::error!("unserved partition {id} gives up its place in the journal; what is kept in `damaged` still has it");
+            }
+            return;
+        }
+        let present = partition.store.state_file;
+        let (inline, file) = self.whole_state(id).split(present);
+        match file {
+            Some((name, bytes)) if self.has_room_to_write(bytes.len()) => self.carry_with_file(t, id, name, &bytes, inline),
+            Some(_) => {}
+            None => drop(self.state_damaged(t, id, &inline)),
+        }
+    }
+
+    /// Appends batches, then the state (if there is one) and the note in one entry. Whether it is said.
+    fn state_damaged(&mut self, t: &mut Turn<'_>, id: PartitionId, state: &[u8]) -> bool {
+        let Some(partition) = self.partitions.get(&id) else { return false };
+        let (directory, Some(note)) = (usize::from(partition.directory), partition.note.clone()) else { return false };
+        let pending: Vec<Piece> = partition.tail.pending().cloned().collect();
+        let note = &note.as_bytes()[..note.len().min(NOTE_BYTES_MAX)];
+        // All of it, or it would be begun again and again.
+        let journal = self.directories[directory].journal();
+        let free = journal.files_free() as u64 * journal.options().file_bytes;
+        if free < 2 * (pending.iter().map(|piece| piece.bytes.len()).sum::<usize>() + state.len()) as u64 {
+            return false;
+        }
+        for piece in pending {
+            let record = Record::Batches { partition: id, base: piece.base, end: piece.end, payload: NOWHERE };
+            if self.journal(t, directory, Urgency::Relief, record, &[&piece.bytes], None).is_err() {
+                return false;
+            }
+        }
+        self.lay_out_held(t.driver, t.now, directory);
+        let total = state.len() + note.len() + 128;
+        if self.directories[directory].journal().room_for(Urgency::Relief) < total {
+            let sealed = self.directories[directory].seal(t.now);
+            self.sealed.extend(sealed.map(|sealed| (directory, sealed)));
+        }
+        if self.directories[directory].journal().room_for(Urgency::Relief) < total {
+            return false;
+        }
+        if !state.is_empty() {
+            let record = Record::State { partition: id, state: NOWHERE };
+            if self.journal(t, directory, Urgency::Relief, record, &[state], None).is_err() {
+                return false;
+            }
+        }
+        match self.journal(t, directory, Urgency::Relief, Record::Damaged { partition: id, reason: NOWHERE }, &[note], None) {
+            Ok((sequence, _)) => {
+                if let Some(partition) = self.partitions.get_mut(&id) {
+                    partition.state_sequence = sequence;
+                }
+                true
+            }
+            Err(_) => {
+                // A state without its note would be taken for a whole one.
+                self.fail_directory(t, directory, "the journal has no room for a note that it had room for".to_owned());
+                false
+            }
+        }
+    }
+
     /// The large parts go to a state file first; when it is durable the journal names it.
     fn carry_with_file(&mut self, t: &mut Turn<'_>, id: PartitionId, name: millrace_log::state_file::Name, bytes: &[u8], inline: Vec<u8>) {
         let image = self.memory.work.take(bytes.len()).push(bytes);
@@ -447,6 +533,9 @@ impl Engine {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.store.is_writing_state = false;
         let directory = usize::from(partition.directory);
+        if self.directories[directory].is_failed() {
+            return self.script_ended(t, id);
+        }
         if let Err(error) = result.as_ref()
             && (error.is_full() || is_short)
         {
@@ -456,9 +545,16 @@ impl Engine {
         }
         if let Err(error) = result {
             let reason = format!("a state file of {} failed: {error}", partition.folder.display());
-            return self.fail_directory(t, directory, reason);
+            return self.device_failed(t, directory, reason);
         }
         partition.store.has_folder = true;
+        if partition.note.is_some() {
+            let is_stated = self.state_damaged(t, id, inline);
+            if let Some(partition) = self.partitions.get_mut(&id).filter(|_| is_stated) {
+                partition.store.state_file = Some(name); // the one before stays, as all that is damaged does
+            }
+            return self.script_ended(t, id);
+        }
         let mut state = self.whole_state(id);
         state.large = PartitionState::decode(inline).expect("encoded when the script began").large;
         let record = Record::State { partition: id, state: NOWHERE };
@@ -535,7 +631,7 @@ impl Engine {
 
     /// Unlinks segments that are wholly below the log start, which is durable.
     pub fn unlink_below(&mut self, t: &mut Turn<'_>, id: PartitionId) {
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let Some(partition) = self.partitions.get_mut(&id).filter(|partition| partition.note.is_none()) else { return };
         let settled = partition.core.marks_settled().log_start;
         let mut files = partition.store.cut_below(settled);
         let durable = self.directories[usize::from(partition.directory)].journal().durable();

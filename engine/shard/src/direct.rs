@@ -121,7 +121,7 @@ impl Engine {
                 let directory = flight.directory;
                 self.extents.remove(&key);
                 let error = result.err().unwrap_or(IoError::DEVICE);
-                return self.fail_directory(t, directory, format!("a direct append failed: {error}"));
+                return self.device_failed(t, directory, format!("a direct append failed: {error}"));
             }
         }
         let flight = self.extents.remove(&key).expect("seen above");
@@ -247,7 +247,7 @@ impl Engine {
             Err(IoError::NOT_SUPPORTED) => self.directories[directory].direct_from = millrace_base::clock::Nanos::NEVER,
             Err(error) => {
                 let reason = format!("reserving room for a segment of {} failed: {error}", partition.folder.display());
-                return self.fail_directory(t, directory, reason);
+                return self.device_failed(t, directory, reason);
             }
         }
         self.script_ended(t, id);

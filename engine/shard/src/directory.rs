@@ -12,7 +12,7 @@ use crate::token::{self, GENERATION_MASK, Purpose};
 use millrace_base::clock::Nanos;
 use millrace_base::ids::{DirectoryIndex, PartitionId, Uuid};
 use millrace_base::offset::{Offset, Position};
-use millrace_io::{Driver, File, IoError, Op, Slice};
+use millrace_io::{Driver, File, IoError, Op, Pool, Slice};
 use millrace_log::journal::{Journal, NoRoom, PayloadRange, Record, Sealed, SealedBatches, Urgency};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -64,6 +64,8 @@ pub struct Directory {
     pub health: Health,
     /// The file system had no room lately; produce is refused until a write succeeds again.
     pub full: bool,
+    /// Whatever is damaged in the journal stands elsewhere too, so that its files can be used again.
+    pub is_kept: bool,
     /// Room for direct appends is not asked for before.
     pub direct_from: Nanos,
     journal: Journal,
@@ -117,6 +119,7 @@ impl Directory {
             path,
             health: Health::Healthy,
             full: false,
+            is_kept: true,
             direct_from: Nanos(0),
             journal,
             files,
@@ -128,6 +131,12 @@ impl Directory {
             cached_bytes: 0,
             uncached_below: 0,
         }
+    }
+
+    /// One that nothing is read from or written to.
+    pub fn failed(index: DirectoryIndex, id: Uuid, path: PathBuf, reason: String, pool: &Pool) -> Directory {
+        let health = Health::Failed { reason };
+        Directory { health, ..Directory::new(index, id, path, Journal::nowhere(pool), BTreeMap::new()) }
     }
 
     pub fn journal(&self) -> &Journal {

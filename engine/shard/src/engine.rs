@@ -22,7 +22,7 @@ use crate::read::ReadWait;
 use crate::room::Room;
 use crate::routes::{Routes, Submitter};
 use crate::script::Scripts;
-use crate::tail::Piece;
+use crate::tail::{Piece, Tail};
 use crate::timers::{TimerFor, Timers};
 use crate::waits::Waits;
 use millrace_base::clock::{Nanos, WallMs};
@@ -251,7 +251,18 @@ impl Engine {
         !self.holding[index].is_empty() || (directory.journal().is_building() && !gathers)
     }
 
-    /// Nothing of the directory is acknowledged or served for writing any more.
+    /// A write or sync of the directory has failed: that is fatal for every log in it, since a device's flush is not one file's.
+    pub fn device_failed(&mut self, t: &mut Turn<'_>, index: usize, reason: String) {
+        if !self.directories[index].is_failed() {
+            for shard in (0..self.facts.shards).filter(|shard| *shard != self.here) {
+                let request = Request::DirectoryFailed { directory: index, reason: reason.clone() };
+                self.routes.submit_for(shard, Submitter::Nobody, request);
+            }
+        }
+        self.fail_directory(t, index, reason);
+    }
+
+    /// Nothing of the directory is acknowledged or served for writing any more by this shard.
     pub fn fail_directory(&mut self, t: &mut Turn<'_>, index: usize, reason: String) {
         if self.directories[index].is_failed() {
             return;
@@ -262,6 +273,9 @@ impl Engine {
         for id in lost {
             if let Some(partition) = self.partitions.get_mut(&id) {
                 partition.standing = Standing::Offline { reason: reason.clone() };
+                self.direct_bytes -= partition.stated(None);
+                // Nobody reads it any more, and its memory is wanted elsewhere.
+                partition.tail = Tail::new(partition.tail.end());
                 let epoch = partition.core.epoch();
                 partition.held.clear();
                 let waiters: Vec<_> = partition.waiters.drain(..).collect();

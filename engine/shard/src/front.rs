@@ -7,6 +7,7 @@
 //! Knows nothing of files or of how partitions work.
 
 use crate::api::{self, Leadership, NodeFacts};
+use crate::directory::Directory;
 use crate::net::{ConnectionId, Net};
 use crate::routes::Routes;
 use crate::timers::{TimerFor, Timers};
@@ -73,6 +74,7 @@ pub struct Cx<'a> {
     /// Replica set 0 as this shard has applied it.
     pub meta: &'a Meta,
     pub(crate) leaders: &'a BTreeMap<PartitionId, Leadership>,
+    pub(crate) directories: &'a [Directory],
     pub(crate) front: usize,
     pub(crate) driver: &'a mut dyn Driver,
     pub(crate) net: &'a mut Net,
@@ -92,6 +94,13 @@ impl Cx<'_> {
     /// Who leads a partition, as far as is known here.
     pub fn leader(&self, partition: PartitionId) -> Option<Leadership> {
         self.leaders.get(&partition).copied()
+    }
+
+    /// Paths of the data directories of this node that are not served from, and those that are.
+    pub fn directories(&self) -> (Vec<String>, Vec<String>) {
+        let path = |directory: &Directory| directory.path.display().to_string();
+        let (failed, healthy): (Vec<&Directory>, Vec<&Directory>) = self.directories.iter().partition(|directory| directory.is_failed());
+        (failed.into_iter().map(path).collect(), healthy.into_iter().map(path).collect())
     }
 
     /// Sends a request to a shard. Its reply comes to [`Front::replied`] with this token.

@@ -10,7 +10,7 @@
 
 use crate::api::{MetaChange, ReadError, Reply, Request};
 use crate::controller::{Controller, Defaults, Next};
-use crate::directory::After;
+use crate::directory::{After, Health};
 use crate::engine::{Engine, Turn};
 use crate::partition::{Partition, Standing, Waiting};
 use crate::routes::Submitter;
@@ -179,11 +179,14 @@ impl Engine {
         if id.shard(self.facts.shards) != self.here || self.partitions.contains_key(&id) {
             return;
         }
-        let Some(index) = self.directories.iter().position(|candidate| candidate.id == directory && !candidate.is_failed()) else {
+        let Some(index) = self.directories.iter().position(|candidate| candidate.id == directory) else {
             log::error!("partition {id} belongs to data directory {directory}, which is not here: it is offline");
             self.leadership_news.push(crate::api::Leadership { partition: id, leader: None, epoch: 0 });
             return;
         };
+        if let Health::Failed { reason } = &self.directories[index].health {
+            return self.adopt_offline(t, id, index, reason.clone());
+        }
         let config = self.config_of(id);
         let consensus = State::new(Configuration::sole(self.member(index)));
         let mut bytes = Vec::new();
@@ -210,9 +213,7 @@ impl Engine {
 
     /// At start: says once that every partition here which can have a leader has one.
     pub fn tell_ready(&mut self) {
-        let led = |partition: &Partition| {
-            partition.core.is_leader() || matches!(partition.standing, Standing::Offline { .. } | Standing::Deleting)
-        };
+        let led = |partition: &Partition| partition.core.is_leader() || !matches!(partition.standing, Standing::Serving);
         if self.ready_told || !self.partitions.values().all(|partition| led(partition)) {
             return;
         }

@@ -123,6 +123,10 @@ pub struct Partition {
     pub old_state_file: Option<(millrace_log::state_file::Name, u64)>,
     /// Its deletion is stated; its files go when the script ends.
     pub remove_when_idle: bool,
+    /// Why it is damaged: said in the journal with its state, in place of the entries that are.
+    pub note: Option<String>,
+    /// It is not served, and could be at another start: it keeps its place in the journal as long as others do not need it.
+    pub may_return: bool,
 }
 
 impl Partition {
@@ -160,17 +164,24 @@ impl Partition {
             busy: false,
             old_state_file: None,
             remove_when_idle: false,
+            note: None,
+            may_return: false,
         }
     }
 
     /// What a reader may read up to.
     pub fn read_bound(&self) -> Offset {
-        self.core.commit().min(self.tail.end())
+        if self.is_damaged() { self.tail.end() } else { self.core.commit().min(self.tail.end()) }
+    }
+
+    /// Whether it is served up to its damage only.
+    pub fn is_damaged(&self) -> bool {
+        matches!(self.standing, Standing::Damaged { .. })
     }
 
     /// What clients are told: a start that is not settled yet could go back with a crash.
     pub fn log_start(&self) -> Offset {
-        self.core.marks_settled().log_start
+        if self.is_damaged() { self.core.log_start() } else { self.core.marks_settled().log_start }
     }
 
     pub fn is_writable(&self) -> bool {

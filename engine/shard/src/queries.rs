@@ -7,6 +7,7 @@
 //! Invariants: no offset at or above the commit is named; each part is answered once.
 
 use crate::api::{DeleteRecords, EpochEnd, EpochQuery, LogSize, OffsetAt, OffsetFound, OffsetQuery, ProducerRow, ReadError, Reply};
+use crate::directory::Health;
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::{Finish, Then};
 use crate::partition::{Partition, StartWaiter};
@@ -343,9 +344,12 @@ impl Engine {
     pub fn describe_logs(&mut self, from: ShardId, ticket: u64, ids: &[PartitionId]) {
         let size = |id: &PartitionId| {
             let partition = self.partitions.get(id).ok_or(ReadError::UnknownPartition)?;
+            let directory = &self.directories[usize::from(partition.directory)];
+            if let Health::Failed { reason } = &directory.health {
+                return Err(ReadError::Storage { reason: reason.clone() });
+            }
             Ok(LogSize {
-                directory: self.directories[usize::from(partition.directory)].path.display().to_string(),
-                is_failed: self.directories[usize::from(partition.directory)].is_failed(),
+                directory: directory.path.display().to_string(),
                 bytes: partition.bytes(),
                 log_start: partition.log_start(),
                 end: partition.core.log_end(),

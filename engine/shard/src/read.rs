@@ -447,6 +447,8 @@ pub fn check_epoch(partition: &Partition, epoch: Epoch) -> Result<(), ReadError>
     let current = partition.core.epoch();
     match epoch {
         -1 => Ok(()),
+        // What was lost may have been of later epochs; there are none of other leaders to be told apart.
+        _ if partition.is_damaged() => Ok(()),
         epoch if epoch < current => Err(ReadError::EpochFenced { current }),
         epoch if epoch > current => Err(ReadError::EpochUnknown { current }),
         _ => Ok(()),
@@ -456,7 +458,8 @@ pub fn check_epoch(partition: &Partition, epoch: Epoch) -> Result<(), ReadError>
 /// Whether the partition can be read here.
 pub fn check_readable(partition: &Partition) -> Result<(), ReadError> {
     match &partition.standing {
-        Standing::Serving | Standing::Damaged { .. } => {}
+        Standing::Serving => {}
+        Standing::Damaged { .. } => return Ok(()),
         Standing::Offline { reason } => return Err(ReadError::Storage { reason: reason.clone() }),
         Standing::Deleting => return Err(ReadError::UnknownPartition),
     }
@@ -475,6 +478,12 @@ fn look_at(partition: &Partition, part: &ReadPart, left: usize, is_first: bool) 
         return Ok(Look::Done(data));
     }
     let bound = partition.read_bound();
+    if let Standing::Damaged { reason } = &partition.standing
+        && part.offset > bound
+    {
+        // Not out of range, by which readers would go elsewhere: what they want was there.
+        return Err(ReadError::Storage { reason: reason.clone() });
+    }
     if part.offset < partition.log_start() || part.offset > partition.core.log_end() {
         return Err(out_of_range(partition));
     }
@@ -495,7 +504,7 @@ fn facts(partition: &Partition) -> ReadData {
 
 /// The reader's last record is of an epoch that ended here before the offset it asks for.
 fn diverging(partition: &Partition, part: &ReadPart) -> Option<EpochEnd> {
-    if part.last_read_epoch < 0 {
+    if part.last_read_epoch < 0 || partition.is_damaged() {
         return None;
     }
     let end = partition.core.history().end_of(part.last_read_epoch)?;

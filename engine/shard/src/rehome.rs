@@ -79,10 +79,14 @@ pub fn rehome(
     let io = |error| BootError::Io { what: "move the journals of".to_owned(), path: data.to_owned(), error };
     let mut states: Vec<Vec<(PartitionId, PartitionState)>> = (0..shards).map(|_| Vec::new()).collect();
     for partition in partitions {
-        let found = partition.found.map_err(|reason| BootError::NotOurs {
+        let damaged = |reason: String| BootError::NotOurs {
             path: data.to_owned(),
             reason: format!("partition {} is damaged ({reason}); start with the number of shards it had", partition.id),
-        })?;
+        };
+        let found = partition.found.map_err(|reason| damaged(reason.to_string()))?;
+        if let Some(damage) = found.damage {
+            return Err(damaged(damage));
+        }
         let state = checkpoint(disk, data, partition.id, found).map_err(io)?;
         states[usize::from(partition.id.shard(shards))].push((partition.id, state));
     }

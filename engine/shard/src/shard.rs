@@ -294,6 +294,7 @@ impl Shard {
             settings: &engine.settings,
             meta: &engine.meta,
             leaders: &engine.leaders,
+            directories: &engine.directories,
             front: index,
             driver: &mut *self.driver,
             net: &mut self.net,

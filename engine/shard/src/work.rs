@@ -4,12 +4,13 @@
 
 use crate::api::{Leadership, MetaChange, Reply, Request};
 use crate::append::Holding;
-use crate::boot::{DirectoryBoot, PartitionBoot, ShardBoot};
+use crate::boot::{DirectoryBoot, JournalBoot, NotServed, PartitionBoot, ShardBoot};
 use crate::controller::Controller;
-use crate::directory::Directory;
+use crate::directory::{Directory, Health};
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::TIMING;
 use crate::open_files::OpenFiles;
+use crate::memory::Shares;
 use crate::partition::{Partition, Standing};
 use crate::room::Room;
 use crate::routes::{Routes, Submitter};
@@ -19,7 +20,7 @@ use crate::tail::{Piece, Tail};
 use crate::waits::Waits;
 use millrace_base::clock::Nanos;
 use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, Uuid};
-use millrace_io::{IoError, OpenHow, Slice};
+use millrace_io::{File, IoError, OpenHow, Slice};
 use millrace_log::image::PendingBytes;
 use millrace_log::journal::{PayloadRange, Record, Urgency, layout};
 use millrace_log::partition_state::PartitionState;
@@ -40,7 +41,8 @@ const CACHE_BYTES_MAX: usize = 256 << 20;
 impl Engine {
     /// What boot found becomes running state; the first epochs are appended, to be written in the first turn.
     pub fn start(t: &mut Turn<'_>, boot: ShardBoot, routes: Routes) -> Result<Engine, IoError> {
-        let directories = boot.directories.into_iter().enumerate().map(|(index, boot)| open_directory(t, index, boot));
+        let memory = &boot.memory;
+        let directories = boot.directories.into_iter().enumerate().map(|(index, boot)| open_directory(t, memory, index, boot));
         let directories = directories.collect::<Result<Vec<_>, _>>()?;
         let mut engine = Engine {
             here: boot.here,
@@ -128,13 +130,24 @@ impl Engine {
     fn adopt(&mut self, t: &mut Turn<'_>, boot: PartitionBoot) {
         let (id, index) = (boot.id, boot.directory);
         let (config, folder, member) = (self.config_of(id), self.folder_of(id, index), self.member(index));
-        let found = match boot.found {
-            Ok(found) => found,
-            Err(reason) => return self.adopt_offline(t, id, index, reason),
+        let failure = match &self.directories[index].health {
+            Health::Failed { reason } => Some(reason.clone()),
+            Health::Healthy => None,
         };
-        let core = match Core::restore(member, found.consensus, TIMING, t.driver.entropy(), t.now) {
+        let found = match (boot.found, failure) {
+            (Err(NotServed::Directory(reason)), _) | (Ok(_), Some(reason)) => return self.adopt_offline(t, id, index, reason),
+            (Err(NotServed::Damage(reason)), _) => return self.adopt_unread(t, id, index, reason, true),
+            (Err(NotServed::Lost(reason)), _) => return self.adopt_unread(t, id, index, reason, false),
+            (Ok(found), None) => found,
+        };
+        let seed = t.driver.entropy();
+        let core = match found.damage {
+            None => Core::restore(member, found.consensus, TIMING, seed, t.now),
+            Some(_) => Core::restore_still(member, found.consensus, TIMING, seed, t.now),
+        };
+        let core = match core {
             Ok(core) => core,
-            Err(error) => return self.adopt_offline(t, id, index, error.to_string()),
+            Err(error) => return self.adopt_unread(t, id, index, error.to_string(), true),
         };
         let mut tail = Tail::new(found.image.durable_end);
         let mut producers = found.image.large.producers;
@@ -164,6 +177,9 @@ impl Engine {
         partition.tail = tail;
         partition.producers = producers;
         partition.store = store;
+        if let Some(damage) = found.damage {
+            return self.adopt_damaged(partition, damage);
+        }
         self.partitions.insert(id, Box::new(partition));
         if let Some(step) = found.truncation {
             self.state_truncation(t, id, &step);
@@ -182,10 +198,34 @@ impl Engine {
         }
     }
 
+    /// A partition of which something is lost is read up to there.
+    fn adopt_damaged(&mut self, mut partition: Partition, damage: String) {
+        let (id, end) = (partition.id, partition.tail.end());
+        log::error!("partition {id} in {} is damaged: {damage}. It is read up to offset {end} and not written", partition.folder.display());
+        let remedy = "`millrace recover --accept-loss` takes writes again and says what is given up";
+        let reason = format!("the partition is damaged ({damage}) and read up to offset {end}; {remedy}");
+        partition.standing = Standing::Damaged { reason };
+        partition.note = Some(damage);
+        self.direct_bytes -= partition.stated(None);
+        let news = Leadership { partition: id, leader: Some(self.facts.node), epoch: partition.core.epoch() };
+        self.leaders.insert(id, news);
+        self.leadership_news.push(news);
+        self.partitions.insert(id, Box::new(partition));
+    }
+
+    /// A partition that is damaged, and cannot even be read up to there. `may_return`: its state is known, and what else it lacks may be there
+    /// at another start.
+    fn adopt_unread(&mut self, t: &Turn<'_>, id: PartitionId, index: usize, reason: String, may_return: bool) {
+        log::error!("partition {id} in {} is damaged and is not served: {reason}", self.folder_of(id, index).display());
+        self.adopt_offline(t, id, index, reason.clone());
+        if let Some(partition) = self.partitions.get_mut(&id) {
+            (partition.note, partition.may_return) = (Some(reason), may_return);
+        }
+    }
+
     /// A partition that cannot be served keeps its place, or it would be made anew.
-    fn adopt_offline(&mut self, t: &Turn<'_>, id: PartitionId, index: usize, reason: String) {
+    pub fn adopt_offline(&mut self, t: &Turn<'_>, id: PartitionId, index: usize, reason: String) {
         let (config, folder, member) = (self.config_of(id), self.folder_of(id, index), self.member(index));
-        log::error!("partition {id} in {} is damaged and is not served: {reason}", folder.display());
         let mut consensus = Vec::new();
         State::new(Configuration::sole(member)).encode(&mut consensus);
         let state = PartitionState::birth(0, config.index_interval_bytes as u32, consensus);
@@ -227,6 +267,10 @@ impl Engine {
                         self.leaders.insert(one.partition, one);
                     }
                 }
+                self.routes.reply(from, ticket, Reply::Done);
+            }
+            Request::DirectoryFailed { directory, reason } => {
+                self.fail_directory(t, directory, reason);
                 self.routes.reply(from, ticket, Reply::Done);
             }
             Request::Ready => {
@@ -299,7 +343,7 @@ impl Engine {
         }
         match self.directories[index].completed(generation, result, entry.len(), t.now) {
             Ok(told) => self.durable(t, told),
-            Err(error) => self.fail_directory(t, index, format!("a journal write failed: {error}")),
+            Err(error) => self.device_failed(t, index, format!("a journal write failed: {error}")),
         }
     }
 
@@ -390,15 +434,31 @@ impl Engine {
     }
 }
 
-fn open_directory(t: &mut Turn<'_>, index: usize, boot: DirectoryBoot) -> Result<Directory, IoError> {
-    let journal = match boot.state {
-        Ok(journal) => journal,
-        Err(reason) => unreachable!("boot refuses to start with a data directory that fails: {reason}"),
+/// The first data directory is needed; another one that cannot be opened has failed.
+fn open_directory(t: &mut Turn<'_>, memory: &Shares, index: usize, boot: DirectoryBoot) -> Result<Directory, IoError> {
+    let opened = match boot.state {
+        Ok(journal) => match open_files(t, &journal) {
+            Ok(files) => Ok((journal, files)),
+            Err(error) if index == 0 => return Err(error),
+            Err(error) => {
+                log::error!("data directory {} is not used: its journal cannot be opened: {error}", boot.path.display());
+                Err(format!("data directory {}: its journal cannot be opened: {error}", boot.path.display()))
+            }
+        },
+        Err(reason) => Err(format!("data directory {}: {reason}", boot.path.display())),
     };
-    let mut files = BTreeMap::new();
-    for slot in &journal.slots {
-        let how = OpenHow { write: true, direct: true, ..OpenHow::default() };
-        files.insert(*slot, t.driver.disk().open(&journal.folder.join(layout::file_name(*slot)), how)?);
-    }
-    Ok(Directory::new(index as u16, boot.id, boot.path, journal.journal, files))
+    Ok(match opened {
+        Ok((journal, files)) => {
+            let mut directory = Directory::new(index as u16, boot.id, boot.path, journal.journal, files);
+            directory.is_kept = journal.is_kept;
+            directory
+        }
+        Err(reason) => Directory::failed(index as u16, boot.id, boot.path, reason, &memory.journal),
+    })
+}
+
+fn open_files(t: &mut Turn<'_>, journal: &JournalBoot) -> Result<BTreeMap<u32, File>, IoError> {
+    let how = OpenHow { write: true, direct: true, ..OpenHow::default() };
+    let open = |slot: &u32| Ok((*slot, t.driver.disk().open(&journal.folder.join(layout::file_name(*slot)), how)?));
+    journal.slots.iter().map(open).collect()
 }

@@ -188,6 +188,11 @@ impl<'c, 'a> Call<'c, 'a> {
         self.engine.leader(partition)
     }
 
+    /// Paths of the data directories that are not served from, and those that are.
+    pub fn directories(&self) -> (Vec<String>, Vec<String>) {
+        self.engine.directories()
+    }
+
     /// Asks a shard; the reply comes with `part`.
     pub fn submit(&mut self, to: ShardId, part: u32, request: Request) {
         self.engine.submit(to, token(self.id, part), request);

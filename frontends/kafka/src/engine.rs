@@ -17,6 +17,8 @@ pub trait Engine<'a> {
     fn settings(&self) -> &'a Settings;
     fn meta(&self) -> &'a Meta;
     fn leader(&self, partition: PartitionId) -> Option<Leadership>;
+    /// Paths of the data directories that are not served from, and those that are.
+    fn directories(&self) -> (Vec<String>, Vec<String>);
     fn submit(&mut self, to: ShardId, token: u64, request: Request);
     fn timer(&mut self, at: Nanos, token: u64);
     fn entropy(&mut self) -> u64;
@@ -45,6 +47,10 @@ impl<'a> Engine<'a> for Cx<'a> {
 
     fn leader(&self, partition: PartitionId) -> Option<Leadership> {
         Cx::leader(self, partition)
+    }
+
+    fn directories(&self) -> (Vec<String>, Vec<String>) {
+        Cx::directories(self)
     }
 
     fn submit(&mut self, to: ShardId, token: u64, request: Request) {

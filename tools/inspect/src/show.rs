@@ -187,6 +187,9 @@ pub fn print_record(output: &mut Output<'_>, record: &Record, payload: &[u8], wh
             }
         }
         Record::Deleted { .. } => output.line(format_args!("  deleted    {id}")),
+        Record::Damaged { reason, .. } => {
+            output.line(format_args!("  damaged    {id} {}", String::from_utf8_lossy(part(reason)).escape_debug()))
+        }
         Record::Extent { base, end, segment, place, bytes, crc, tail, .. } => output.line(format_args!(
             "  extent     {id} {base}..{end} in segment {segment} at byte {place}, {bytes} bytes with crc {crc:08x}, and {} here",
             tail.len

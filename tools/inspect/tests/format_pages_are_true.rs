@@ -85,6 +85,7 @@ fn the_records_of_an_entry() {
             "base 8, end 8, segment 8, place 8, bytes 8, crc 4, range 8",
             Record::Extent { partition, base: 0, end: 0, segment: 0, place: 0, bytes: 0, crc: 0, tail: payload },
         ),
+        ("damaged", "range 8", Record::Damaged { partition, reason: payload }),
     ];
     let mut page = String::from("record: kind 1, topic id 16, partition 4 (big-endian), then\n");
     for (name, fields, record) in kinds {

@@ -17,6 +17,7 @@ use millrace_io::uring::{Config, UringDriver};
 use millrace_io::{Doorbell, Driver, process, system};
 use millrace_kafka::front::KafkaFront;
 use millrace_kafka::listener::Advertised;
+use millrace_shard::claim;
 use millrace_shard::boot::{self, Boot, Plan, ShardBoot};
 use millrace_shard::shard::{FrontSetup, Shard, Status};
 use millrace_shard::{Routes, lanes};
@@ -64,7 +65,7 @@ pub fn start(settings: Settings) -> Result<(), Failure> {
     let mut disk = BlockingDisk::new();
     let directories = settings.log_dirs.iter().map(|path| absolute(path)).collect::<Result<Vec<PathBuf>, Failure>>()?;
     // Before the ports: a second start on the same directories most often has the same ports too, and the directories say why.
-    boot::lock(&mut disk, &directories).map_err(|error| Failure::Run(error.to_string()))?;
+    claim::lock_all(&mut disk, &directories).map_err(|error| Failure::Run(error.to_string()))?;
     let listeners = listener::listeners(&settings)?;
     warn_of_open_listeners(&listeners);
     let cores = process::cores();

@@ -258,3 +258,61 @@ fn a_payload_range_outside_of_the_payload_is_corrupt() {
     let record = Record::State { partition: P, state: PayloadRange { start: u32::MAX, len: 9 } };
     assert!(matches!(image.apply(&record, &slice(b"x"), 1), Err(ImageError::Payload { .. })));
 }
+
+/// The intact part and the damage of a journal in which one entry is damaged.
+fn intact(journal: &Journal, damaged: Sequence) -> (Recovered, Option<ImageError>) {
+    let mut image = PartitionImage::new();
+    for (record, payload, sequence) in &journal.entries {
+        match *sequence == damaged {
+            true => image.damaged_at(damaged),
+            false => drop(image.apply(record, payload, *sequence)),
+        }
+    }
+    image.finish_intact(None).unwrap()
+}
+
+#[test]
+fn what_was_stated_before_a_damage_is_intact_and_nothing_behind_it() {
+    let (mut journal, mut index) = (Journal::new(), Index::new(0, 1));
+    journal.state(&birth()).batches(0, 4).checkpoint(&mut index, 2).batches(4, 8).batches(8, 12).batches(12, 14);
+    journal.checkpoint(&mut index, 14);
+    journal.put(b"step", |step| Record::Raft { partition: P, truncate: None, log_start: Some(2), step });
+    let expected = Some(ImageError::Damaged { sequence: 5 });
+    let (recovered, damage) = intact(&journal, 5);
+    assert_eq!((recovered.durable_end, recovered.log_end, damage), (2, 8, expected));
+    assert_eq!(recovered.pending.iter().map(|pending| (pending.base, pending.end)).collect::<Vec<_>>(), [(2, 4), (4, 8)]);
+    assert_eq!(recovered.log_start, 2, "what is gone rightly is not missed");
+    let (recovered, damage) = intact(&journal, 99);
+    assert_eq!((recovered.durable_end, recovered.log_end, damage), (14, 14, None));
+}
+
+#[test]
+fn a_state_behind_a_damage_stands_for_all_but_batches_that_no_segment_has() {
+    let mut journal = Journal::new();
+    journal.state(&birth()).batches(0, 4).batches(4, 8).batches(8, 10);
+    let mut index = Index::new(0, 1);
+    grow(&mut index, 4);
+    let large = LargeAt::Here(Large { index: index.clone(), producers: Producers::default() });
+    let state = PartitionState { durable_end: 4, log_end: 10, segment_bytes: index.summary().bytes, large, ..birth() };
+    journal.state(&state);
+    let (recovered, damage) = intact(&journal, 2);
+    assert_eq!((recovered.log_end, damage), (10, None), "the damaged entry held what a segment has");
+    let (recovered, damage) = intact(&journal, 3);
+    assert_eq!((recovered.log_end, damage), (4, Some(ImageError::Missing { from: 4, to: 8 })));
+}
+
+#[test]
+fn a_note_stays_with_its_state_and_goes_with_the_next() {
+    let mut journal = Journal::new();
+    journal.state(&birth()).batches(0, 4).put(b"a bit was flipped", |reason| Record::Damaged { partition: P, reason });
+    let noted = ImageError::Noted { reason: "a bit was flipped".to_owned() };
+    assert_eq!(journal.image().damage(), Some(&noted));
+    assert_eq!(journal.image().finish(None).unwrap_err(), noted);
+    let (recovered, damage) = journal.image().finish_intact(None).unwrap();
+    assert_eq!((recovered.log_end, damage), (4, Some(noted)));
+    journal.state(&birth());
+    assert!(journal.image().damage().is_none());
+    let mut lost = Journal::new();
+    lost.put(b"its birth is lost", |reason| Record::Damaged { partition: P, reason });
+    assert!(matches!(lost.image().finish_intact(None), Err(ImageError::Noted { .. })));
+}

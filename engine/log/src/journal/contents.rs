@@ -17,6 +17,7 @@ mod kind {
     pub const STATE: u8 = 5;
     pub const DELETED: u8 = 6;
     pub const EXTENT: u8 = 7;
+    pub const DAMAGED: u8 = 8;
 }
 
 /// Flags of a Raft record: which of its two optional fields follow, in this order.
@@ -69,6 +70,10 @@ pub fn encode(record: &Record, out: &mut Vec<u8>) {
             range(out, *state);
         }
         Record::Deleted { .. } => head(kind::DELETED),
+        Record::Damaged { reason, .. } => {
+            head(kind::DAMAGED);
+            range(out, *reason);
+        }
         Record::Extent { base, end, segment, place, bytes, crc, tail, .. } => {
             head(kind::EXTENT);
             longs(out, &[*base, *end, *segment]);
@@ -159,6 +164,7 @@ impl Reader<'_> {
             },
             kind::STATE => Record::State { partition, state: self.range()? },
             kind::DELETED => Record::Deleted { partition },
+            kind::DAMAGED => Record::Damaged { partition, reason: self.range()? },
             kind::EXTENT => Record::Extent {
                 partition,
                 base: self.long()?,
@@ -191,6 +197,7 @@ mod tests {
             Record::Checkpoint { partition, end: 10, segment: 11, segment_bytes: 12, delta: payload },
             Record::State { partition, state: payload },
             Record::Deleted { partition },
+            Record::Damaged { partition, reason: payload },
             Record::Extent { partition, base: 1, end: 2, segment: 3, place: 4, bytes: 5, crc: 6, tail: payload },
         ]
     }

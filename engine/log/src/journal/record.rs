@@ -27,6 +27,9 @@ pub enum Record {
     State { partition: PartitionId, state: PayloadRange },
     /// The partition is deleted: its files go after this is durable.
     Deleted { partition: PartitionId },
+    /// Acknowledged batches or changes of the partition were lost behind what the state before this record says, in the same entry. It is
+    /// read up to there and not written. `reason`: text, in the payload.
+    Damaged { partition: PartitionId, reason: PayloadRange },
     /// `bytes` written straight to `segment` at `place`, whole blocks, holding the front of the batches `base..end`, whose last
     /// `tail` bytes (the fragment that fills no block) are in the payload. `crc`: CRC-32C of the bytes in the segment.
     Extent { partition: PartitionId, base: Offset, end: Offset, segment: Offset, place: u64, bytes: u64, crc: u32, tail: PayloadRange },
@@ -48,6 +51,7 @@ impl Record {
             | Record::Checkpoint { partition, .. }
             | Record::State { partition, .. }
             | Record::Deleted { partition }
+            | Record::Damaged { partition, .. }
             | Record::Extent { partition, .. } => *partition,
         }
     }

@@ -231,6 +231,12 @@ impl Journal {
         }
     }
 
+    /// A journal without files: it has room for nothing. For a data directory that has failed.
+    pub fn nowhere(pool: &Pool) -> Journal {
+        let begin = Begin { incarnation: 0, next: 1, chain: 0, oldest_live: 1, extents_before: 0, extents_durable: 0, openings: 0 };
+        Journal::new(Options::new(2), pool.clone(), &begin, Files::default())
+    }
+
     /// Sequence of the next entry that is sealed, the one being built if there is one.
     pub fn next_sequence(&self) -> u64 {
         self.next
@@ -340,6 +346,7 @@ impl Journal {
             Record::Batches { payload, .. } => *payload = range,
             Record::Checkpoint { delta, .. } => *delta = range,
             Record::State { state, .. } => *state = range,
+            Record::Damaged { reason, .. } => *reason = range,
             Record::Extent { tail, .. } => {
                 *tail = range;
                 building.extents += 1;

@@ -2,9 +2,8 @@
 //!
 //! v3 an error for all; v4 total and usable bytes, which are not known here (-1); v5 whether a directory is cordoned, which none is.
 //!
-//! A directory that failed is KAFKA_STORAGE_ERROR, if partitions that were asked for are in it: those tell.
-//!
-//! Every data directory of this node is listed, with or without partitions. What was asked for and is not here is left out, as in Kafka.
+//! Every data directory of this node is listed, with or without partitions; one that has failed or is missing with KAFKA_STORAGE_ERROR and
+//! without partitions. What was asked for and is not here is left out, as in Kafka.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,22 +53,18 @@ fn unpack(reply: Reply) -> Vec<Result<LogSize, ReadError>> {
 
 fn build(call: &mut Call<'_, '_>, wanted: &BTreeSet<PartitionId>, slots: Vec<Option<Result<LogSize, ReadError>>>) -> Answer {
     let meta = call.meta();
-    let own = meta.node(call.facts().node).into_iter().flat_map(|node| &node.directories);
-    let mut failed: BTreeSet<String> = BTreeSet::new();
-    let mut sizes: Sizes = own.map(|directory| (directory.path.clone(), BTreeMap::new())).collect();
+    let (failed, healthy) = call.directories();
+    let mut sizes: Sizes = healthy.into_iter().map(|path| (path, BTreeMap::new())).collect();
     for (partition, slot) in wanted.iter().zip(slots) {
         let (Some(Ok(log)), Some(topic)) = (slot, meta.topic(partition.topic)) else { continue };
-        if log.is_failed {
-            failed.insert(log.directory.clone());
-        }
         let topics = sizes.entry(log.directory).or_default();
         topics.entry(topic.name.clone()).or_default().insert(partition.index, log.bytes);
     }
-    let one = |(directory, topics): (String, _)| {
-        let code = if failed.contains(&directory) { ErrorCode::KafkaStorageError } else { ErrorCode::None };
-        result(&directory, topics, call.version()).with_error_code(code.code())
-    };
-    let results = sizes.into_iter().map(one).collect();
+    // One may be missing where another has taken its place.
+    let failed: BTreeSet<String> = failed.into_iter().filter(|path| !sizes.contains_key(path)).collect();
+    let of_failed = |path: &String| result(path, BTreeMap::new(), call.version()).with_error_code(ErrorCode::KafkaStorageError.code());
+    let mut results: Vec<DescribeLogDirsResult> = failed.iter().map(of_failed).collect();
+    results.extend(sizes.into_iter().map(|(directory, topics)| result(&directory, topics, call.version())));
     let response = DescribeLogDirsResponse::default().with_results(results);
     Answer::from_frame(encode_describe_log_dirs(call.version(), call.asked.correlation_id, &response))
 }

@@ -68,6 +68,9 @@ impl<'a> Engine<'a> for StandIn<'a> {
     fn leader(&self, partition: PartitionId) -> Option<Leadership> {
         self.leaders.get(&partition).copied()
     }
+    fn directories(&self) -> (Vec<String>, Vec<String>) {
+        (vec!["/failed".to_owned()], vec!["/data".to_owned()])
+    }
     fn submit(&mut self, to: ShardId, token: u64, request: Request) {
         self.submitted.push((to, token, request));
     }
@@ -221,7 +224,7 @@ pub fn said(request: Request, mood: Mood) -> Reply {
         Request::EpochEnds(queries) => Reply::EpochEnds(each(queries, good, Some(EpochEnd { epoch: 4, end: 9 }), read_error())),
         Request::DeleteRecords(deletes) => Reply::Deleted(each(deletes, good, 3, ReadError::CompactedOnly)),
         Request::DescribeLogs(partitions) => {
-            let size = LogSize { directory: "/data".into(), is_failed: false, bytes: 77, log_start: 0, end: 9 };
+            let size = LogSize { directory: "/data".into(), bytes: 77, log_start: 0, end: 9 };
             Reply::Logs(each(partitions, good, size, read_error()))
         }
         Request::DescribeProducers(partitions) => {
@@ -233,6 +236,7 @@ pub fn said(request: Request, mood: Mood) -> Reply {
         Request::StopWaiting { .. }
         | Request::Apply(_)
         | Request::Leadership(_)
+        | Request::DirectoryFailed { .. }
         | Request::Ready
         | Request::Open
         | Request::Connection(_) => Reply::Done,

@@ -1,0 +1,72 @@
+//! The real binary with two data directories, the second of which is missing, is no directory, is empty, or is in use.
+
+mod support;
+
+use std::collections::BTreeSet;
+use support::{Broker, create, fetch, folder, produce};
+
+const PARTITIONS: i32 = 4;
+const STORAGE: i16 = 56;
+
+const SETTINGS: &[&str] = &["shards=2", "shard.pin.enable=false"];
+
+/// The partitions that take a record, which has to be their record number `have` + 1, and give all back.
+fn served(broker: &Broker, have: i64) -> BTreeSet<i32> {
+    let mut client = broker.connect();
+    let mut served = BTreeSet::new();
+    for partition in 0..PARTITIONS {
+        let code = produce(&mut client, partition, 1_000);
+        let (read, high_watermark, bytes) = fetch(&mut client, partition, 0);
+        assert_eq!(read, code, "partition {partition}");
+        if code == 0 {
+            assert!(high_watermark > have && bytes > have as usize * 1_000, "{high_watermark} records, {bytes} bytes");
+            served.insert(partition);
+        } else {
+            assert_eq!(code, STORAGE);
+        }
+    }
+    served
+}
+
+#[test]
+fn one_that_is_missing_or_unusable_takes_its_partitions_and_not_the_node() {
+    let folder = folder("lost-data-directory");
+    let (first, second, away) = (folder.join("first"), folder.join("second"), folder.join("away"));
+    let all: BTreeSet<i32> = (0..PARTITIONS).collect();
+    let broker = Broker::start(&[&first, &second], SETTINGS).unwrap();
+    create(&mut broker.connect(), PARTITIONS);
+    assert_eq!(served(&broker, 0), all);
+    drop(broker);
+
+    std::fs::rename(&second, &away).unwrap();
+    let broker = Broker::start(&[&first, &second], SETTINGS).unwrap();
+    assert_eq!(served(&broker, 1).len(), 2);
+    assert!(broker.log.iter().any(|line| line.contains("second is not used") && line.contains("Offline: t-")), "{:?}", broker.log);
+    assert!(!second.exists());
+    drop(broker);
+
+    std::fs::write(&second, b"no directory").unwrap();
+    let broker = Broker::start(&[&first, &second], SETTINGS).unwrap();
+    assert_eq!(served(&broker, 2).len(), 2);
+    drop(broker);
+
+    std::fs::remove_file(&second).unwrap();
+    std::fs::create_dir(&second).unwrap();
+    let broker = Broker::start(&[&first, &second], SETTINGS).unwrap();
+    assert_eq!(served(&broker, 3).len(), 2, "an empty one is not taken for it");
+    drop(broker);
+
+    std::fs::remove_dir_all(&second).unwrap();
+    std::fs::rename(&away, &second).unwrap();
+    let broker = Broker::start(&[&first, &second], SETTINGS).unwrap();
+    assert_eq!(served(&broker, 1), all, "what was acknowledged is back");
+    let other = folder.join("other");
+    let said = Broker::start(&[&other, &second], SETTINGS).err().unwrap();
+    assert!(said.contains("in use by another broker"), "{said}");
+    drop(broker);
+
+    std::fs::rename(&first, &away).unwrap();
+    let said = Broker::start(&[&first, &second], SETTINGS).err().unwrap();
+    assert!(said.contains("replica set 0"), "{said}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}

@@ -1,0 +1,168 @@
+//! One broker in a world and a client that asks it one thing after the other, for tests that are not drawn from seeds.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use kafka_protocol::messages::{BrokerId, RequestHeader, ResponseHeader, TopicName};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use millrace_base::clock::Nanos;
+use millrace_io::sim::{ClientEnd, Rates, SimDriver, World};
+use millrace_io::{Driver, Wait};
+use millrace_log::journal::Options;
+use millrace_sim::cluster::{Cluster, Config};
+use millrace_sim::value::{self, ValueId};
+
+pub const MS: u64 = 1_000_000;
+
+pub const CREATE: i16 = 5;
+pub const PRODUCE: i16 = 9;
+pub const FETCH: i16 = 12;
+
+pub fn topic(name: &str) -> TopicName {
+    TopicName(StrBytes::from_string(name.to_owned()))
+}
+
+pub fn framed<R: Request>(version: i16, request: &R) -> Vec<u8> {
+    let header = RequestHeader::default().with_request_api_key(R::KEY).with_request_api_version(version).with_correlation_id(1);
+    let mut body = BytesMut::new();
+    header.encode(&mut body, R::header_version(version)).unwrap();
+    request.encode(&mut body, version).unwrap();
+    [&(body.len() as u32).to_be_bytes()[..], &body].concat()
+}
+
+/// Fetches of partitions of a topic from these offsets, of `max_bytes` each.
+pub fn fetch(name: &str, partitions: impl Iterator<Item = (i32, i64)>, max_bytes: i32) -> FetchRequest {
+    let part = |(index, offset)| {
+        FetchPartition::default()
+            .with_partition(index)
+            .with_current_leader_epoch(-1)
+            .with_fetch_offset(offset)
+            .with_last_fetched_epoch(-1)
+            .with_log_start_offset(-1)
+            .with_partition_max_bytes(max_bytes)
+    };
+    let topic = FetchTopic::default().with_topic(topic(name)).with_partitions(partitions.map(part).collect());
+    FetchRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_max_wait_ms(500)
+        .with_min_bytes(1)
+        .with_max_bytes(50 << 20)
+        .with_session_epoch(-1)
+        .with_topics(vec![topic])
+}
+
+/// A produce of one batch of `count` records, numbered from `first`.
+pub fn produce(name: &str, partition: i32, first: u32, count: u32, record_bytes: usize) -> ProduceRequest {
+    let batch: Bytes = value::batch(ValueId::new(1, first), count, record_bytes, 1_700_000_000_000, None, 0).into();
+    let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch));
+    let topic = TopicProduceData::default().with_name(topic(name)).with_partition_data(vec![data]);
+    ProduceRequest::default().with_acks(-1).with_timeout_ms(10_000).with_topic_data(vec![topic])
+}
+
+/// Small journals, so that little fills them.
+pub fn config(shards: u16, directories: usize, memory_bytes: usize) -> Config {
+    let journal = Options { file_bytes: 1 << 20, entry_bytes_max: 512 << 10, files_first: 2, files_max: 3, reserve_bytes: 256 << 10 };
+    let settings = ["offsets.topic.num.partitions=8", "shard.spin.us=0", "log.segment.bytes=4194304"];
+    Config { shards, directories, journal, memory_bytes, settings: settings.map(str::to_owned).to_vec() }
+}
+
+type Look = Box<dyn FnMut(&Cluster)>;
+
+pub struct Node {
+    pub world: World,
+    pub cluster: Cluster,
+    clock: SimDriver,
+    /// Called after every round of turns.
+    pub look: Option<Look>,
+}
+
+impl Node {
+    pub fn new(config: Config) -> Node {
+        let world = World::new(11, Rates::CALM);
+        let (cluster, clock) = (Cluster::new(&world, config), world.driver(99));
+        Node { world, cluster, clock, look: None }
+    }
+
+    /// Starts and waits until connections are accepted.
+    pub fn start(&mut self) -> Result<(), String> {
+        self.cluster.start(self.cluster.config().shards)?;
+        assert!(self.run(30_000, |node| node.cluster.is_open()), "the node opens");
+        Ok(())
+    }
+
+    pub fn stop(&mut self) {
+        self.cluster.stop();
+        assert!(self.run(30_000, |node| !node.cluster.is_up()), "the node stops");
+    }
+
+    /// The same disks under other settings.
+    pub fn configure(&mut self, config: Config) {
+        assert!(!self.cluster.is_up());
+        self.cluster = Cluster::new(&self.world, config);
+    }
+
+    pub fn run(&mut self, ms: u64, mut done: impl FnMut(&mut Node) -> bool) -> bool {
+        let limit = self.world.now().0 + ms * MS;
+        while self.world.now().0 < limit {
+            if done(self) {
+                return true;
+            }
+            self.clock.poll(Wait::Until(Nanos((self.world.now().0 + MS).min(limit))), &mut Vec::new());
+            let runnable = self.world.runnable();
+            if runnable.is_empty() {
+                self.world.step();
+            }
+            for shard in runnable {
+                self.cluster.turn(shard);
+            }
+            if let Some(look) = &mut self.look {
+                look(&self.cluster);
+            }
+        }
+        done(self)
+    }
+
+    pub fn connect(&self) -> ClientEnd {
+        self.world.connect(Cluster::address())
+    }
+
+    /// The answer to one request; None: it took longer.
+    pub fn ask<R: Request>(&mut self, end: &mut ClientEnd, version: i16, request: &R, ms: u64) -> Option<R::Response> {
+        let request = framed(version, request);
+        let (mut sent, mut came) = (0, Vec::new());
+        let limit = self.world.now().0 + ms * MS;
+        loop {
+            sent += end.send(&request[sent..]).unwrap();
+            came.extend(end.receive().unwrap().unwrap_or_default());
+            let length = came.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize);
+            if length.is_some_and(|length| came.len() >= length + 4) {
+                let mut frame = Bytes::from(came).slice(4..);
+                ResponseHeader::decode(&mut frame, R::Response::header_version(version)).unwrap();
+                return Some(R::Response::decode(&mut frame, version).unwrap());
+            }
+            if self.world.now().0 >= limit {
+                return None;
+            }
+            self.run(1, |_| false);
+        }
+    }
+
+    pub fn create(&mut self, name: &str, partitions: i32) {
+        let mut end = self.connect();
+        let topic = CreatableTopic::default().with_name(topic(name)).with_num_partitions(partitions).with_replication_factor(1);
+        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(5_000);
+        let answer = self.ask(&mut end, CREATE, &request, 5_000).unwrap();
+        assert_eq!(answer.topics[0].error_code, 0);
+    }
+
+    /// Error code and base offset.
+    pub fn produce(&mut self, end: &mut ClientEnd, request: &ProduceRequest) -> (i16, i64) {
+        let answer = self.ask(end, PRODUCE, request, 10_000).expect("produce is answered");
+        let part = &answer.responses[0].partition_responses[0];
+        (part.error_code, part.base_offset)
+    }
+}
