@@ -14,7 +14,7 @@ import tempfile
 BATCHES = {"produce-64k": 256, "produce-16k": 512, "produce-1k-64": 2048, "fetch-64k": 512, "fetch-1k-64": 4096}
 GROWTH_MAX = 0.05
 TURN = "millrace_shard::shard::Shard::turn"
-DRIVER = re.compile(r"^ *([\d,]+) .*:<millrace_io::sim::driver::SimDriver as millrace_io::driver::Driver>::\w+ \[")
+DRIVER = re.compile(r"^ *([\d,]+) .*:<millrace_io::sim::driver::SimDriver as millrace_io::driver::Driver>::(\w+) \[")
 WHOLE = re.compile(r"^ *([\d,]+) \(100\.0%\) +PROGRAM TOTALS")
 FIGURES = pathlib.Path(__file__).with_name("guard.json")
 
@@ -28,8 +28,9 @@ def count(binary, workload, batches, folder):
     number = lambda found: int(found.group(1).replace(",", ""))
     whole = [number(found) for found in map(WHOLE.match, text.splitlines()) if found]
     driver = [number(found) for found in map(DRIVER.match, text.splitlines()) if found]
-    if len(whole) != 1 or not driver or sum(driver) >= whole[0]:
-        sys.exit(f"guard: {workload}: the profile names neither {TURN} nor the simulated driver as expected (whole {whole}, driver {driver})")
+    methods = {found.group(2) for found in map(DRIVER.match, text.splitlines()) if found}
+    if len(whole) != 1 or not {"poll", "submit"} <= methods or sum(driver) >= whole[0]:
+        sys.exit(f"guard: {workload}: the profile does not name {TURN} and the simulated driver's methods: whole {whole}, driver {driver}, {methods}")
     return whole[0] - sum(driver)
 
 

@@ -37,7 +37,9 @@ struct Shape {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let parsed = match arguments.as_slice() {
-        [workload, batches] => batches.parse::<usize>().ok().and_then(|batches| Some((shape(workload)?, workload.starts_with("fetch"), batches))),
+        [workload, batches] => {
+            batches.parse::<usize>().ok().and_then(|batches| Some((shape(workload)?, workload.starts_with("fetch"), batches)))
+        }
         _ => None,
     };
     let Some((shape, is_fetch, batches)) = parsed else {
