@@ -195,6 +195,7 @@ class Loop:
         convicted += self.check_topics()
         for one in convicted:
             self.violations.add(one.kind, f"{when}: {one.line}")
+            print(f"VIOLATION {one.kind}: {when}: {one.line}", flush=True)
 
     def keep(self, marks):
         """Takes over marks of all partitions that answered. What went back, against what was known when they were asked for."""
