@@ -361,6 +361,11 @@ pub fn records(batch: &[u8]) -> Records<'_> {
     }
 }
 
+/// The records of a batch with this header, of which `bytes` are what was compressed.
+pub fn opened_records<'a>(header: &Header, bytes: &'a [u8]) -> Records<'a> {
+    Records { header: Some(*header), rest: bytes, left: header.count }
+}
+
 /// Iterator of [`records`].
 pub struct Records<'a> {
     header: Option<Header>,

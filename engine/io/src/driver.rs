@@ -10,6 +10,7 @@
 //!
 //! Knows nothing of what the bytes mean.
 
+use crate::job::Job;
 use crate::memory::{Slice, Space};
 use millrace_base::clock::{Nanos, WallMs};
 use std::fmt;
@@ -131,6 +132,11 @@ pub enum Op {
     /// Stops an [`Op::Accept`]; closes the listener.
     CloseListener {
         listener: Listener,
+    },
+    /// Computes something off the shard's thread, after the jobs that were submitted before. Fails with EAGAIN, not run, where the system
+    /// makes no thread for it.
+    Run {
+        job: Job,
     },
 }
 

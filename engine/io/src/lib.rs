@@ -6,6 +6,7 @@
 //! Knows nothing of batches, partitions or protocols.
 
 pub mod driver;
+pub mod job;
 pub mod memory;
 pub mod process;
 pub mod system;
@@ -22,6 +23,7 @@ pub mod map;
 
 pub use blocking::BlockingDisk;
 pub use driver::*;
+pub use job::{Job, Product, job};
 pub use map::Map;
 pub use memory::{Pool, Slice, Space};
 pub use uring::{Config, SetupError, UringDriver};

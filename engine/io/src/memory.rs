@@ -53,6 +53,7 @@ struct Account {
     budget: usize,
     /// Somebody waits for memory of this account.
     wanted_back: AtomicBool,
+    asked_back: AtomicBool,
 }
 
 /// Chunks that nobody holds, shared by a pool and its shares.
@@ -199,7 +200,14 @@ impl Pool {
     }
 
     fn account(store: Arc<Store>, whole: Option<Arc<Account>>, budget: usize) -> Pool {
-        Pool(Arc::new(Account { store, whole, used: AtomicUsize::new(0), budget, wanted_back: AtomicBool::new(false) }))
+        Pool(Arc::new(Account {
+            store,
+            whole,
+            used: AtomicUsize::new(0),
+            budget,
+            wanted_back: AtomicBool::new(false),
+            asked_back: AtomicBool::new(false),
+        }))
     }
 
     /// A part of this pool, with a budget of its own: what it hands out is counted in both.
@@ -261,6 +269,11 @@ impl Pool {
     /// Says whether somebody waits for memory of this pool: who holds slices of it sees that by [`Slice::is_wanted_back`].
     pub fn want_back(&self, wanted: bool) {
         self.0.wanted_back.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Says whether much of this pool is out, so that who holds slices of it without use is to give them back: [`Slice::is_asked_back`].
+    pub fn ask_back(&self, asked: bool) {
+        self.0.asked_back.store(asked, Ordering::Relaxed);
     }
 }
 
@@ -410,6 +423,11 @@ impl Slice {
     /// Whether somebody waits for memory of the account that the chunk is out of.
     pub fn is_wanted_back(&self) -> bool {
         self.chunk.home.wanted_back.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is to go home if its holder has no use for it now.
+    pub fn is_asked_back(&self) -> bool {
+        self.chunk.home.asked_back.load(Ordering::Relaxed)
     }
 
     /// Whether both are ranges of the same chunk and `next` begins where this ends; then [`Slice::joined`] may be used.

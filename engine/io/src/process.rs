@@ -65,6 +65,28 @@ pub fn pin(core: usize) -> bool {
     result == 0
 }
 
+/// Cores that the process's first thread may run on, as the system's set; None where it does not say.
+pub(crate) fn process_cores() -> Option<libc::cpu_set_t> {
+    // SAFETY: all-zero bytes are the empty set.
+    let mut cores: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: takes no memory.
+    let process = unsafe { libc::getpid() };
+    // SAFETY: `cores` is ours, of the length given, and outlives the call.
+    let asked = unsafe { libc::sched_getaffinity(process, std::mem::size_of_val(&cores), &raw mut cores) };
+    (asked == 0).then_some(cores)
+}
+
+/// Lets the calling thread, which a pinned one may have made, run on every core of the process, behind the others by `niceness`. Where the
+/// system refuses, it runs as it did.
+pub(crate) fn be_background(niceness: i32) {
+    if let Some(cores) = process_cores() {
+        // SAFETY: `cores` is ours, of the length given, and outlives the call; 0 is the calling thread.
+        unsafe { libc::sched_setaffinity(0, std::mem::size_of_val(&cores), &raw const cores) };
+    }
+    // SAFETY: takes no memory; 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) };
+}
+
 /// Descriptors that this process may have open, raised to as many as its hard limit allows: logins and containers often start with 1,024.
 pub fn raise_files_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

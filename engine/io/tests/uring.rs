@@ -1,9 +1,9 @@
-//! What only the io_uring driver promises: waking across threads, and ownership when it goes.
+//! What only the io_uring driver promises: waking across threads, jobs beside it, and ownership when it goes.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use millrace_base::clock::Nanos;
-use millrace_io::{Config, Driver, Op, Pool, Slice, Socket, UringDriver, Wait, system};
+use millrace_io::{Config, Driver, Op, Pool, Slice, Socket, UringDriver, Wait, job, process, system};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -127,4 +127,51 @@ fn no_completion_is_lost_when_they_outnumber_the_ring() {
     tokens.sort_unstable();
     assert!(tokens.into_iter().eq(0..OPERATIONS), "each once");
     assert!(completions.iter().all(|c| c.result == Ok(1)));
+}
+
+/// The job ends only when the driver has done something else meanwhile, and its end wakes a driver that sleeps without a deadline.
+#[test]
+fn a_job_runs_beside_the_driver_and_wakes_it() {
+    let core = process::cores()[0];
+    std::thread::spawn(move || {
+        assert!(process::pin(core));
+        let mut driver = driver();
+        let (go, goes) = std::sync::mpsc::channel();
+        let (job, product) = job(move || {
+            goes.recv().unwrap();
+            (process::cores(), std::thread::current().name().map(str::to_owned))
+        });
+        driver.submit(Op::Run { job }, 1);
+        let mut completions = Vec::new();
+        driver.submit(Op::MakeDirectory { path: "/".into() }, 2);
+        while completions.is_empty() {
+            driver.poll(Wait::Until(driver.now().plus_ms(1000)), &mut completions);
+        }
+        assert_eq!(completions.remove(0).token, 2);
+        go.send(()).unwrap();
+        driver.poll(Wait::Until(Nanos::NEVER), &mut completions);
+        assert_eq!(completions.remove(0).token, 1);
+        let (cores, name) = product.take().unwrap();
+        assert!(cores.contains(&core) && name.as_deref() == Some("jobs"));
+        cores
+    })
+    .join()
+    .map(|cores| assert_eq!(cores, process::cores(), "not only where the shard is pinned"))
+    .unwrap();
+}
+
+#[test]
+fn a_driver_that_goes_ends_its_jobs() {
+    let pool = Pool::new(1 << 20);
+    let mut driver = driver();
+    for token in 0..3 {
+        let held = pool.take(4096);
+        let (job, _) = job(move || {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            held.capacity()
+        });
+        driver.submit(Op::Run { job }, token);
+    }
+    drop(driver);
+    assert_eq!(pool.used(), 0);
 }

@@ -76,72 +76,93 @@ impl Codec {
         }
     }
 
-    /// At most `max` bytes.
+    /// Into the front of `out`, which must hold them all; gives how many bytes they are.
+    ///
+    /// # Errors
+    /// `TooLarge`, `Malformed`.
+    pub fn decompress_into(self, bytes: &[u8], out: &mut [u8]) -> Result<usize, CodecError> {
+        match self {
+            Codec::None => {
+                let max = out.len();
+                out.get_mut(..bytes.len()).ok_or(CodecError::TooLarge { max })?.copy_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            Codec::Gzip => self.read(flate2::read::MultiGzDecoder::new(bytes), out),
+            Codec::Snappy => snappy(bytes, out),
+            Codec::Lz4 => self.read(lz4_flex::frame::FrameDecoder::new(bytes), out),
+            Codec::Zstd => zstd(bytes, out),
+        }
+    }
+
+    /// Likewise, of at most `max` bytes, into memory of its own.
     ///
     /// # Errors
     /// `TooLarge`, `Malformed`.
     pub fn decompress(self, bytes: &[u8], max: usize) -> Result<Vec<u8>, CodecError> {
-        match self {
-            Codec::None if bytes.len() > max => Err(CodecError::TooLarge { max }),
-            Codec::None => Ok(bytes.to_vec()),
-            Codec::Gzip => self.read(flate2::read::MultiGzDecoder::new(bytes), max),
-            Codec::Snappy => snappy(bytes, max),
-            Codec::Lz4 => self.read(lz4_flex::frame::FrameDecoder::new(bytes), max),
-            Codec::Zstd => zstd(bytes, max),
-        }
+        let mut out = vec![0; max];
+        let len = self.decompress_into(bytes, &mut out)?;
+        out.truncate(len);
+        Ok(out)
     }
 
-    fn read(self, from: impl Read, max: usize) -> Result<Vec<u8>, CodecError> {
-        let mut out = Vec::new();
-        from.take(max as u64 + 1).read_to_end(&mut out).map_err(|_| CodecError::Malformed { codec: self })?;
-        if out.len() > max { Err(CodecError::TooLarge { max }) } else { Ok(out) }
+    /// All that `from` gives.
+    fn read(self, mut from: impl Read, out: &mut [u8]) -> Result<usize, CodecError> {
+        let max = out.len();
+        let mut len = 0;
+        loop {
+            let mut beyond = [0];
+            let target = if len < max { &mut out[len..] } else { &mut beyond[..] };
+            match from.read(target) {
+                Ok(0) => return Ok(len),
+                Ok(_) if len == max => return Err(CodecError::TooLarge { max }),
+                Ok(count) => len += count,
+                Err(_) => return Err(CodecError::Malformed { codec: self }),
+            }
+        }
     }
 }
 
 const XERIAL_MAGIC: &[u8; 8] = b"\x82SNAPPY\0";
 const XERIAL_HEAD_BYTES: usize = 16;
 
-fn snappy(bytes: &[u8], max: usize) -> Result<Vec<u8>, CodecError> {
-    let mut out = Vec::new();
+fn snappy(bytes: &[u8], out: &mut [u8]) -> Result<usize, CodecError> {
+    let max = out.len();
     if !bytes.starts_with(XERIAL_MAGIC) {
-        snappy_block(bytes, max, &mut out)?;
-        return Ok(out);
+        return snappy_block(bytes, out, max);
     }
     let malformed = CodecError::Malformed { codec: Codec::Snappy };
     let mut rest = bytes.get(XERIAL_HEAD_BYTES..).ok_or(malformed)?;
+    let mut done = 0;
     while let Some((len, behind)) = rest.split_first_chunk::<4>() {
         let len = u32::from_be_bytes(*len) as usize;
         let block = behind.get(..len).ok_or(malformed)?;
-        snappy_block(block, max, &mut out)?;
+        done += snappy_block(block, &mut out[done..], max)?;
         rest = &behind[len..];
     }
-    if rest.is_empty() { Ok(out) } else { Err(malformed) }
+    if rest.is_empty() { Ok(done) } else { Err(malformed) }
 }
 
 /// Snappy's densest operation makes 64 bytes of three, so a block that claims more than this many times its size lies.
 const SNAPPY_RATIO_MAX: usize = 32;
 
-fn snappy_block(block: &[u8], max: usize, out: &mut Vec<u8>) -> Result<(), CodecError> {
+fn snappy_block(block: &[u8], out: &mut [u8], max: usize) -> Result<usize, CodecError> {
     let malformed = CodecError::Malformed { codec: Codec::Snappy };
     let len = snap::raw::decompress_len(block).map_err(|_| malformed)?;
-    let start = out.len();
-    if len > max - start {
-        return Err(CodecError::TooLarge { max });
-    }
+    let target = out.get_mut(..len).ok_or(CodecError::TooLarge { max })?;
     if len / SNAPPY_RATIO_MAX > block.len() {
         return Err(malformed);
     }
-    out.resize(start + len, 0);
-    let written = snap::raw::Decoder::new().decompress(block, &mut out[start..]).map_err(|_| malformed)?;
-    if written == len { Ok(()) } else { Err(malformed) }
+    let written = snap::raw::Decoder::new().decompress(block, target).map_err(|_| malformed)?;
+    if written == len { Ok(len) } else { Err(malformed) }
 }
 
 const ZSTD_MAGIC: u32 = 0xfd2f_b528;
 const ZSTD_SKIPPABLE: std::ops::RangeInclusive<u32> = 0x184d_2a50..=0x184d_2a5f;
 
-fn zstd(bytes: &[u8], max: usize) -> Result<Vec<u8>, CodecError> {
+fn zstd(bytes: &[u8], out: &mut [u8]) -> Result<usize, CodecError> {
+    let max = out.len();
     let malformed = CodecError::Malformed { codec: Codec::Zstd };
-    let (mut out, mut rest) = (Vec::new(), bytes);
+    let (mut done, mut rest) = (0, bytes);
     while !rest.is_empty() {
         let magic = u32::from_le_bytes(*rest.first_chunk::<4>().ok_or(malformed)?);
         if ZSTD_SKIPPABLE.contains(&magic) {
@@ -153,13 +174,10 @@ fn zstd(bytes: &[u8], max: usize) -> Result<Vec<u8>, CodecError> {
             return Err(malformed);
         }
         let mut decoder = ruzstd::decoding::StreamingDecoder::new(&mut rest).map_err(|_| malformed)?;
-        let room = (max - out.len()) as u64;
-        decoder.by_ref().take(room + 1).read_to_end(&mut out).map_err(|_| malformed)?;
-        if out.len() > max {
-            return Err(CodecError::TooLarge { max });
-        }
+        let read = Codec::Zstd.read(&mut decoder, &mut out[done..]);
+        done += read.map_err(|error| if let CodecError::TooLarge { .. } = error { CodecError::TooLarge { max } } else { error })?;
     }
-    Ok(out)
+    Ok(done)
 }
 
 /// The window that a frame asks for (RFC 8878, 3.1.1.1.2). A frame without a window descriptor decodes in one piece of its content size.

@@ -1,22 +1,29 @@
 //! The first record of one batch that is not before a time: what ListOffsets by time names.
 //!
 //! The batch was found by its header's max timestamp. If its records have all one time (LogAppendTime), that is the answer; else the
-//! batch is opened, up to [`OPENED_BYTES_MAX`]. Records that are more than that, or that cannot be opened because their producer sent
-//! nonsense, are not searched: the answer is then the batch's first offset, which is never behind the record asked for, so that a
-//! consumer that starts there misses nothing.
+//! batch is opened into the caller's memory. Records that are more than that, or that cannot be opened because
+//! their producer sent nonsense, are not searched: the answer is then the batch's first offset, which is never behind the record asked for,
+//! so that a consumer that starts there misses nothing.
 //!
-//! Opening takes milliseconds for a large batch: off the turn.
+//! Opening takes milliseconds for a large or compressed batch, which is no work for a turn; [`is_quick`] says which may be looked into there.
 //!
 //! Knows nothing of segments.
 
 use crate::codec::Codec;
 use crate::walk;
-use millrace_base::batch::{self, HEADER_BYTES, Header, LENGTH_OVERHEAD, place};
+use millrace_base::batch::{self, HEADER_BYTES, Header, Records};
 use millrace_base::offset::Offset;
-use std::borrow::Cow;
 
-/// Decompressed bytes of one batch that are searched.
+/// Decompressed bytes of one batch that a caller with much memory searches.
 pub const OPENED_BYTES_MAX: usize = 16 << 20;
+
+/// Uncompressed bytes of a batch that are quick to search: a tenth of a millisecond, if its records are as small as can be.
+pub const QUICK_BYTES_MAX: usize = 16 << 10;
+
+/// Whether [`first_from`] takes no longer than other work of a turn, and no scratch.
+pub fn is_quick(header: &Header) -> bool {
+    header.is_append_time() || (header.codec() == 0 && header.size <= QUICK_BYTES_MAX)
+}
 
 /// The record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,8 +35,9 @@ pub struct Found {
 }
 
 /// `batch`: one whole batch, of which records below `from` do not count. None: no record is late enough (nor, then, is what its header says
-/// true of those that count), or these are not a batch's bytes; go on with the next batch.
-pub fn first_from(batch: &[u8], timestamp: i64, from: Offset) -> Option<Found> {
+/// true of those that count), or these are not a batch's bytes; go on with the next batch. `scratch`: what its records are
+/// decompressed into, at most [`OPENED_BYTES_MAX`]; empty if it is quick.
+pub fn first_from(batch: &[u8], timestamp: i64, from: Offset, scratch: &mut [u8]) -> Option<Found> {
     let header = walk::header_at(batch).ok().filter(|header| header.size <= batch.len())?;
     if header.max_timestamp < timestamp || header.next_offset() <= from {
         return None;
@@ -38,8 +46,8 @@ pub fn first_from(batch: &[u8], timestamp: i64, from: Offset) -> Option<Found> {
     if header.is_append_time() {
         return Some(base);
     }
-    let Some(opened) = open(&header, &batch[..header.size]) else { return Some(base) };
-    for record in batch::records(&opened) {
+    let Some(records) = open(&header, &batch[..header.size], scratch) else { return Some(base) };
+    for record in records {
         match record {
             Some(record) if record.timestamp >= timestamp && (base.offset..header.next_offset()).contains(&record.offset) => {
                 return Some(Found { offset: record.offset, timestamp: record.timestamp, exact: true });
@@ -51,20 +59,14 @@ pub fn first_from(batch: &[u8], timestamp: i64, from: Offset) -> Option<Found> {
     None
 }
 
-/// The same batch, uncompressed. Its CRC is that of the compressed one: only for reading records.
-fn open<'a>(header: &Header, batch: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+/// Its records, decompressed if need be.
+fn open<'a>(header: &Header, batch: &'a [u8], scratch: &'a mut [u8]) -> Option<Records<'a>> {
     let codec = Codec::from_number(header.codec()).ok()?;
     if codec == Codec::None {
-        return Some(Cow::Borrowed(batch));
+        return Some(batch::records(batch));
     }
-    let records = codec.decompress(&batch[HEADER_BYTES..], OPENED_BYTES_MAX).ok()?;
-    let mut opened = Vec::with_capacity(HEADER_BYTES + records.len());
-    opened.extend_from_slice(&batch[..HEADER_BYTES]);
-    opened.extend_from_slice(&records);
-    let length = i32::try_from(opened.len() - LENGTH_OVERHEAD).ok()?;
-    opened[place::LENGTH..place::LENGTH + 4].copy_from_slice(&length.to_be_bytes());
-    opened[place::ATTRIBUTES + 1] &= !0b111;
-    Some(Cow::Owned(opened))
+    let len = codec.decompress_into(&batch[HEADER_BYTES..], scratch).ok()?;
+    Some(batch::opened_records(header, &scratch[..len]))
 }
 
 #[cfg(test)]
@@ -72,7 +74,12 @@ mod tests {
     use super::*;
     use crate::codec::tests::{ALL, compress};
     use millrace_base::batch::{Builder, patch, stamp_append_time};
+    use millrace_base::batch::{LENGTH_OVERHEAD, place};
     use millrace_base::prng::Prng;
+
+    fn first_from(batch: &[u8], timestamp: i64, from: Offset) -> Option<Found> {
+        super::first_from(batch, timestamp, from, &mut vec![0; OPENED_BYTES_MAX])
+    }
 
     /// Offsets 40.., times 100, 300, 200, 400.
     fn sample() -> Vec<u8> {
@@ -153,6 +160,7 @@ mod tests {
     #[test]
     fn arbitrary_bytes_never_panic_and_answers_stay_in_the_batch() {
         let mut prng = Prng::new(2);
+        let mut scratch = vec![0; OPENED_BYTES_MAX];
         for (number, codec) in ALL.iter().enumerate() {
             let good = packed(*codec, number as u8 + 1);
             for _ in 0..1000 {
@@ -161,7 +169,7 @@ mod tests {
                     let at = prng.below(bad.len() as u64) as usize;
                     bad[at] = prng.next_u64() as u8;
                 }
-                if let (Some(found), Ok(header)) = (first_from(&bad, 150, 0), walk::header_at(&bad)) {
+                if let (Some(found), Ok(header)) = (super::first_from(&bad, 150, 0, &mut scratch), walk::header_at(&bad)) {
                     assert!((header.base_offset..header.next_offset()).contains(&found.offset));
                 }
             }

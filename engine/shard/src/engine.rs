@@ -23,6 +23,7 @@ use crate::room::Room;
 use crate::routes::{Routes, Submitter};
 use crate::script::Scripts;
 use crate::tail::{Piece, Tail};
+use crate::time_search::Searches;
 use crate::timers::{TimerFor, Timers};
 use crate::waits::Waits;
 use millrace_base::clock::{Nanos, WallMs};
@@ -61,6 +62,8 @@ pub struct Engine {
     /// Produce requests that a full journal holds back, in order.
     pub stalled: VecDeque<Stalled>,
     pub reads: Waits<ReadWait>,
+    /// Those that wait, by their shard and its ticket.
+    pub read_tickets: BTreeMap<(ShardId, u64), crate::waits::WaitId>,
     /// Who waits for memory to read into.
     pub room: Room,
     /// Reads to look at again in this turn: bytes came.
@@ -94,6 +97,7 @@ pub struct Engine {
     /// Replica set 0 is applied up to here, on the shard that leads it.
     pub meta_applied: Offset,
     pub queries: Waits<QueryWait>,
+    pub searches: Searches,
     pub open_files: OpenFiles,
     /// How this node wants to be known.
     pub register: Option<Node>,
@@ -233,7 +237,7 @@ impl Engine {
             let sequence = sealed.sequence;
             for batches in self.directories[index].write(t.driver, sealed) {
                 if let Some(partition) = self.partitions.get_mut(&batches.partition) {
-                    let piece = Piece { base: batches.base, end: batches.end, bytes: batches.bytes, sequence };
+                    let piece = Piece::new(batches.base, batches.end, batches.bytes, sequence);
                     partition.sealed(piece);
                 }
             }

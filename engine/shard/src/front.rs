@@ -17,7 +17,7 @@ use millrace_base::settings::Settings;
 use millrace_io::{Driver, Pool, Slice};
 use millrace_state::meta::Meta;
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 /// How long the frame at the front of some bytes is.
@@ -81,7 +81,7 @@ pub struct Cx<'a> {
     pub(crate) routes: &'a mut Routes,
     pub(crate) timers: &'a mut Timers<TimerFor>,
     pub(crate) answers: &'a Pool,
-    pub(crate) resumed: &'a mut Vec<ConnectionId>,
+    pub(crate) resumed: &'a mut VecDeque<ConnectionId>,
     pub(crate) moves: &'a mut BTreeMap<ConnectionId, ShardId>,
 }
 
@@ -159,7 +159,7 @@ impl Cx<'_> {
     /// Reads on; frames that are already here come after this call has returned.
     pub fn resume(&mut self, connection: ConnectionId) {
         self.net.resume(connection);
-        self.resumed.push(connection);
+        self.resumed.push_back(connection);
     }
 
     /// Calls [`Front::timer`] with `token` at `at`, once.

@@ -31,6 +31,7 @@ mod shortage;
 mod stop;
 mod store;
 mod tail;
+mod time_search;
 pub mod timers;
 mod token;
 mod waits;

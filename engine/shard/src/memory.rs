@@ -2,12 +2,13 @@
 //!
 //! | share | of what is left | who takes from it | what happens without room |
 //! |---|---|---|---|
-//! | work | first, fixed | checkpoints, indexes and state files to be written, journal files to be made | bounded by how many run at once |
+//! | work | first, fixed | checkpoints, indexes and state files to be written, journal files to be made, the one batch that is opened for a search | bounded by how many run at once |
 //! | journal | 3/8 | entries being built or in flight, batches that no segment has, the newest batches as a cache | the cache goes; then produce stalls |
 //! | receive | 3/8 | what connections receive, and frames until they are done with | connections wait in order ([`crate::receive`]) |
 //! | read | 1/8 | windows of segments, until the client has taken them | reads wait in order ([`crate::room`]) |
 //! | answer | 1/8 | all other answers, until the client has taken them | requests are not begun |
 //! | indexes | 1/32 of all | indexes of closed segments that were needed | the oldest goes; not a pool, they are no chunks |
+//! | groups | 1/32 of all | members, offsets and records on their way of consumer groups | more members and offsets are refused; not a pool |
 //!
 //! Clients that hold memory and do not move while others wait for it are closed ([`crate::shortage`]).
 //!
@@ -21,6 +22,7 @@ use crate::store::WRITE_BYTES_MAX;
 use millrace_base::limits::BLOCK;
 use millrace_io::Pool;
 use millrace_log::journal::Options;
+use millrace_log::time_lookup::OPENED_BYTES_MAX;
 use millrace_log::walk::STORED_BYTES_MAX;
 
 /// Checkpoint scripts under way at once in one shard, so that they do not crowd the journal's writes out.
@@ -42,15 +44,23 @@ pub struct Shares {
     pub read: Pool,
     pub answer: Pool,
     pub index_bytes: usize,
+    pub group_bytes: usize,
+    /// Of the share "work", what one batch is decompressed into for a search by time.
+    pub opened_bytes: usize,
 }
 
-/// Of a shard's memory, what indexes of closed segments take of it.
+/// Of a shard's memory, what indexes of closed segments take, and what consumer groups take: one part in so many each.
 const INDEX_PART: usize = 32;
+const GROUP_PART: usize = 32;
 
 /// The largest batches and writes of a shard's checkpoints.
 fn work_bytes(options: &Options) -> usize {
     CHECKPOINTS_MAX * Pool::size_of(WRITE_BYTES_MAX + options.entry_bytes_max) + FILES_BYTES
 }
+
+/// Of a shard's memory, what the batch that is opened takes: one part in so many, within bounds.
+const OPENED_PART: usize = 64;
+const OPENED_BYTES_MIN: usize = 2 << 20;
 
 impl Shares {
     /// The least memory that a shard with this journal in each of `directories` data directories comes to its ends with.
@@ -62,15 +72,18 @@ impl Shares {
         // A start holds in memory what the journals hold.
         let recovered = directories * options.files_max as usize * options.file_bytes as usize;
         let pools = work + (journal * 8).div_ceil(3).max(read * 8).max(recovered) + 8;
-        (pools * INDEX_PART).div_ceil(INDEX_PART - 1)
+        let least = (pools * INDEX_PART).div_ceil(INDEX_PART - 2);
+        least + (least * 2 / OPENED_PART).max(2 * OPENED_BYTES_MIN)
     }
 
     /// `bytes`: not less than [`Shares::least`].
     pub fn new(bytes: usize, options: &Options) -> Shares {
         let index_bytes = bytes / INDEX_PART;
-        let whole = Pool::new(bytes - index_bytes);
-        let work = work_bytes(options);
-        let eighth = (bytes - index_bytes).saturating_sub(work) / 8;
+        let group_bytes = bytes / GROUP_PART;
+        let whole = Pool::new(bytes - index_bytes - group_bytes);
+        let opened_bytes = (bytes / OPENED_PART).clamp(OPENED_BYTES_MIN, OPENED_BYTES_MAX);
+        let work = work_bytes(options) + opened_bytes;
+        let eighth = whole.budget().saturating_sub(work) / 8;
         Shares {
             work: whole.share(work),
             journal: whole.share(3 * eighth),
@@ -78,6 +91,8 @@ impl Shares {
             read: whole.share(eighth),
             answer: whole.share(eighth),
             index_bytes,
+            group_bytes,
+            opened_bytes,
             whole,
         }
     }
@@ -101,7 +116,7 @@ mod tests {
             for bytes in [least, 2 * least, 8 * least] {
                 let shares = Shares::new(bytes, &options);
                 let parts = [&shares.work, &shares.journal, &shares.receive, &shares.read, &shares.answer];
-                let sum: usize = parts.iter().map(|part| part.budget()).sum::<usize>() + shares.index_bytes;
+                let sum: usize = parts.iter().map(|part| part.budget()).sum::<usize>() + shares.index_bytes + shares.group_bytes;
                 assert!(sum <= bytes && bytes - sum < 64, "{sum} of {bytes}");
                 assert!(shares.journal.has_room(4 * options.entry_bytes_max));
                 assert!(shares.read.has_room(WINDOW_BYTES_MAX + STORED_BYTES_MAX.min(options.entry_bytes_max)));

@@ -17,6 +17,13 @@ use millrace_io::{Completion, Detached, Driver, IoError, Listener, Op, Pool, SEN
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+/// Bytes of one send. The kernel copies them within our turn, as long as the client's buffers have room: no client is to take so much of a
+/// turn that the others notice.
+const SENT_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of all sends of one turn: a millisecond or two of copying.
+const FLUSHED_BYTES_MAX: usize = 4 << 20;
+
 /// One connection of this shard; never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnectionId {
@@ -72,6 +79,9 @@ pub(crate) struct Connection {
     pub(crate) came: Nanos,
     pub(crate) moved: Nanos,
     pub(crate) came_since: usize,
+    /// Since when so few bytes of the frame that is coming have come: see [`Net::dribbling`].
+    pub(crate) dribbles_since: Nanos,
+    pub(crate) dribbled: usize,
     pub(crate) send_progress: Nanos,
 }
 
@@ -144,7 +154,7 @@ pub struct Net {
     listeners: Vec<Listener>,
     open: usize,
     /// Connections with bytes queued and no send in flight.
-    to_flush: Vec<ConnectionId>,
+    to_flush: VecDeque<ConnectionId>,
     pub(crate) waiting: Waiting,
     /// Connections whose next request waits, and the bytes of answer that it is expected to bring.
     to_answer: VecDeque<(ConnectionId, usize)>,
@@ -162,7 +172,7 @@ impl Net {
             free: Vec::new(),
             listeners: Vec::new(),
             open: 0,
-            to_flush: Vec::new(),
+            to_flush: VecDeque::new(),
             waiting: Waiting::default(),
             to_answer: VecDeque::new(),
             to_answer_since: Nanos(0),
@@ -231,6 +241,8 @@ impl Net {
             came: now,
             moved: now,
             came_since: 0,
+            dribbles_since: now,
+            dribbled: 0,
             send_progress: now,
         });
         self.open += 1;
@@ -275,7 +287,7 @@ impl Net {
                 }
                 self.reap(id, events);
             }
-            Purpose::Task | Purpose::Entry | Purpose::Extent | Purpose::Nobody => {}
+            Purpose::Task | Purpose::Entry | Purpose::Extent | Purpose::Job | Purpose::Nobody => {}
         }
     }
 
@@ -310,7 +322,7 @@ impl Net {
             }
         }
         if was_idle && !connection.out.is_empty() {
-            self.to_flush.push(id);
+            self.to_flush.push_back(id);
         }
     }
 
@@ -366,23 +378,41 @@ impl Net {
         (!self.to_answer.is_empty()).then_some(self.to_answer_since)
     }
 
-    /// Submits a send for every connection that has bytes and none in flight.
+    /// Submits a send for the connections that have bytes and none in flight, in order, for as many bytes as a turn has time for.
     pub fn flush(&mut self, driver: &mut dyn Driver, now: Nanos) {
-        for id in std::mem::take(&mut self.to_flush) {
-            self.send_on(driver, id, now);
+        let mut sent = 0;
+        while sent < FLUSHED_BYTES_MAX
+            && let Some(id) = self.to_flush.pop_front()
+        {
+            sent += self.send_on(driver, id, now);
         }
     }
 
-    fn send_on(&mut self, driver: &mut dyn Driver, id: ConnectionId, now: Nanos) {
-        let Some(connection) = self.get(id) else { return };
+    /// Whether some connections are to be flushed in the next turn.
+    pub fn has_to_flush(&self) -> bool {
+        !self.to_flush.is_empty()
+    }
+
+    /// Bytes of the send that is under way with this.
+    fn send_on(&mut self, driver: &mut dyn Driver, id: ConnectionId, now: Nanos) -> usize {
+        let Some(connection) = self.get(id) else { return 0 };
         if connection.sending || connection.closing || connection.out.is_empty() {
-            return;
+            return 0;
         }
-        let from: Vec<Slice> = connection.out.iter().take(SEND_SLICES_MAX).cloned().collect();
+        let (mut from, mut bytes) = (Vec::new(), 0);
+        for slice in connection.out.iter().take(SEND_SLICES_MAX) {
+            let len = slice.len().min(SENT_BYTES_MAX - bytes);
+            if len == 0 {
+                break;
+            }
+            bytes += len;
+            from.push(slice.sub(0..len));
+        }
         connection.sending = true;
         connection.operations += 1;
         connection.send_progress = now;
         driver.submit(Op::Send { socket: connection.socket, from }, token::pack(Purpose::Send, id.slot, id.generation));
+        bytes
     }
 
     fn sent(&mut self, driver: &mut dyn Driver, id: ConnectionId, completion: Completion, now: Nanos, events: &mut Vec<Event>) {
@@ -408,7 +438,9 @@ impl Net {
         if connection.out.is_empty() && connection.finishing {
             return self.close(driver, id);
         }
-        self.send_on(driver, id, now);
+        if !connection.out.is_empty() {
+            self.to_flush.push_back(id);
+        }
         events.push(Event::Sent { connection: id });
     }
 
@@ -421,8 +453,10 @@ impl Net {
 
     /// Reads on. The caller then asks [`Net::next_frame`], since whole frames may be buffered.
     pub fn resume(&mut self, id: ConnectionId) {
+        let now = self.now;
         if let Some(connection) = self.get(id) {
             connection.paused = false;
+            (connection.dribbles_since, connection.dribbled) = (now, 0);
         }
     }
 
@@ -471,6 +505,17 @@ impl Net {
             is_idle(connection).then_some(ConnectionId { slot: slot as u32, generation: entry.generation })
         };
         self.slots.iter().enumerate().filter_map(idle).collect()
+    }
+
+    /// Connections with a part of a frame that has not become whole, nor brought [`DRIBBLE_BYTES_MIN`] more, since `before`. Those that are
+    /// not read, because they are paused or wait for memory, are not to blame.
+    pub fn dribbling(&self, before: Nanos) -> Vec<ConnectionId> {
+        let dribbles = |c: &Connection| !c.closing && !c.paused && c.waits.is_none() && c.filled > 0 && c.dribbles_since < before;
+        let dribbling = |(slot, entry): (usize, &Slot)| {
+            let id = ConnectionId { slot: slot as u32, generation: entry.generation };
+            entry.connection.as_ref().filter(|connection| dribbles(connection)).map(|_| id)
+        };
+        self.slots.iter().enumerate().filter_map(dribbling).collect()
     }
 
     /// Takes a connection with nothing in flight and nothing queued out of this shard, with the bytes that are buffered.

@@ -40,11 +40,11 @@ impl Default for OpenFiles {
 }
 
 impl OpenFiles {
-    /// This shard's share of the descriptors that the process may have. Half are for connections, an eighth for segments that stay open;
+    /// This shard's share of the descriptors that the process may have. Nine sixteenths are for connections, an eighth for segments that stay open;
     /// the rest is for journals, which have up to 64 files in each data directory, and for files that are open for one read or write.
     pub fn bound(&mut self, files_max: u64, shards: u16) {
         let share = usize::try_from(files_max).unwrap_or(usize::MAX) / usize::from(shards.max(1));
-        self.connections_max = (share / 2).max(1);
+        self.connections_max = (share / 16 * 9).max(1);
         self.segments_max = (share / 8).max(1);
     }
 }
@@ -92,7 +92,7 @@ mod tests {
             let mut files = OpenFiles::default();
             files.bound(files_max, shards);
             let taken = (files.connections_max + files.segments_max) as u64 * u64::from(shards);
-            assert!(taken <= files_max / 8 * 5 && taken >= files_max / 8 * 4, "{files_max} {shards}");
+            assert!(taken <= files_max / 16 * 11 && taken >= files_max / 16 * 10, "{files_max} {shards}");
         }
     }
 }

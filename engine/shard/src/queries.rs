@@ -1,7 +1,7 @@
 //! Questions about partitions: offsets by time, epochs, sizes, producers; and DeleteRecords.
 //!
 //! 1. Most are answered at once from what is in memory.
-//! 2. An offset by time names a record: the batch that holds it is found by the index, or in memory, and that one batch is opened.
+//! 2. An offset by time names a record, which is searched for: [`crate::time_search`].
 //! 3. DeleteRecords raises the log start, and is answered when that is settled.
 //!
 //! Invariants: no offset at or above the commit is named; each part is answered once.
@@ -12,21 +12,16 @@ use crate::engine::{Engine, Turn};
 use crate::lifecycle::{Finish, Then};
 use crate::partition::{Partition, StartWaiter};
 use crate::read::{check_epoch, check_readable};
-use crate::room::Asker;
 use crate::script::{Handle, Outcome, Step};
+use crate::tail::Piece;
+use crate::time_search::{Goal, NONE, Part};
 use crate::waits::WaitId;
-use millrace_base::batch::HEADER_BYTES;
 use millrace_base::ids::{PartitionId, ShardId};
-use millrace_base::limits::BLOCK;
 use millrace_base::offset::{Epoch, Offset};
-use millrace_io::{IoError, OpenHow, Pool, Slice, Space};
+use millrace_io::{IoError, OpenHow, Space};
 use millrace_log::index::Index;
-use millrace_log::segments::Lookup;
-use millrace_log::{time_lookup, walk};
-use std::path::PathBuf;
-
-/// Bytes of a segment that a search by time reads at once: with what lies before them in their block, a whole chunk.
-const WINDOW_BYTES: usize = (256 << 10) - BLOCK;
+use millrace_log::walk;
+use std::collections::VecDeque;
 
 /// More than an index of the most entries takes.
 pub const INDEX_BYTES_MAX: usize = 2 << 20;
@@ -36,148 +31,63 @@ pub struct QueryWait {
     from: ShardId,
     ticket: u64,
     open: usize,
-    answers: Answers,
+    pub answers: Answers,
 }
 
-enum Answers {
-    Offsets { queries: Vec<OffsetQuery>, found: Vec<Option<Result<OffsetFound, ReadError>>>, searches: Vec<Option<Search>> },
+pub enum Answers {
+    Offsets {
+        queries: Vec<OffsetQuery>,
+        parts: Vec<Part>,
+        /// Parts that are to be searched for.
+        line: VecDeque<usize>,
+    },
     Deleted(Vec<Option<Result<Offset, ReadError>>>),
-}
-
-/// A search by time in a segment.
-#[derive(Clone)]
-pub struct Search {
-    time: i64,
-    /// Batches that end at or below are passed over.
-    from: Offset,
-    bound: Offset,
-    path: PathBuf,
-    segment_end: Offset,
-    place: u64,
-    len: usize,
-    /// For room to read.
-    waits: bool,
 }
 
 impl Engine {
     pub fn list_offsets(&mut self, t: &mut Turn<'_>, from: ShardId, ticket: u64, queries: Vec<OffsetQuery>) {
-        let count = queries.len();
-        let found = (0..count).map(|_| None).collect();
-        let searches = (0..count).map(|_| None).collect();
-        let answers = Answers::Offsets { queries, found, searches };
-        let id = self.queries.insert(QueryWait { from, ticket, open: count + 1, answers });
-        for part in 0..count {
-            self.find_offset(t, id, part);
+        let looked: Vec<_> = queries.iter().map(|query| self.look_for(query)).collect();
+        let mut line = VecDeque::new();
+        let part = |(part, looked)| match looked {
+            Ok(Looked::Found(found)) => Part::Done(Ok(found)),
+            Ok(Looked::Search(_)) => {
+                line.push_back(part);
+                Part::InLine
+            }
+            Err(error) => Part::Done(Err(error)),
+        };
+        let parts: Vec<Part> = looked.into_iter().enumerate().map(part).collect();
+        let is_searched = !line.is_empty();
+        let id = self.queries.insert(QueryWait { from, ticket, open: line.len() + 1, answers: Answers::Offsets { queries, parts, line } });
+        if is_searched {
+            self.searches.stand_in_line(id);
+            self.begin_searches(t);
         }
         self.query_part_done(id);
     }
 
-    /// Answers one part, or starts to read for it.
-    fn find_offset(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize) {
-        let Some(QueryWait { answers: Answers::Offsets { queries, .. }, .. }) = self.queries.get_mut(id) else { return };
-        let query = queries[part];
-        let looked = match self.partitions.get(&query.partition) {
-            None => Err(ReadError::UnknownPartition),
-            Some(partition) => {
-                check_readable(partition).and_then(|()| check_epoch(partition, query.current_epoch)).map(|()| look(partition, &query))
-            }
-        };
-        match looked {
+    fn look_for(&self, query: &OffsetQuery) -> Result<Looked, ReadError> {
+        let partition = self.partitions.get(&query.partition).ok_or(ReadError::UnknownPartition)?;
+        check_readable(partition).and_then(|()| check_epoch(partition, query.current_epoch)).map(|()| look(partition, query))
+    }
+
+    /// Answers one part that is at its turn, or starts to read for it.
+    pub fn find_offset(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize) {
+        let Some(QueryWait { answers: Answers::Offsets { queries, .. }, .. }) = self.queries.get(id) else { return };
+        match self.look_for(&queries[part]) {
             Ok(Looked::Found(found)) => self.offset_found(id, part, Ok(found)),
-            Ok(Looked::Search { time, from, bound }) => self.search(t, id, part, time, from, bound),
+            Ok(Looked::Search(goal)) => self.search(t, id, part, goal),
             Err(error) => self.offset_found(id, part, Err(error)),
         }
     }
 
-    /// The first record at or after `from` with a timestamp of at least `time`.
-    fn search(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, time: i64, from: Offset, bound: Offset) {
-        let Some(partition) = self.query_partition(id, part) else { return };
-        // A segment counts batches as soon as they are to be written: those that may still be on their way are all in memory.
-        let written = partition.tail.checkpointed();
-        let lookup = if from < written { partition.store.for_time(time, from) } else { Lookup::Above };
-        match lookup {
-            Lookup::Place { segment, place, entry } if entry.is_none_or(|entry| segment + i64::from(entry.relative) < written) => {
-                let Some(summary) = partition.store.summary(segment).copied() else { return };
-                let path = partition.store.segment_path(segment);
-                let segment_end = summary.end.min(written);
-                let search = Search { time, from, bound, path, segment_end, place, len: WINDOW_BYTES, waits: false };
-                self.read_for_search(t, id, part, search);
-            }
-            Lookup::NeedsIndex { segment } => {
-                let partition_id = partition.id;
-                if self.has_room_to_read(INDEX_BYTES_MAX) {
-                    let into = self.memory.read.take(INDEX_BYTES_MAX);
-                    self.read_index(t, partition_id, segment, into, Then::Query(id));
-                } else {
-                    self.wait_for_room(Asker::Query { query: id, part }, INDEX_BYTES_MAX, t.now);
-                }
-            }
-            Lookup::Place { .. } | Lookup::Above | Lookup::Below => {
-                let found = search_memory(partition, time, from.max(written), bound);
-                self.offset_found(id, part, Ok(found));
-            }
-        }
-    }
-
-    fn query_partition(&mut self, id: WaitId, part: usize) -> Option<&Partition> {
+    pub fn query_partition(&mut self, id: WaitId, part: usize) -> Option<&Partition> {
         let Some(QueryWait { answers: Answers::Offsets { queries, .. }, .. }) = self.queries.get_mut(id) else { return None };
         let partition = queries[part].partition;
         if !self.partitions.contains_key(&partition) {
             self.offset_found(id, part, Err(ReadError::UnknownPartition));
         }
         self.partitions.get(&partition).map(|partition| &**partition)
-    }
-
-    fn read_for_search(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, search: Search) {
-        let block = search.place / BLOCK as u64 * BLOCK as u64;
-        let len = ((search.place - block) as usize + search.len).next_multiple_of(BLOCK);
-        if !self.has_room_to_read(Pool::size_of(len)) {
-            if let Some(QueryWait { answers: Answers::Offsets { searches, .. }, .. }) = self.queries.get_mut(id) {
-                searches[part] = Some(Search { waits: true, ..search });
-            }
-            return self.wait_for_room(Asker::Query { query: id, part }, Pool::size_of(len), t.now);
-        }
-        let steps = vec![
-            Step::Open { path: search.path.clone(), how: OpenHow { direct: true, ..OpenHow::default() } },
-            Step::Read { file: Handle::Nth(0), place: block, into: Some(self.memory.read.take(len)), len: len as u32 },
-            Step::Close(Handle::Nth(0)),
-        ];
-        if let Some(QueryWait { answers: Answers::Offsets { searches, .. }, .. }) = self.queries.get_mut(id) {
-            searches[part] = Some(search);
-        }
-        self.scripts.start(t.driver, steps, Finish::TimeSearch { query: id, part });
-    }
-
-    /// It has waited for room, and there is some: it goes on with its search, or finds anew what it needs.
-    pub fn query_again(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize) {
-        let Some(QueryWait { answers: Answers::Offsets { found, searches, .. }, .. }) = self.queries.get_mut(id) else { return };
-        match searches[part].take_if(|search| search.waits) {
-            Some(search) => self.read_for_search(t, id, part, Search { waits: false, ..search }),
-            // What it waited for may have come for another part, so that it is answered or under way.
-            None if found[part].is_none() && searches[part].is_none() => self.find_offset(t, id, part),
-            None => {}
-        }
-    }
-
-    pub fn search_read(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, result: Result<Outcome, IoError>) {
-        let Some(QueryWait { answers: Answers::Offsets { searches, .. }, .. }) = self.queries.get_mut(id) else { return };
-        let Some(search) = searches[part].take() else { return };
-        let bytes: Slice = match result {
-            Ok(mut outcome) => outcome.read.pop().map(|(mut space, len)| space.freeze(len)).expect("the script reads once"),
-            Err(error) => {
-                let reason = format!("{}: {error}", search.path.display());
-                return self.offset_found(id, part, Err(ReadError::Storage { reason }));
-            }
-        };
-        let skip = (search.place % BLOCK as u64) as usize;
-        let scanned = search.scan(bytes.get(skip..).unwrap_or(&[]));
-        drop(bytes); // whoever waits for room holds none
-        match scanned {
-            Scanned::Found(found) => self.offset_found(id, part, Ok(found)),
-            Scanned::Further(further) => self.read_for_search(t, id, part, further),
-            Scanned::NotHere => self.search(t, id, part, search.time, search.segment_end, search.bound),
-            Scanned::Bad(reason) => self.offset_found(id, part, Err(ReadError::Storage { reason })),
-        }
     }
 
     /// Reads the index of a closed segment for those who wait. `into`: of [`INDEX_BYTES_MAX`].
@@ -214,26 +124,18 @@ impl Engine {
         match then {
             Then::Read(read) => self.index_ready_for_read(t, read),
             Then::Coordinator => self.load_coordinator(t, id),
-            Then::Query(query) => {
-                let Some(QueryWait { answers: Answers::Offsets { queries, found, searches }, .. }) = self.queries.get_mut(query) else {
-                    return;
-                };
-                let open = |part: &usize| queries[*part].partition == id && found[*part].is_none() && searches[*part].is_none();
-                let parts: Vec<usize> = (0..queries.len()).filter(open).collect();
-                for part in parts {
-                    self.find_offset(t, query, part);
-                }
-            }
+            Then::Query(query) => self.index_ready_for_query(t, query, id),
         }
     }
 
-    fn offset_found(&mut self, id: WaitId, part: usize, result: Result<OffsetFound, ReadError>) {
-        if let Some(QueryWait { answers: Answers::Offsets { found, .. }, .. }) = self.queries.get_mut(id)
-            && found[part].is_none()
-        {
-            found[part] = Some(result);
-            self.query_part_done(id);
+    /// One part is answered.
+    pub fn offset_found(&mut self, id: WaitId, part: usize, result: Result<OffsetFound, ReadError>) {
+        let Some(QueryWait { answers: Answers::Offsets { parts, .. }, .. }) = self.queries.get_mut(id) else { return };
+        match std::mem::replace(&mut parts[part], Part::Done(result)) {
+            Part::Done(_) | Part::InLine => unreachable!("only what is under way is answered, and once"),
+            Part::Begun | Part::ForIndex(_) | Part::ForRoom(_) | Part::Reading(_) | Part::Opening => self.searches.ended(),
         }
+        self.query_part_done(id);
     }
 
     fn query_part_done(&mut self, id: WaitId) {
@@ -244,8 +146,9 @@ impl Engine {
         }
         let Some(wait) = self.queries.remove(id) else { return };
         let reply = match wait.answers {
-            Answers::Offsets { found, .. } => {
-                Reply::Offsets(found.into_iter().map(|found| found.unwrap_or(Err(ReadError::NotAvailable))).collect())
+            Answers::Offsets { parts, .. } => {
+                let found = |part| if let Part::Done(found) = part { found } else { Err(ReadError::NotAvailable) };
+                Reply::Offsets(parts.into_iter().map(found).collect())
             }
             Answers::Deleted(starts) => {
                 Reply::Deleted(starts.into_iter().map(|start| start.unwrap_or(Err(ReadError::NotAvailable))).collect())
@@ -387,10 +290,8 @@ fn epoch_of(partition: &Partition, offset: Offset) -> Epoch {
 
 enum Looked {
     Found(OffsetFound),
-    Search { time: i64, from: Offset, bound: Offset },
+    Search(Goal),
 }
-
-const NONE: OffsetFound = OffsetFound { offset: -1, timestamp: -1, epoch: -1 };
 
 fn look(partition: &Partition, query: &OffsetQuery) -> Looked {
     let (log_start, commit) = (partition.log_start(), partition.read_bound());
@@ -398,14 +299,13 @@ fn look(partition: &Partition, query: &OffsetQuery) -> Looked {
     match query.at {
         OffsetAt::Earliest => Looked::Found(OffsetFound { offset: log_start, timestamp: -1, epoch: epoch_at(log_start) }),
         OffsetAt::Latest => Looked::Found(OffsetFound { offset: commit, timestamp: -1, epoch: partition.core.epoch() }),
-        OffsetAt::Time(time) => Looked::Search { time, from: log_start, bound: commit },
+        OffsetAt::Time(time) => Looked::Search(Goal { time, from: log_start, bound: commit }),
         OffsetAt::MaxTimestamp => {
-            let in_memory = partition.tail.pending().flat_map(|piece| walk::batches(&piece.bytes)).flatten();
-            let in_memory = in_memory.filter(|found| found.header.next_offset() <= commit).map(|found| found.header.max_timestamp).max();
+            let in_memory = partition.tail.pending().filter(|piece| piece.base < commit).map(|piece| newest_below(piece, commit)).max();
             match in_memory.into_iter().chain([partition.store.segments.max_timestamp()]).max() {
                 // As in Kafka it may lie below the log start, as long as its segment is there: its time is the greatest all the same.
                 Some(time) if time >= 0 && commit > log_start => {
-                    Looked::Search { time, from: partition.store.segments.begin().min(log_start), bound: commit }
+                    Looked::Search(Goal { time, from: partition.store.segments.begin().min(log_start), bound: commit })
                 }
                 _ => Looked::Found(NONE),
             }
@@ -413,72 +313,11 @@ fn look(partition: &Partition, query: &OffsetQuery) -> Looked {
     }
 }
 
-/// Searches the batches that are in memory only.
-fn search_memory(partition: &Partition, time: i64, from: Offset, bound: Offset) -> OffsetFound {
-    for piece in partition.tail.pending() {
-        for found in walk::batches(&piece.bytes).flatten() {
-            let header = found.header;
-            if header.next_offset() > bound {
-                return NONE;
-            }
-            if header.next_offset() > from
-                && header.max_timestamp >= time
-                && let Some(found) = record_in(found.bytes, time, from)
-            {
-                return found;
-            }
-        }
+/// The greatest timestamp of the batches that end at or below `bound`.
+fn newest_below(piece: &Piece, bound: Offset) -> i64 {
+    if piece.end <= bound {
+        return piece.max_timestamp;
     }
-    NONE
-}
-
-/// `batch`: its header promises a record that is late enough. None: that one lies below `from`.
-fn record_in(batch: &[u8], time: i64, from: Offset) -> Option<OffsetFound> {
-    let header = millrace_base::batch::Header::parse(batch).expect("it was walked");
-    match time_lookup::first_from(batch, time, from) {
-        Some(record) => Some(OffsetFound { offset: record.offset, timestamp: record.timestamp, epoch: header.epoch }),
-        None if header.base_offset < from => None,
-        // The promise was false; its base is never behind what was asked for.
-        None => Some(OffsetFound { offset: header.base_offset, timestamp: header.max_timestamp, epoch: header.epoch }),
-    }
-}
-
-enum Scanned {
-    Found(OffsetFound),
-    Further(Search),
-    NotHere,
-    Bad(String),
-}
-
-impl Search {
-    fn scan(&self, bytes: &[u8]) -> Scanned {
-        let mut at = 0;
-        loop {
-            let rest = bytes.get(at..).unwrap_or(&[]);
-            let further = |len: usize| Search { place: self.place + at as u64, len: len.max(WINDOW_BYTES), ..self.clone() };
-            if rest.len() < HEADER_BYTES {
-                // A window that brought nothing new: the segment has ended.
-                return if at == 0 { Scanned::NotHere } else { Scanned::Further(further(0)) };
-            }
-            let header = match walk::header_at(rest) {
-                Ok(header) => header,
-                Err(error) => {
-                    return Scanned::Bad(error.in_file(&self.path.display().to_string(), self.place + at as u64).to_string());
-                }
-            };
-            if header.next_offset() > self.bound {
-                return Scanned::Found(NONE);
-            }
-            if header.next_offset() > self.from && header.max_timestamp >= self.time {
-                let Some(batch) = rest.get(..header.size) else { return Scanned::Further(further(header.size)) };
-                if let Some(found) = record_in(batch, self.time, self.from) {
-                    return Scanned::Found(found);
-                }
-            }
-            at += header.size;
-            if header.next_offset() >= self.segment_end {
-                return Scanned::NotHere;
-            }
-        }
-    }
+    let ends_below = |found: &walk::Found<'_>| found.header.next_offset() <= bound;
+    walk::batches(&piece.bytes).flatten().take_while(ends_below).map(|found| found.header.max_timestamp).max().unwrap_or(-1)
 }

@@ -188,6 +188,7 @@ impl Engine {
     /// Looks at all parts anew.
     fn look(&mut self, t: &mut Turn<'_>, id: WaitId) {
         let Some(mut wait) = self.reads.remove(id) else { return };
+        self.read_tickets.remove(&(wait.from, wait.ticket));
         if let Some(timer) = wait.timer.take() {
             t.timers.remove(timer);
         }
@@ -261,6 +262,7 @@ impl Engine {
 
     fn answer_or_wait(&mut self, t: &mut Turn<'_>, id: WaitId) {
         let Some(wait) = self.reads.get_mut(id) else { return };
+        self.read_tickets.insert((wait.from, wait.ticket), id);
         if wait.loading > 0 {
             return;
         }
@@ -300,6 +302,7 @@ impl Engine {
 
     fn answer_read(&mut self, t: &mut Turn<'_>, id: WaitId) {
         let Some(wait) = self.reads.remove(id) else { return };
+        self.read_tickets.remove(&(wait.from, wait.ticket));
         if let Some(timer) = wait.timer {
             t.timers.remove(timer);
         }
@@ -327,11 +330,10 @@ impl Engine {
 
     /// The submitter has enough from elsewhere.
     pub fn stop_waiting(&mut self, t: &mut Turn<'_>, from: ShardId, ticket: u64) {
-        for id in self.reads.find(|wait| wait.from == from && wait.ticket == ticket) {
-            match self.reads.get_mut(id) {
-                Some(wait) if wait.loading > 0 => wait.read.min_bytes = 0,
-                _ => self.answer_read(t, id),
-            }
+        let Some(id) = self.read_tickets.get(&(from, ticket)).copied() else { return };
+        match self.reads.get_mut(id) {
+            Some(wait) if wait.loading > 0 => wait.read.min_bytes = 0,
+            _ => self.answer_read(t, id),
         }
     }
 

@@ -35,6 +35,9 @@ const FRAME_AT_ONCE: usize = 1 << 20;
 /// Who brings so much of a frame in half a second moves, and is not to blame when others wait for memory.
 pub(crate) const MOVED_BYTES: usize = 16 << 10;
 
+/// Who brings less of a frame in half a minute is closed: 1 KiB/s.
+pub(crate) const DRIBBLE_BYTES_MIN: usize = 30 << 10;
+
 /// Bytes by which a chunk is opened.
 const STEP_BYTES: usize = 1 << 20;
 
@@ -174,6 +177,10 @@ impl Net {
             (_, Ok(0)) | (_, Err(_)) => self.close(driver, id),
             (_, Ok(bytes)) => {
                 (connection.last_active, connection.came) = (now, now);
+                connection.dribbled += bytes as usize;
+                if connection.filled == 0 || connection.dribbled >= DRIBBLE_BYTES_MIN {
+                    (connection.dribbles_since, connection.dribbled) = (now, 0);
+                }
                 connection.filled += bytes as usize;
                 connection.came_since += bytes as usize;
                 if connection.came_since >= MOVED_BYTES {
@@ -208,6 +215,7 @@ impl Net {
                 connection.filled -= length;
                 (connection.length, connection.in_steps) = (None, false);
                 (connection.moved, connection.came_since) = (now, 0);
+                (connection.dribbles_since, connection.dribbled) = (now, 0);
                 let frame = space.freeze(length);
                 self.waiting.forget_finisher(id);
                 return Next::Frame(frame);
@@ -361,6 +369,7 @@ impl Net {
         let Some(id) = queue.ids.pop_front() else { return true };
         let Some(connection) = self.get(id) else { return true };
         connection.waits = None;
+        (connection.dribbles_since, connection.dribbled) = (connection.dribbles_since.max(before), 0);
         let went_on = self.receive_or_wait(driver, id, true);
         let now = self.now;
         let queue = self.queue(size);

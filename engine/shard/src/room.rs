@@ -2,13 +2,15 @@
 //!
 //! 1. What reads a segment for a client asks for room in the share first; without it, it joins the queue here and holds nothing of the share.
 //! 2. When memory comes home the first goes on, and looks anew at what it wants.
-//! 3. When the queue has not moved for a while, the share is wanted back: see [`crate::shortage`].
+//! 3. When the queue has not moved for a while, the share is wanted back: see [`crate::shortage`]. So is the journal's when produce has
+//!    waited; and when readers have more than half of it, from those who do not take what they read, before produce has to wait.
 //!
 //! Invariants: whoever waits here holds no memory of the share, so that those who wait can never stop each other; when nothing of the share
 //! is out, the first goes on whatever it asks for.
 //! Knows nothing of what is read.
 
 use crate::engine::{Engine, Turn};
+use crate::memory::JOURNAL_CHUNK_BYTES;
 use crate::shortage::STUCK_MS;
 use crate::waits::WaitId;
 use millrace_base::clock::Nanos;
@@ -81,7 +83,14 @@ impl Engine {
 
     /// Whether produce is held back for memory.
     pub fn is_journal_short(&self) -> bool {
-        !self.stalled.is_empty() && !self.memory.journal.has_room(crate::memory::JOURNAL_CHUNK_BYTES)
+        !self.stalled.is_empty() && !self.memory.journal.has_room(JOURNAL_CHUNK_BYTES)
+    }
+
+    /// About how much of the journal's memory only those hold who read it.
+    fn lent_bytes(&self) -> usize {
+        let cached: usize = self.directories.iter().map(|directory| directory.cached_bytes() + 2 * JOURNAL_CHUNK_BYTES).sum();
+        let pending: usize = self.partitions.values().map(|partition| partition.tail.pending_bytes()).sum();
+        self.memory.journal.used().saturating_sub(cached + pending)
     }
 
     /// Says which shares are wanted back. Called a few times a second.
@@ -90,6 +99,8 @@ impl Engine {
         self.memory.read.want_back(!self.room.queue.is_empty() && now.since(self.room.moved) >= stuck);
         let since = if self.is_journal_short() { Some(self.room.journal_short_since.unwrap_or(now)) } else { None };
         self.room.journal_short_since = since;
-        self.memory.journal.want_back(since.is_some_and(|since| now.since(since) >= stuck));
+        let is_stuck = since.is_some_and(|since| now.since(since) >= stuck);
+        self.memory.journal.want_back(is_stuck);
+        self.memory.journal.ask_back(is_stuck || self.lent_bytes() > self.memory.journal.budget() / 2);
     }
 }

@@ -12,7 +12,7 @@ use crate::api::{Reply, Request};
 use millrace_base::ids::ShardId;
 use millrace_base::lane::{End, Message};
 use millrace_io::Doorbell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Requests that one shard may have at another, parked ones aside.
 pub const LANE_CREDITS: usize = 2048;
@@ -69,6 +69,8 @@ pub struct Routes {
     own_replies: VecDeque<(u64, Reply)>,
     tickets: Vec<Option<Submitter>>,
     free: Vec<u32>,
+    /// Tickets of fronts' reads, by front and token.
+    reads: BTreeMap<(usize, u64), u64>,
 }
 
 impl Routes {
@@ -83,6 +85,7 @@ impl Routes {
             own_replies: VecDeque::new(),
             tickets: Vec::new(),
             free: Vec::new(),
+            reads: BTreeMap::new(),
         }
     }
 
@@ -102,6 +105,9 @@ impl Routes {
         });
         self.tickets[slot as usize] = Some(submitter);
         let ticket = u64::from(slot);
+        if let (Submitter::Front { front, token }, Request::Read(_)) = (submitter, &request) {
+            self.reads.insert((front, token), ticket);
+        }
         if to == self.here {
             self.own_requests.push_back((ticket, request));
             return;
@@ -111,10 +117,9 @@ impl Routes {
         route.send_waiting();
     }
 
-    /// The ticket of a front's unanswered request; one that nobody has when it is answered already.
+    /// The ticket of a front's unanswered read; one that nobody has when it is answered already.
     pub fn ticket_of(&self, front: usize, token: u64) -> u64 {
-        let submitter = Some(Submitter::Front { front, token });
-        self.tickets.iter().position(|ticket| *ticket == submitter).map_or(u64::MAX, |slot| slot as u64)
+        self.reads.get(&(front, token)).copied().unwrap_or(u64::MAX)
     }
 
     pub fn is_congested(&self, to: ShardId) -> bool {
@@ -179,6 +184,9 @@ impl Routes {
     fn answered(&mut self, ticket: u64, reply: Reply) -> Inward {
         let submitter = self.tickets[ticket as usize].take().expect("each ticket is answered once");
         self.free.push(ticket as u32);
+        if let (Submitter::Front { front, token }, Reply::Read(_)) = (submitter, &reply) {
+            self.reads.remove(&(front, token));
+        }
         Inward::Reply { to: submitter, reply }
     }
 

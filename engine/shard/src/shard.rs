@@ -23,13 +23,18 @@ use crate::waits::WaitId;
 use millrace_base::clock::Nanos;
 use millrace_base::ids::ShardId;
 use millrace_io::{Completion, Driver, IoError, Listener, Memory, Wait};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-/// Lane messages handled in one turn.
+/// Lane messages handled in one turn, and for how long: no client is to ask for so much that others wait for it.
 const MESSAGES_PER_TURN: usize = 1024;
+const MESSAGES_NS: u128 = 1_000_000;
 
-/// Frames of one connection handled before others get their turn.
-const FRAMES_PER_VISIT: usize = 32;
+/// Frames of one connection handled before the next is visited.
+const FRAMES_PER_VISIT: usize = 4;
+
+/// Visits of connections in one turn, and for how long: less than what they ask for takes, so that it is done sooner than it is asked for.
+const VISITS_PER_TURN: usize = 1024;
+const VISITS_NS: u128 = 500_000;
 
 /// Spinning goes on while at least so many of the last waits were short; more are not remembered.
 const SPIN_HITS_MIN: u8 = 3;
@@ -43,6 +48,9 @@ const MEMORY_PAUSE_MS: u64 = 1;
 
 /// Connections looked at in one turn whose next request waits for memory to be answered from.
 const ANSWERS_RESUMED: usize = 64;
+
+/// How long a frame may take that brings less than 1 KiB/s.
+const DRIBBLE_MS: u64 = 30_000;
 
 /// How long a listener rests after an accept that failed: what it lacked may be there again.
 const ACCEPT_PAUSE_MS: u64 = 100;
@@ -74,7 +82,8 @@ pub struct Shard {
     waiting_listeners: Vec<(usize, usize, Listener)>,
     completions: Vec<Completion>,
     events: Vec<Event>,
-    resumed: Vec<ConnectionId>,
+    /// Connections to be visited, in order: bytes came, they may read on, or the last visit did not end with the last frame.
+    resumed: VecDeque<ConnectionId>,
     moves: BTreeMap<ConnectionId, ShardId>,
     spin_ns: u64,
     /// How often, of late, work came within the time of a spin: spinning for what comes later only burns the core.
@@ -109,7 +118,7 @@ impl Shard {
             waiting_listeners,
             completions: Vec::new(),
             events: Vec::new(),
-            resumed: Vec::new(),
+            resumed: VecDeque::new(),
             moves: BTreeMap::new(),
             spin_ns,
             spin_hits: 0,
@@ -170,7 +179,7 @@ impl Shard {
     }
 
     fn wait(&mut self) -> Wait {
-        if self.engine.has_work() || !self.resumed.is_empty() || !self.events.is_empty() {
+        if self.engine.has_work() || !self.resumed.is_empty() || !self.events.is_empty() || self.net.has_to_flush() {
             return Wait::No;
         }
         if self.spin_hits >= SPIN_HITS_MIN && self.driver.now().since(self.last_work).as_nanos() < u128::from(self.spin_ns) {
@@ -205,6 +214,7 @@ impl Shard {
                     self.engine.extent_completed(&mut turn, slot, completion.result, slice);
                 }
             }
+            Purpose::Job => self.engine.batch_searched(&mut turn, slot, completion.result),
             Purpose::Nobody => {}
         }
     }
@@ -227,7 +237,7 @@ impl Shard {
                     }
                     self.with_front(front, now, |front, cx| front.accepted(cx, connection, index, peer));
                 }
-                Event::Bytes { connection } => self.frames(connection, now),
+                Event::Bytes { connection } => self.resumed.push_back(connection),
                 Event::Sent { connection } => {
                     if let Some((front, _)) = self.front_of(connection) {
                         self.with_front(front, now, |front, cx| front.sent(cx, connection));
@@ -251,8 +261,18 @@ impl Shard {
         // What the fronts' calls brought is for the next turn; keep both.
         events.append(&mut self.events);
         self.events = events;
-        for connection in std::mem::take(&mut self.resumed) {
+        self.visit(now);
+    }
+
+    /// Lets connections have their frames handled, a few of each in turn, for as long as a turn has time for.
+    fn visit(&mut self, now: Nanos) {
+        let began = self.driver.now();
+        for _ in 0..VISITS_PER_TURN {
+            let Some(connection) = self.resumed.pop_front() else { return };
             self.frames(connection, now);
+            if self.driver.now().since(began).as_nanos() > VISITS_NS {
+                return;
+            }
         }
     }
 
@@ -280,7 +300,7 @@ impl Shard {
                 }
             }
         }
-        self.resumed.push(connection);
+        self.resumed.push_back(connection);
     }
 
     fn with_front(&mut self, index: usize, now: Nanos, call: impl FnOnce(&mut dyn Front, &mut Cx<'_>)) {
@@ -309,7 +329,11 @@ impl Shard {
 
     fn drain_lanes(&mut self, now: Nanos) -> bool {
         let mut worked = false;
+        let began = self.driver.now();
         for _ in 0..MESSAGES_PER_TURN {
+            if worked && self.driver.now().since(began).as_nanos() > MESSAGES_NS {
+                break;
+            }
             let Some(inward) = self.engine.routes.receive() else { break };
             worked = true;
             match inward {
@@ -367,6 +391,7 @@ impl Shard {
                 TimerFor::Housekeeping => {
                     self.engine.keep_house(&mut turn);
                     self.close_idle(now);
+                    self.close_dribbling(now);
                     self.relieve_memory(now);
                     self.timers.add(now.plus_ms(HOUSEKEEPING_MS), TimerFor::Housekeeping);
                 }
@@ -382,6 +407,17 @@ impl Shard {
         for connection in self.net.idle(before, stalled) {
             if let Some((front, _)) = self.front_of(connection) {
                 self.with_front(front, now, |_, cx| cx.close(connection, "nothing came from it or went to it for too long"));
+            }
+        }
+    }
+
+    /// Closes the connections whose request comes too slowly to be one.
+    fn close_dribbling(&mut self, now: Nanos) {
+        let before = Nanos(now.0.saturating_sub(DRIBBLE_MS * 1_000_000));
+        for connection in self.net.dribbling(before) {
+            if let Some((front, _)) = self.front_of(connection) {
+                let why = "its request did not come whole within 30 s, nor 1 KiB/s of it";
+                self.with_front(front, now, |_, cx| cx.close(connection, why));
             }
         }
     }

@@ -5,15 +5,16 @@
 //!    none can, connections with a part of a frame are closed that send nothing, or next to nothing. If there is none of those, and no
 //!    frame is about to become whole, one goes of those that wait for memory themselves.
 //! 3. When reads, produce or answers have waited so long, connections that do not take what they were sent are closed. What they hold may
-//!    be lent by another shard, which tells by [`millrace_io::Slice::is_wanted_back`] that it waits.
+//!    be lent by another shard, which tells by [`millrace_io::Slice::is_wanted_back`] that it waits. Those that take nothing are closed
+//!    before anybody waits, when readers hold much of what produce needs ([`millrace_io::Slice::is_asked_back`]).
 //! 4. The worst goes first: the bytes that it holds times the time since it moved. So many go at once that others are served soon.
 //!
-//! Invariants: nobody is closed while those who wait come to their turn; who is served by the engine is not to blame.
+//! Invariants: nobody that moves is closed while those who wait come to their turn; who is served by the engine is not to blame.
 //! Knows nothing of protocols.
 
 use crate::net::{Connection, ConnectionId, Net};
 use millrace_base::clock::Nanos;
-use millrace_io::{Driver, Pool};
+use millrace_io::{Driver, Pool, Slice};
 use std::time::Duration;
 
 /// How long those who wait for memory may not come to their turn before someone is closed for it.
@@ -112,19 +113,22 @@ impl Net {
 
     /// Those with answers that they do not take, in memory that somebody waits for.
     fn worst_takers(&self, now: Nanos) -> Vec<Holder> {
-        let wanted = |connection: &Connection| {
-            let mut bytes = 0;
-            for (index, slice) in connection.out.iter().enumerate() {
-                let is_counted = index > 0 && connection.out[index - 1].is_of_chunk(slice);
-                bytes += if slice.is_wanted_back() && !is_counted { slice.chunk_bytes() } else { 0 };
+        let of = |is_meant: fn(&Slice) -> bool| {
+            move |connection: &Connection| {
+                let mut bytes = 0;
+                for (index, slice) in connection.out.iter().enumerate() {
+                    let is_counted = index > 0 && connection.out[index - 1].is_of_chunk(slice);
+                    bytes += if is_meant(slice) && !is_counted { slice.chunk_bytes() } else { 0 };
+                }
+                bytes
             }
-            bytes
         };
-        let holders = self.holders(wanted, |connection| now.since(connection.send_progress));
-        let enough = holders.iter().map(|holder| holder.bytes).sum::<usize>() / 8;
-        let (still, moving): (Vec<Holder>, Vec<Holder>) =
-            holders.into_iter().partition(|holder| holder.still >= Duration::from_millis(STUCK_MS));
-        if still.is_empty() { worst(moving, 1) } else { worst(still, enough) }
+        let since = |connection: &Connection| now.since(connection.send_progress);
+        let mut still = self.holders(of(|slice| slice.is_wanted_back() || slice.is_asked_back()), since);
+        let enough = still.iter().map(|holder| holder.bytes).sum::<usize>() / 8;
+        still.retain(|holder| holder.still >= Duration::from_millis(STUCK_MS));
+        // Who takes what it is sent is closed only for those that wait.
+        if still.is_empty() { worst(self.holders(of(Slice::is_wanted_back), since), 1) } else { worst(still, enough) }
     }
 }
 

@@ -20,6 +20,14 @@ pub struct Piece {
     pub bytes: Slice,
     /// The journal entry that holds them.
     pub sequence: u64,
+    pub max_timestamp: i64,
+}
+
+impl Piece {
+    pub fn new(base: Offset, end: Offset, bytes: Slice, sequence: u64) -> Piece {
+        let max_timestamp = walk::batches(&bytes).flatten().map(|found| found.header.max_timestamp).max().unwrap_or(-1);
+        Piece { base, end, bytes, sequence, max_timestamp }
+    }
 }
 
 #[derive(Debug)]
@@ -170,7 +178,7 @@ mod tests {
             bytes.extend(one);
         }
         let slice = pool.take(bytes.len()).push(&bytes);
-        Piece { base, end: base + (batches * records) as i64, bytes: slice, sequence: base as u64 }
+        Piece::new(base, base + (batches * records) as i64, slice, base as u64)
     }
 
     fn offsets(slices: &[Slice]) -> Vec<Offset> {

@@ -21,9 +21,11 @@ pub enum Purpose {
     Nobody = 8,
     /// A direct append's write; the slot is its key.
     Extent = 9,
+    /// A job off the turn; the slot is its key.
+    Job = 10,
 }
 
-const PURPOSES: [Purpose; 9] = [
+const PURPOSES: [Purpose; 10] = [
     Purpose::Accept,
     Purpose::Receive,
     Purpose::Readable,
@@ -33,6 +35,7 @@ const PURPOSES: [Purpose; 9] = [
     Purpose::Entry,
     Purpose::Nobody,
     Purpose::Extent,
+    Purpose::Job,
 ];
 
 /// Bits of a generation that a token carries.

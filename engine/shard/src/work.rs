@@ -17,6 +17,7 @@ use crate::routes::{Routes, Submitter};
 use crate::script::Scripts;
 use crate::store::Store;
 use crate::tail::{Piece, Tail};
+use crate::time_search::Searches;
 use crate::waits::Waits;
 use millrace_base::clock::Nanos;
 use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, Uuid};
@@ -60,8 +61,10 @@ impl Engine {
             produces: Waits::default(),
             stalled: VecDeque::new(),
             reads: Waits::default(),
+            read_tickets: BTreeMap::new(),
             room: Room::default(),
             queries: Waits::default(),
+            searches: Searches::default(),
             open_files: OpenFiles::default(),
             woken: Vec::new(),
             coordinators: BTreeMap::new(),
@@ -156,7 +159,7 @@ impl Engine {
                 if let Err(error) = producers.append_all(&bytes, t.wall) {
                     log::error!("partition {id}: {error}");
                 }
-                tail.push(Piece { base: pending.base, end: pending.end, bytes, sequence: pending.sequence });
+                tail.push(Piece::new(pending.base, pending.end, bytes, pending.sequence));
             }
         }
         let mut store = Store::recovered(folder.clone(), found.segments, found.image.rolls, found.part, t.wall);
@@ -311,6 +314,7 @@ impl Engine {
         self.run_controller(t);
         self.look_again(t);
         self.resume_readers(t);
+        self.begin_searches(t);
         self.open_when_ready();
         self.relieve_journals(t);
         self.write_journals(t);
@@ -353,6 +357,7 @@ impl Engine {
             || self.routes.has_late()
             || (0..self.directories.len()).any(|index| self.wants_seal(index))
             || !self.woken.is_empty()
+            || self.searches.can_begin()
             || !self.sealed.is_empty()
     }
 

@@ -17,6 +17,7 @@ use millrace_io::Slice;
 use millrace_shard::api::{Leadership, NodeFacts, Reply, Request};
 use millrace_shard::state::meta::Meta;
 
+use crate::apis::api_01_fetch::WaitingPartitions;
 use crate::engine::Engine;
 use crate::fetch_session::Sessions;
 use crate::listener::Listeners;
@@ -122,6 +123,7 @@ pub struct Shared {
     pub listeners: Listeners,
     pub sessions: Sessions,
     pub producer_ids: ProducerIds,
+    pub waiting_partitions: WaitingPartitions,
     /// It is not said before that groups cannot be served.
     pub warn_of_groups_at: Nanos,
     /// Calls to be told [`Pending::woken`].

@@ -63,6 +63,7 @@ fn broker_kind(kind: BrokerKind) -> i8 {
         BrokerKind::Bool => 1,
         BrokerKind::Text | BrokerKind::Enum(_) => 2,
         BrokerKind::Int { .. } => 3,
+        BrokerKind::Bytes { max, .. } if max <= i64::from(i32::MAX) => 3,
         BrokerKind::Long { .. } | BrokerKind::Bytes { .. } => 5,
         BrokerKind::Double { .. } => 6,
         BrokerKind::List | BrokerKind::EnumList(_) => 7,
@@ -327,6 +328,11 @@ mod tests {
         assert!(named(&rows, "node.id").is_read_only);
         assert!(!named(&rows, "log.retention.bytes").is_read_only);
         assert_eq!(named(&rows, "listeners").kind, 7);
+        for (name, kind) in
+            [("log.segment.bytes", 3), ("message.max.bytes", 3), ("socket.request.max.bytes", 3), ("log.retention.bytes", 5)]
+        {
+            assert_eq!(named(&rows, name).kind, kind, "{name}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use millrace_shard::api::Reply;
 use millrace_shard::front::{Cx, Frame, Front};
 use millrace_shard::net::ConnectionId;
 
+use crate::apis::api_01_fetch::WaitingPartitions;
 use crate::call::{Answer, Asked, Call, CallId, Outcome, Pending, Shared, split_token};
 use crate::conn::{Connection, UNSENT_BYTES_MAX};
 use crate::dispatch::{self, Found};
@@ -62,6 +63,7 @@ impl KafkaFront {
                 listeners: Listeners(listeners),
                 sessions: Sessions::new(slots),
                 producer_ids: ProducerIds::default(),
+                waiting_partitions: WaitingPartitions::default(),
                 warn_of_groups_at: Nanos(0),
                 wake: Vec::new(),
             },

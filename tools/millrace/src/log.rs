@@ -23,6 +23,19 @@ pub fn install(level: &str) {
     let _ = log::set_logger(&SINK);
 }
 
+/// One line whatever the level: what everybody who starts a node waits for.
+pub fn always(text: &str, pairs: &[(&str, &str)]) {
+    SINK.write(&Record::builder().level(log::Level::Info).key_values(&pairs).args(format_args!("{text}")).build());
+}
+
+impl Sink {
+    fn write(&self, record: &Record<'_>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // There is nobody to tell that standard error is gone.
+        let _ = std::io::stderr().lock().write_all(line(now, record).as_bytes());
+    }
+}
+
 impl Log for Sink {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level()
@@ -30,9 +43,7 @@ impl Log for Sink {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            // There is nobody to tell that standard error is gone.
-            let _ = std::io::stderr().lock().write_all(line(now, record).as_bytes());
+            self.write(record);
         }
     }
 

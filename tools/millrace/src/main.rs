@@ -9,12 +9,13 @@ mod log;
 mod run;
 mod settings_file;
 
+use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use cli::Invocation;
 use failure::Failure;
-use millrace_base::settings::{Given, Settings, help, sample};
+use millrace_base::settings::{Given, Settings, Source, help, sample};
 
 fn main() -> ExitCode {
     match invoke() {
@@ -45,8 +46,17 @@ fn settings(config: Option<&str>, command_line: Vec<Given>) -> Result<Settings, 
         Some(path) => settings_file::read(path)?,
         None => Vec::new(),
     };
-    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
-    given.extend(Given::from_environment(variables)?);
+    let variables: Vec<(String, OsString)> =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();
+    let texts = variables.iter().map(|(name, value)| (name.clone(), value.to_string_lossy().into_owned()));
+    let from_environment = Given::from_environment(texts)?;
+    for (name, value) in &variables {
+        let is_setting = from_environment.iter().any(|given| given.source == Source::Environment(name.clone()));
+        if is_setting && value.to_str().is_none() {
+            return Err(Failure::Usage(format!("environment variable {name} is not UTF-8: {value:?}")));
+        }
+    }
+    given.extend(from_environment);
     given.extend(command_line);
     Ok(Settings::new(given)?)
 }

@@ -141,8 +141,9 @@ fn serve(told: &Receiver<News>, shards: u16, advertised: &[Advertised], began: N
                 if open == shards {
                     let addresses: Vec<String> =
                         advertised.iter().map(|a| format!("{}://{}", a.name, authority(&a.host, a.port))).collect();
-                    let ms = system::now().since(began).as_millis();
-                    log::info!(addresses = addresses.join(","), shards = shards, ms = ms as u64; "ready");
+                    let ms = system::now().since(began).as_millis().to_string();
+                    let (addresses, shards) = (addresses.join(","), shards.to_string());
+                    crate::log::always("ready", &[("addresses", &addresses), ("shards", &shards), ("ms", &ms)]);
                 }
             }
             Ok(News::Stopped) => stopped += 1,

@@ -82,8 +82,6 @@ settings! {
         "Bind each shard's thread to its core.";
     shard_spin_us: u32 = "shard.spin.us", int(0, 10_000), Some("50"), AtStart, None,
         "Microseconds for which a shard without work looks for more before it sleeps.";
-    io_driver: String = "io.driver", Kind::Enum(&["auto", "uring"]), Some("auto"), AtStart, None,
-        "How shards do their I/O; auto takes the best that the host allows.";
     logging_level: String = "logging.level", Kind::Enum(&["error", "warn", "info", "debug", "trace"]), Some("info"), AtStart, None,
         "The least important lines that are still logged.";
 
@@ -107,7 +105,7 @@ settings! {
     connections_max_idle_ms: i64 = "connections.max.idle.ms", long(-1, LONG), Some("600000"), AtStart, None,
         "A connection silent for so long is closed; -1 is never.";
     socket_request_max_bytes: u32 = "socket.request.max.bytes", bytes(1024, FRAME_BYTES_MAX as i64), Some("104857600"), AtStart, None,
-        "The largest request; a larger one closes its connection.";
+        "The largest request; a larger one closes its connection. Requests other than Produce have at most 16 MiB.";
     queued_max_requests: u32 = "queued.max.requests", int(1, 10_000), Some("100"), AtStart, None,
         "Requests that one connection may have waiting before it is not read any more. (Kafka: 500, all connections together.)";
 

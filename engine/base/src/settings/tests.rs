@@ -83,8 +83,8 @@ fn a_bad_value_names_key_value_source_and_what_is_allowed() {
         "setting num.partitions cannot be \"many\" (from node.yaml line 3); allowed: a whole number from 1 to 100000"
     );
     assert_eq!(
-        refused(variable("MILLRACE_IO_DRIVER", "epoll")),
-        "setting io.driver cannot be \"epoll\" (from environment variable MILLRACE_IO_DRIVER); allowed: one of auto, uring"
+        refused(variable("MILLRACE_COMPRESSION_TYPE", "lzma")),
+        "setting compression.type cannot be \"lzma\" (from environment variable MILLRACE_COMPRESSION_TYPE); allowed: one of producer"
     );
     assert_eq!(
         refused(flag("group.max.session.timeout.ms", "10")),

@@ -1,6 +1,6 @@
 //! The state of a world, and what happens at each event.
 //!
-//! An operation on files is one event at its end; operations on sockets wait in their socket until its state lets them go on.
+//! An operation on files, or a job, is one event at its end; operations on sockets wait in their socket until its state lets them go on.
 //!
 //! Invariants: a flight is in exactly one shard; an event of a flight that is gone (its node died) does nothing.
 
@@ -242,6 +242,7 @@ impl Core {
                 if *synced { (60_000, 1_000_000) } else { (20_000, 300_000) }
             }
             Op::Sync { .. } | Op::SyncDirectory { .. } => (50_000, 2_000_000),
+            Op::Run { .. } => (50_000, 5_000_000),
         };
         let time = self.now + self.delay(low, high);
         let mark = self.storage_of(shard).last_step();
@@ -327,6 +328,10 @@ impl Core {
             Op::Unlink { path } => done(self.storage_of(shard).unlink(&path)),
             Op::MakeDirectory { path } => done(self.storage_of(shard).make_directory(&path)),
             Op::RemoveDirectory { path } => done(self.storage_of(shard).remove_directory(&path)),
+            Op::Run { job } => {
+                job.run();
+                done(Ok(()))
+            }
             Op::Accept { .. }
             | Op::Receive { .. }
             | Op::Readable { .. }
@@ -421,5 +426,6 @@ pub(super) fn kind(op: &Op) -> &'static str {
         Op::Send { .. } => "send",
         Op::CloseSocket { .. } => "close socket",
         Op::CloseListener { .. } => "close listener",
+        Op::Run { .. } => "run",
     }
 }

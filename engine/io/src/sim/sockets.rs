@@ -21,7 +21,7 @@ fn memory(op: Op) -> Memory {
         | Op::Allocate { .. }
         | Op::Rename { .. } => Memory::None,
         Op::Unlink { .. } | Op::MakeDirectory { .. } | Op::RemoveDirectory { .. } => Memory::None,
-        Op::Accept { .. } | Op::Readable { .. } | Op::CloseSocket { .. } | Op::CloseListener { .. } => Memory::None,
+        Op::Accept { .. } | Op::Readable { .. } | Op::CloseSocket { .. } | Op::CloseListener { .. } | Op::Run { .. } => Memory::None,
     }
 }
 

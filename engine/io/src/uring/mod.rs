@@ -3,7 +3,8 @@
 //! 1. [`Driver::submit`] turns an operation into an entry ([`start`]); its memory moves into a slot ([`flight`]) until it completes.
 //! 2. [`Driver::poll`] hands entries over and takes completions in one system call, and none where there is nothing to do.
 //! 3. A completion finds its slot, which gives the memory back ([`finish`]).
-//! 4. A shard that waits is woken by a completion, its deadline, or its [`doorbell`], which costs a system call only while it sleeps.
+//! 4. Jobs run on a thread of the driver's own ([`crate::job`]), which rings when one is done.
+//! 5. A shard that waits is woken by a completion, its deadline, or its [`doorbell`], which costs a system call only while it sleeps.
 //!
 //! The kernel runs deferred work only when the shard enters it, so completions never interrupt a turn.
 //!
@@ -21,6 +22,7 @@ pub use setup::{Config, SetupError};
 
 use crate::blocking::BlockingDisk;
 use crate::driver::{Completion, Detached, Disk, Doorbell, Driver, IoError, Listener, Memory, Op, Socket, Token, Wait};
+use crate::job::{Job, Worker};
 use crate::table::Table;
 use crate::{socket, system};
 use doorbell::Bell;
@@ -71,6 +73,8 @@ pub struct UringDriver {
     /// Completions that never went to the kernel.
     ready: Vec<Completion>,
     bell: Arc<Bell>,
+    /// Made for the first job.
+    worker: Option<Worker>,
     _stays_on_its_thread: PhantomData<*const ()>,
 }
 
@@ -94,6 +98,7 @@ impl UringDriver {
             gathers: Vec::new(),
             ready: Vec::new(),
             bell: Arc::new(bell),
+            worker: None,
             _stays_on_its_thread: PhantomData,
         };
         driver.watch_bell();
@@ -106,8 +111,25 @@ impl UringDriver {
 
     fn reap(&mut self, completions: &mut Vec<Completion>) {
         completions.append(&mut self.ready);
+        while let Some(token) = self.worker.as_ref().and_then(Worker::take) {
+            completions.push(Completion { token, result: Ok(0), memory: Memory::None, more: false });
+        }
         while let Some(entry) = self.ring.take() {
             self.finish(&entry, completions);
+        }
+    }
+
+    /// Gives a job to the worker, which rings the doorbell when it is done.
+    fn run(&mut self, job: Job, token: Token) {
+        if self.worker.is_none() {
+            let bell = Arc::clone(&self.bell);
+            match Worker::start(move || bell.ring()) {
+                Ok(worker) => self.worker = Some(worker),
+                Err(error) => return self.at_once(token, Err(error), Memory::None),
+            }
+        }
+        if let Some(worker) = &self.worker {
+            worker.submit(job, token);
         }
     }
 

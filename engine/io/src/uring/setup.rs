@@ -3,6 +3,7 @@
 //! Knows nothing of operations.
 
 use crate::driver::IoError;
+use crate::process;
 use io_uring::{IoUring, Probe, opcode};
 use std::fmt;
 
@@ -153,13 +154,7 @@ pub(super) fn ring(config: Config) -> Result<(IoUring, Abilities), SetupError> {
 /// Lets the kernel's workers (they do the syncs) run on every core of the process, not only where the ring's thread is pinned: there they
 /// would wait for a shard that spins. Without that, syncs are slower, not wrong.
 fn spread_workers(ring: &IoUring) {
-    // SAFETY: all-zero bytes are the empty set.
-    let mut cores: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: takes no memory.
-    let process = unsafe { libc::getpid() };
-    // SAFETY: `cores` is ours, of the length given, and outlives the call.
-    let asked = unsafe { libc::sched_getaffinity(process, std::mem::size_of_val(&cores), &raw mut cores) };
-    if asked == 0 {
+    if let Some(cores) = process::process_cores() {
         drop(ring.submitter().register_iowq_aff(&cores));
     }
 }

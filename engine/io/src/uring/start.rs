@@ -67,6 +67,7 @@ impl UringDriver {
             Op::Send { socket, from } => return self.start_send(socket.0, from, token),
             Op::CloseSocket { socket } => self.start_ending(End::Socket(socket.0), token),
             Op::CloseListener { listener } => self.start_ending(End::Listener(listener.0), token),
+            Op::Run { job } => return self.run(job, token),
         };
         if let Err(error) = started {
             self.at_once(token, Err(error), Memory::None);

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod files;
+mod jobs;
 mod real;
 mod simulated;
 mod sockets;
@@ -183,6 +184,7 @@ macro_rules! promises {
             promise!(files: many_operations_complete_once_each);
             promise!(files: blocking_and_ring_see_the_same_bytes);
             promise!(files: an_unknown_file_gives_the_memory_back);
+            promise!(jobs: each_job_runs_once_and_gives_its_product);
             promise!(sockets: an_echo_serves_several_clients);
             promise!(sockets: a_client_that_finishes_is_seen_and_still_answered);
             promise!(sockets: a_whole_receive_waits_for_all);

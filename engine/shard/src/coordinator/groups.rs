@@ -103,6 +103,7 @@ impl Engine {
             offset_metadata_bytes_max: s.offset_metadata_max_bytes as usize,
             offsets_retention_ms: i64::try_from(s.offsets_retention_minutes).unwrap_or(i64::MAX).saturating_mul(60_000),
             offsets_retention_check_interval_ms: s.offsets_retention_check_interval_ms,
+            state_bytes_max: self.memory.group_bytes,
         }
     }
 
@@ -165,7 +166,10 @@ impl Engine {
         }
         let fresh = Uuid::from_entropy(t.driver.entropy(), t.driver.entropy());
         let now = now_of(t);
+        let others: usize = self.coordinators.iter().filter(|(other, _)| **other != id).map(|(_, other)| other.groups.bytes()).sum();
+        let bytes_max = self.memory.group_bytes.saturating_sub(others);
         let coordinator = self.coordinators.get_mut(&id).expect("looked up above");
+        coordinator.groups.set_bytes_max(bytes_max);
         let token = coordinator.next_request;
         coordinator.next_request += 1;
         coordinator.requests.insert(token, (from, ticket));

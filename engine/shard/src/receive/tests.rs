@@ -324,3 +324,21 @@ fn answers_that_nobody_takes_are_bounded_and_their_connections_closed_when_other
     assert!(scene.closed.iter().any(|reason| reason.contains("took nothing of its answers")), "{:?}", scene.closed);
     assert!(!scene.clients[good].is_closed);
 }
+
+#[test]
+fn a_frame_that_comes_a_byte_at_a_time_is_told_from_one_that_comes_slowly() {
+    let mut scene = Scene::new(shares());
+    let (dribbles, slow, idle) = (scene.connect(), scene.connect(), scene.connect());
+    scene.run(40_000, |_| false);
+    scene.send(dribbles, 1_000, 5);
+    scene.send(slow, 400_000, 5);
+    let stood = |scene: &Scene| scene.net.dribbling(Nanos(scene.world.now().0 - 30_000 * MS));
+    for second in 0..35 {
+        scene.clients[dribbles].unsent.push_back(7);
+        scene.clients[slow].unsent.extend(std::iter::repeat_n(7, 1_100));
+        scene.run(1_000, |_| false);
+        let expected = if second < 30 { Vec::new() } else { vec![ConnectionId::new(dribbles as u32, 1)] };
+        assert_eq!(stood(&scene), expected, "after {second} s");
+    }
+    assert!(!scene.clients[idle].is_closed);
+}

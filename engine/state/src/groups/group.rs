@@ -10,7 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::records::{CommittedOffset, GroupRecord, MemberRecord, Reader};
+use super::records::{Change, CommittedOffset, GroupRecord, MemberRecord, Reader};
 use super::request::{GroupError, GroupState, JoinedMember, RequestToken, WriteToken};
 
 /// The protocol type whose metadata is a consumer's subscription.
@@ -33,7 +33,20 @@ pub(super) struct Member {
     pub(super) deadline: Option<u64>,
 }
 
+/// What a group, a member, an offset take besides their texts and bytes, roughly: keys, nodes of maps, lists.
+const GROUP_BYTES: usize = 768;
+const MEMBER_BYTES: usize = 640;
+const OFFSET_BYTES: usize = 160;
+const PENDING_BYTES: usize = 160;
+
 impl Member {
+    fn bytes(&self) -> usize {
+        let protocols: usize = self.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
+        // Its id begins with the client's or the instance's, and stands in several places.
+        let names = 3 * (self.client_id.len() + self.instance_id.as_ref().map_or(0, String::len)) + self.client_host.len();
+        MEMBER_BYTES + names + protocols + self.assignment.len()
+    }
+
     pub(super) fn metadata(&self, protocol: &str) -> &[u8] {
         self.protocols.iter().find(|(name, _)| name == protocol).map_or(&[], |(_, metadata)| metadata)
     }
@@ -90,8 +103,24 @@ pub(super) struct Group {
     /// When the machine looks at this group's deadlines again.
     pub(super) wake: Option<u64>,
     pub(super) writes_in_flight: usize,
-    pub(super) offsets: BTreeMap<String, BTreeMap<i32, CommittedOffset>>,
-    pub(super) durable: Option<GroupRecord>,
+    offsets: BTreeMap<String, BTreeMap<i32, CommittedOffset>>,
+    durable: Option<GroupRecord>,
+    /// Of members, offsets and the last record.
+    held: usize,
+    /// What the machine counts for this group.
+    pub(super) counted: usize,
+}
+
+fn offset_bytes(name_bytes: usize, offset: &CommittedOffset) -> usize {
+    OFFSET_BYTES + name_bytes + offset.metadata.len()
+}
+
+fn record_bytes(record: &GroupRecord) -> usize {
+    let member = |member: &MemberRecord| {
+        let names = member.member_id.len() + member.client_id.len() + member.client_host.len();
+        MEMBER_BYTES / 2 + names + member.subscription.len() + member.assignment.len()
+    };
+    GROUP_BYTES / 2 + record.members.iter().map(member).sum::<usize>()
 }
 
 impl Group {
@@ -119,6 +148,65 @@ impl Group {
             writes_in_flight: 0,
             offsets: BTreeMap::new(),
             durable: None,
+            held: 0,
+            counted: 0,
+        }
+    }
+
+    /// Memory that it takes, roughly.
+    pub(super) fn bytes(&self) -> usize {
+        GROUP_BYTES + self.held + self.pending.len() * PENDING_BYTES
+    }
+
+    /// What is held, counted anew.
+    #[cfg(test)]
+    pub(super) fn bytes_anew(&self) -> usize {
+        let members: usize = self.members.values().map(Member::bytes).sum();
+        let offsets = self.offsets.iter().flat_map(|(topic, held)| held.values().map(move |offset| offset_bytes(topic.len(), offset)));
+        GROUP_BYTES + members + offsets.sum::<usize>() + self.durable.as_ref().map_or(0, record_bytes) + self.pending.len() * PENDING_BYTES
+    }
+
+    pub(super) fn offsets(&self) -> &BTreeMap<String, BTreeMap<i32, CommittedOffset>> {
+        &self.offsets
+    }
+
+    pub(super) fn durable(&self) -> Option<&GroupRecord> {
+        self.durable.as_ref()
+    }
+
+    /// A committed record's effect on the durable half.
+    pub(super) fn commit(&mut self, change: Change) {
+        match change {
+            Change::Offset { topic, partition, value: Some(offset), .. } => {
+                let name_bytes = topic.len();
+                self.held += offset_bytes(name_bytes, &offset);
+                if let Some(before) = self.offsets.entry(topic).or_default().insert(partition, offset) {
+                    self.held -= offset_bytes(name_bytes, &before);
+                }
+            }
+            Change::Offset { topic, partition, value: None, .. } => {
+                if let Some(partitions) = self.offsets.get_mut(&topic) {
+                    if let Some(before) = partitions.remove(&partition) {
+                        self.held -= offset_bytes(topic.len(), &before);
+                    }
+                    if partitions.is_empty() {
+                        self.offsets.remove(&topic);
+                    }
+                }
+            }
+            Change::Group { value, .. } => {
+                self.held += value.as_ref().map_or(0, record_bytes);
+                self.held -= self.durable.as_ref().map_or(0, record_bytes);
+                self.durable = value;
+            }
+        }
+    }
+
+    /// What the leader assigned to a member.
+    pub(super) fn assign(&mut self, member_id: &str, assignment: &[u8]) {
+        if let Some(member) = self.members.get_mut(member_id) {
+            self.held = self.held + assignment.len() - member.assignment.len();
+            member.assignment = assignment.to_vec();
         }
     }
 
@@ -188,6 +276,7 @@ impl Group {
         if let Some(instance) = &member.instance_id {
             self.static_members.insert(instance.clone(), member_id.clone());
         }
+        self.held += member.bytes();
         self.count_protocols(&member, true);
         self.awaiting += usize::from(member.awaiting_join.is_some());
         self.pending.remove(&member_id);
@@ -200,6 +289,7 @@ impl Group {
         self.pending.remove(member_id);
         self.pending_sync.remove(member_id);
         let member = self.members.remove(member_id)?;
+        self.held -= member.bytes();
         self.count_protocols(&member, false);
         self.awaiting -= usize::from(member.awaiting_join.is_some());
         if let Some(instance) = &member.instance_id {
@@ -231,7 +321,9 @@ impl Group {
     ) -> Vec<(String, Vec<u8>)> {
         let Some(mut member) = self.members.remove(member_id) else { return Vec::new() };
         self.count_protocols(&member, false);
+        self.held -= member.bytes();
         let before = std::mem::replace(&mut member.protocols, protocols);
+        self.held += member.bytes();
         member.rebalance_timeout_ms = rebalance_timeout_ms;
         member.session_timeout_ms = session_timeout_ms;
         self.count_protocols(&member, true);

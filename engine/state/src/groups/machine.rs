@@ -24,6 +24,10 @@ use super::{membership, offsets};
 /// Groups looked at for expired offsets in one tick.
 const EXPIRE_STEP: usize = 256;
 
+/// Of one record on its way, besides its bytes; and of a member that joins, besides its protocols.
+const WRITE_BYTES: usize = 128;
+const JOIN_BYTES: usize = 2048;
+
 /// What follows when a write is committed or refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Then {
@@ -56,6 +60,8 @@ pub(super) struct InFlight {
     pub(super) group: String,
     pub(super) changes: Vec<Change>,
     pub(super) then: Then,
+    /// Of its records.
+    bytes: usize,
 }
 
 /// What every handler needs beside the group: settings, time, and where effects go.
@@ -66,6 +72,9 @@ pub(super) struct Core {
     effects: Vec<Effect>,
     pub(super) writes: BTreeMap<WriteToken, InFlight>,
     next_write: WriteToken,
+    /// Memory of all groups, and of the writes in flight.
+    groups_bytes: usize,
+    writes_bytes: usize,
     deadlines: BTreeSet<(u64, String)>,
     announced: Option<u64>,
     expire_at: u64,
@@ -82,8 +91,12 @@ impl Core {
         let token = self.next_write;
         self.next_write += 1;
         group.writes_in_flight += 1;
-        self.effects.push(Effect::Write { token, records: changes.iter().map(Change::encode).collect() });
-        self.writes.insert(token, InFlight { group: name.to_owned(), changes, then });
+        let records: Vec<Record> = changes.iter().map(Change::encode).collect();
+        // Once as changes, once as records on their way.
+        let bytes = records.iter().map(|record| 2 * (record.key.len() + record.value.as_ref().map_or(0, Vec::len) + WRITE_BYTES)).sum();
+        self.writes_bytes += bytes;
+        self.effects.push(Effect::Write { token, records });
+        self.writes.insert(token, InFlight { group: name.to_owned(), changes, then, bytes });
         token
     }
 
@@ -95,6 +108,18 @@ impl Core {
         self.disarm(name, group);
         group.wake = Some(at);
         self.deadlines.insert((at, name.to_owned()));
+    }
+
+    /// Counts the group as it is now.
+    fn count(&mut self, group: &mut Group) {
+        let bytes = group.bytes();
+        self.groups_bytes = self.groups_bytes + bytes - group.counted;
+        group.counted = bytes;
+    }
+
+    /// Whether so many bytes more may be held. Those of writes go with them, so that one at least always may be.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.groups_bytes.saturating_add(self.writes_bytes).saturating_add(bytes) <= self.settings.state_bytes_max
     }
 
     fn disarm(&mut self, name: &str, group: &mut Group) {
@@ -124,6 +149,8 @@ impl Groups {
             effects: Vec::new(),
             writes: BTreeMap::new(),
             next_write: 0,
+            groups_bytes: 0,
+            writes_bytes: 0,
             deadlines: BTreeSet::new(),
             announced: None,
             expire_at: u64::MAX,
@@ -144,7 +171,7 @@ impl Groups {
             Change::Offset { group, .. } | Change::Group { group, .. } => group.clone(),
         };
         let group = self.groups.entry(name.clone()).or_insert_with(Group::new);
-        commit_change(group, change);
+        group.commit(change);
         if group.is_vacant() {
             self.groups.remove(&name);
         }
@@ -156,6 +183,7 @@ impl Groups {
         self.core.now = now;
         for (name, group) in &mut self.groups {
             group.resume(now.steady_ms);
+            self.core.count(group);
             if let Some(at) = group.next_deadline() {
                 self.core.arm(name, group, at);
             }
@@ -203,8 +231,11 @@ impl Groups {
             if self.groups.len() >= GROUPS_MAX {
                 return self.core.reply(token, refusal(request, GroupError::TooManyGroups));
             }
-            self.groups.insert(name.clone(), Group::new());
         }
+        if let Err(error) = self.check_room(&name, &request) {
+            return self.core.reply(token, refusal(request, error));
+        }
+        self.groups.entry(name.clone()).or_insert_with(Group::new);
         let group = self.groups.get_mut(&name).expect("it was there or was just inserted");
         if group.state == GroupState::Dead {
             return self.core.reply(token, refusal(request, GroupError::CoordinatorNotAvailable));
@@ -226,17 +257,62 @@ impl Groups {
         self.drop_if_vacant(&name);
     }
 
+    /// Whether there is memory for what the request adds. Who asks for no more than it holds already is never refused for memory, so that
+    /// groups that there are live on, and members that leave and offsets that expire make room.
+    fn check_room(&self, name: &str, request: &Request) -> Result<(), GroupError> {
+        let group = self.groups.get(name);
+        match request {
+            Request::Join(join) => {
+                let bytes: usize = join.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
+                let held = group.and_then(|group| group.members.get(&join.member_id));
+                let held: Option<usize> =
+                    held.map(|member| member.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum());
+                let fits = held.is_some_and(|held| bytes <= held) || self.core.has_room(bytes + JOIN_BYTES);
+                if fits { Ok(()) } else { Err(GroupError::GroupMaxSizeReached) }
+            }
+            Request::Commit(commit) => {
+                let is_held = |offset: &super::CommitOffset| {
+                    let partitions = group.and_then(|group| group.offsets().get(&offset.topic));
+                    partitions.and_then(|held| held.get(&offset.partition)).is_some_and(|held| offset.metadata.len() <= held.metadata.len())
+                };
+                let bytes: usize = commit.offsets.iter().map(|offset| offset.topic.len() + offset.metadata.len() + WRITE_BYTES).sum();
+                let is_first = self.core.writes.is_empty();
+                let fits = self.core.has_room(4 * bytes) || (is_first && commit.offsets.iter().all(is_held));
+                if fits { Ok(()) } else { Err(GroupError::CoordinatorNotAvailable) }
+            }
+            Request::Sync(sync) => {
+                let bytes: usize = sync.assignments.iter().map(|(_, assignment)| assignment.len()).sum();
+                let held =
+                    || group.into_iter().flat_map(|group| group.members.values()).map(|member| member.assignment.len()).sum::<usize>();
+                let fits = self.core.has_room(4 * bytes) || bytes <= held();
+                if fits { Ok(()) } else { Err(GroupError::CoordinatorNotAvailable) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Memory that it takes, roughly, writes in flight included.
+    pub fn bytes(&self) -> usize {
+        self.core.groups_bytes + self.core.writes_bytes
+    }
+
+    /// Memory that it may take from now on.
+    pub fn set_bytes_max(&mut self, bytes: usize) {
+        self.core.settings.state_bytes_max = bytes;
+    }
+
     /// The write is committed, or never will be. In the order of the `Write` effects.
     pub fn written(&mut self, token: WriteToken, result: Result<(), WriteError>, now: Now) -> Vec<Effect> {
         self.core.now = now;
-        let Some(InFlight { group: name, changes, then }) = self.core.writes.remove(&token) else { return Vec::new() };
+        let Some(InFlight { group: name, changes, then, bytes }) = self.core.writes.remove(&token) else { return Vec::new() };
+        self.core.writes_bytes -= bytes;
         let group = self.groups.get_mut(&name).expect("a group with a write in flight is kept");
         group.writes_in_flight -= 1;
         if group.assigning == Some(token) {
             group.assigning = None;
         }
         if result.is_ok() {
-            changes.iter().cloned().for_each(|change| commit_change(group, change));
+            changes.iter().cloned().for_each(|change| group.commit(change));
         }
         let core = &mut self.core;
         match then {
@@ -324,10 +400,10 @@ impl Groups {
             live.insert(record.key, record.value);
         };
         for (name, group) in &self.groups {
-            if let Some(record) = &group.durable {
+            if let Some(record) = group.durable() {
                 put(Change::Group { group: name.clone(), value: Some(record.clone()) });
             }
-            for (topic, partitions) in &group.offsets {
+            for (topic, partitions) in group.offsets() {
                 for (partition, offset) in partitions {
                     let value = Some(offset.clone());
                     put(Change::Offset { group: name.clone(), topic: topic.clone(), partition: *partition, value });
@@ -342,7 +418,7 @@ impl Groups {
 
     /// How many records `live_records` gives, writes in flight left out: what the log's length is to be compared with.
     pub fn live_count(&self) -> usize {
-        let of = |group: &Group| usize::from(group.durable.is_some()) + group.offsets.values().map(BTreeMap::len).sum::<usize>();
+        let of = |group: &Group| usize::from(group.durable().is_some()) + group.offsets().values().map(BTreeMap::len).sum::<usize>();
         self.groups.values().map(of).sum()
     }
 
@@ -386,9 +462,10 @@ impl Groups {
     }
 
     fn drop_if_vacant(&mut self, name: &str) {
-        if let Some(group) = self.groups.get_mut(name)
-            && group.is_vacant()
-        {
+        let Some(group) = self.groups.get_mut(name) else { return };
+        self.core.count(group);
+        if group.is_vacant() {
+            self.core.groups_bytes -= group.counted;
             self.core.disarm(name, group);
             self.groups.remove(name);
         }
@@ -402,24 +479,6 @@ impl Groups {
             self.core.effects.push(Effect::Timer { at_ms: next });
         }
         std::mem::take(&mut self.core.effects)
-    }
-}
-
-/// A committed record's effect on the durable half.
-fn commit_change(group: &mut Group, change: Change) {
-    match change {
-        Change::Offset { topic, partition, value: Some(offset), .. } => {
-            group.offsets.entry(topic).or_default().insert(partition, offset);
-        }
-        Change::Offset { topic, partition, value: None, .. } => {
-            if let Some(partitions) = group.offsets.get_mut(&topic) {
-                partitions.remove(&partition);
-                if partitions.is_empty() {
-                    group.offsets.remove(&topic);
-                }
-            }
-        }
-        Change::Group { value, .. } => group.durable = value,
     }
 }
 

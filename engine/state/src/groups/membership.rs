@@ -406,9 +406,7 @@ pub(super) fn assigned(
     }
     let [Change::Group { value: Some(record), .. }] = changes else { unreachable!("an assignment is one group record") };
     for written in &record.members {
-        if let Some(member) = group.members.get_mut(&written.member_id) {
-            member.assignment.clone_from(&written.assignment);
-        }
+        group.assign(&written.member_id, &written.assignment);
     }
     group.transition(GroupState::Stable, core.now.wall_ms);
     let ids: Vec<String> = group.members.keys().cloned().collect();

@@ -87,13 +87,13 @@ pub(super) fn fetch(group: Option<&Group>, partitions: Option<Vec<(String, Vec<i
     let mut found = Vec::new();
     match partitions {
         None => {
-            for (topic, partitions) in group.into_iter().flat_map(|group| &group.offsets) {
+            for (topic, partitions) in group.into_iter().flat_map(|group| group.offsets()) {
                 found.extend(partitions.iter().map(|(partition, offset)| (topic.clone(), *partition, Some(offset.clone()))));
             }
         }
         Some(asked) => {
             for (topic, partitions) in asked {
-                let held = group.and_then(|group| group.offsets.get(&topic));
+                let held = group.and_then(|group| group.offsets().get(&topic));
                 found.extend(partitions.into_iter().map(|partition| {
                     let offset = held.and_then(|held| held.get(&partition)).cloned();
                     (topic.clone(), partition, offset)
@@ -107,7 +107,7 @@ pub(super) fn fetch(group: Option<&Group>, partitions: Option<Vec<(String, Vec<i
 /// Every partition that has an offset now or will have one by a write in flight.
 fn partitions_held(core: &Core, name: &str, group: &Group) -> BTreeSet<(String, i32)> {
     let mut held = BTreeSet::new();
-    for (topic, partitions) in &group.offsets {
+    for (topic, partitions) in group.offsets() {
         held.extend(partitions.keys().map(|partition| (topic.clone(), *partition)));
     }
     if group.writes_in_flight > 0 {
@@ -159,7 +159,7 @@ pub(super) fn delete_group(core: &mut Core, name: &str, group: &mut Group, reque
 fn bury(core: &mut Core, name: &str, group: &mut Group, request: Option<RequestToken>) {
     let held = partitions_held(core, name, group);
     let mut changes: Vec<Change> = held.into_iter().map(|(topic, partition)| tombstone(name, topic, partition)).collect();
-    if group.durable.is_some() || group.writes_in_flight > 0 {
+    if group.durable().is_some() || group.writes_in_flight > 0 {
         changes.push(Change::Group { group: name.to_owned(), value: None });
     }
     // Ids that were given out for joining are forgotten: they are unknown when they come.
@@ -197,7 +197,7 @@ pub(super) fn expire(core: &mut Core, name: &str, group: &mut Group) {
     };
     let mut expired = Vec::new();
     let mut kept = false;
-    for (topic, partitions) in &group.offsets {
+    for (topic, partitions) in group.offsets() {
         let subscribed = !empty && group.is_subscribed_to(topic);
         for (partition, offset) in partitions {
             if !subscribed && is_expired(offset) {

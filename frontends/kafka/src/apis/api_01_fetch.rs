@@ -13,6 +13,8 @@
 //! Until transactions land a read of committed records has an empty list of aborted ones.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use millrace_base::batch::{LENGTH_OVERHEAD, place};
 use millrace_base::clock::Nanos;
@@ -66,8 +68,44 @@ enum Phase {
     Wait,
 }
 
+/// Partitions of all fetches of one shard that wait: each takes some 400 bytes here and where it is led, for as long as the client likes.
+const WAITING_PARTITIONS_MAX: usize = 100_000;
+
+/// Who fetches no more than these may wait in any case.
+const FEW_PARTITIONS: usize = 8;
+
+/// Partitions of fetches that wait, of one shard.
+#[derive(Clone, Default)]
+pub struct WaitingPartitions(Arc<AtomicUsize>);
+
+/// Some of them, until it is dropped.
+struct Counted {
+    of: WaitingPartitions,
+    partitions: usize,
+}
+
+impl WaitingPartitions {
+    /// None: there are too many, and the fetch is to be answered with what there is; its client asks again.
+    fn count(&self, partitions: usize) -> Option<Counted> {
+        let counted = self.0.load(Ordering::Relaxed) + partitions;
+        if counted > WAITING_PARTITIONS_MAX && partitions > FEW_PARTITIONS {
+            return None;
+        }
+        self.0.fetch_add(partitions, Ordering::Relaxed);
+        Some(Counted { of: self.clone(), partitions })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.of.0.fetch_sub(self.partitions, Ordering::Relaxed);
+    }
+}
+
 struct Fetching {
     asked: Asked,
+    /// None: it does not wait.
+    _counted: Option<Counted>,
     kind: Kind,
     entries: Vec<Entry>,
     shards: Vec<ShardRead>,
@@ -108,15 +146,18 @@ pub fn handle(call: &mut Call<'_, '_>, request: FetchRequest<'_>) -> Outcome {
     }
     let shard_read =
         |(shard, (entries, parts)): (ShardId, (Vec<usize>, Vec<ReadPart>))| ShardRead { shard, entries, parts, bytes: 0, is_asked: false };
+    let counted = call.shared.waiting_partitions.count(entries.len());
+    let (min_bytes, wait_ms) = if counted.is_some() { (request.min_bytes, request.max_wait_ms) } else { (0, 0) };
     let fetching = Fetching {
         asked: call.asked,
+        _counted: counted,
         kind: begun.kind,
         entries,
         shards: by_shard.into_iter().map(shard_read).collect(),
         phase: Phase::Look,
         max_bytes,
-        min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes),
-        deadline: now.plus_ms(u64::try_from(request.max_wait_ms).unwrap_or(0).min(WAIT_MS_MAX)),
+        min_bytes: usize::try_from(min_bytes).unwrap_or(0).min(max_bytes),
+        deadline: now.plus_ms(u64::try_from(wait_ms).unwrap_or(0).min(WAIT_MS_MAX)),
         committed_only: request.isolation_level == 1,
     };
     fetching.start(call)
@@ -520,5 +561,16 @@ mod tests {
         let out = fetched(0, EntryResult::Read(Err(ReadError::EpochFenced { current: 4 })), false, 7);
         assert_eq!(out.current_leader, Some(CurrentLeader { leader_id: 7, leader_epoch: 4 }));
         assert_eq!(out.aborted_transactions, None);
+    }
+
+    #[test]
+    fn fetches_that_wait_are_bounded_and_small_ones_wait_in_any_case() {
+        let waiting = WaitingPartitions::default();
+        let most = waiting.count(WAITING_PARTITIONS_MAX).expect("there are none yet");
+        assert!(waiting.count(FEW_PARTITIONS + 1).is_none());
+        let few = waiting.count(FEW_PARTITIONS);
+        assert!(few.is_some());
+        drop((most, few));
+        assert!(waiting.count(WAITING_PARTITIONS_MAX).is_some());
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! v1 to 5 by name; v5 a message; v6 by name or id.
 //!
-//! 1. `delete.topic.enable` is on, else TOPIC_DELETION_DISABLED for each topic.
-//! 2. Each topic is named by one of name and id, once, exists, and is no internal one.
+//! 1. `delete.topic.enable` is on, else TOPIC_DELETION_DISABLED for each topic (INVALID_REQUEST before v3, which does not know that code).
+//! 2. Each topic is named by one of name and id, once, exists, and is no internal one. One that is named twice stays, as in Kafka.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use kafka_protocol::messages::DeleteTopicsResponse;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
@@ -29,26 +29,34 @@ struct Asked {
 pub fn handle(call: &mut Call<'_, '_>, request: DeleteTopicsRequest<'_>) -> Outcome {
     let by_name = request.topic_names.iter().map(|name| (Some(*name), Uuid::ZERO));
     let by_either = request.topics.iter().map(|topic| (topic.name, topic.topic_id));
-    let mut changes = Changes::new();
-    let mut asked = Vec::new();
-    let mut seen = BTreeSet::new();
-    for (name, id) in by_name.chain(by_either) {
+    let disabled = if call.version() < 3 { ErrorCode::InvalidRequest } else { ErrorCode::TopicDeletionDisabled };
+    let find_one = |(name, id): (Option<&_>, Uuid)| {
         let found = if call.settings().delete_topic_enable {
             find(call.meta(), name, id)
         } else {
-            Err((ErrorCode::TopicDeletionDisabled, "delete.topic.enable is false".into()))
+            Err((disabled, "delete.topic.enable is false".into()))
         };
+        (name.map(|name: &str| name.to_owned()), id, found)
+    };
+    let all: Vec<_> = by_name.chain(by_either).map(find_one).collect();
+    let mut times: BTreeMap<TopicId, usize> = BTreeMap::new();
+    for (topic, _) in all.iter().filter_map(|(_, _, found)| found.as_ref().ok()) {
+        *times.entry(*topic).or_default() += 1;
+    }
+    let mut changes = Changes::new();
+    let mut asked = Vec::with_capacity(all.len());
+    for (name, id, found) in all {
         match found {
             Ok((topic, found_name)) => {
                 asked.push(Asked { name: Some(found_name), id: topic });
-                if seen.insert(topic) {
+                if times.get(&topic) == Some(&1) {
                     changes.ask(call, MetaChange { request: Request::DeleteTopic { topic }, validate_only: false });
                 } else {
                     changes.refuse((ErrorCode::InvalidRequest, "the topic is named twice in one request".into()));
                 }
             }
             Err(refusal) => {
-                asked.push(Asked { name: name.map(str::to_owned), id });
+                asked.push(Asked { name, id });
                 changes.refuse(refusal);
             }
         }

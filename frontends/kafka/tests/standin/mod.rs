@@ -111,6 +111,7 @@ impl World {
                 listeners: Listeners(vec![listener]),
                 sessions: Sessions::new(10),
                 producer_ids: ProducerIds::default(),
+                waiting_partitions: Default::default(),
                 warn_of_groups_at: Nanos(0),
                 wake: Vec::new(),
             },

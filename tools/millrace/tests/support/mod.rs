@@ -84,6 +84,12 @@ impl Broker {
         &self.log
     }
 
+    /// Stops it as an operator would, and waits for its end.
+    pub fn stop(mut self) {
+        let stopped = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(stopped.success() && self.child.wait().unwrap().success());
+    }
+
     /// Bytes of memory that it holds.
     pub fn resident(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

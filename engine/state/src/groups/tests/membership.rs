@@ -439,3 +439,32 @@ fn requests_about_unknown_groups_are_refused_and_make_none() {
     assert_eq!(world.ask(Request::List), Answer::Listed(vec![]));
     assert!(world.groups.all().is_empty());
 }
+
+#[test]
+fn groups_take_no_more_memory_than_they_may_and_those_that_are_there_live_on() {
+    let most = 256 << 10;
+    let mut world = World::with(Settings { initial_rebalance_delay_ms: 0, state_bytes_max: most, ..Settings::default() });
+    let large = |n: usize| Join { group: format!("g{n}"), protocols: vec![("range".into(), vec![7; 20_000])], ..join("a") };
+    let mut joined = Vec::new();
+    let refused = loop {
+        let token = world.send(Request::Join(large(joined.len())));
+        world.pass(0);
+        match world.answer(token) {
+            Answer::Joined(Ok(one)) => joined.push(one),
+            Answer::Joined(Err(refused)) => break refused.error,
+            other => panic!("{other:?}"),
+        }
+        assert!(joined.len() < 20);
+    };
+    assert_eq!(refused, GroupError::GroupMaxSizeReached);
+    assert!(joined.len() > 8 && world.groups.bytes() <= most, "{} groups, {} bytes", joined.len(), world.groups.bytes());
+    // Who is there may join again, and leave; then there is room.
+    let again = world.send(Request::Join(Join { member_id: joined[0].member_id.clone(), ..large(0) }));
+    world.pass(0);
+    assert_eq!(world.joined(again).generation, 2);
+    let members = vec![Leaving { member_id: joined[1].member_id.clone(), instance_id: None }];
+    world.send(Request::Leave { group: "g1".into(), members });
+    let token = world.send(Request::Join(large(99)));
+    world.pass(0);
+    world.joined(token);
+}

@@ -295,3 +295,27 @@ fn offsets_of_topics_nobody_subscribes_to_expire_in_a_stable_group() {
     }
     assert_eq!(world.all_offsets(), [("t".into(), 0, 5)]);
 }
+
+#[test]
+fn offsets_take_no_more_memory_than_they_may_and_those_that_are_there_go_on() {
+    let mut world = World::with(Settings { state_bytes_max: 100_000, ..Settings::default() });
+    let commit = |world: &mut World, partition: i32, offset: i64| {
+        let offset = CommitOffset { topic: "t".into(), partition, offset, leader_epoch: -1, metadata: "m".repeat(1_000) };
+        let token = world.send(Request::Commit(Commit {
+            group: "g".into(),
+            member_id: String::new(),
+            instance_id: None,
+            generation: -1,
+            retention_ms: None,
+            offsets: vec![offset],
+        }));
+        let Answer::Committed(answers) = world.answer(token) else { panic!() };
+        answers[0].result
+    };
+    let refused = (0..200).find_map(|partition| commit(&mut world, partition, 1).err().map(|error| (partition, error)));
+    let (held, error) = refused.expect("200 offsets are more than there may be");
+    assert_eq!(error, GroupError::CoordinatorNotAvailable);
+    assert!(held > 50 && world.groups.bytes() <= 100_000, "{held} offsets, {} bytes", world.groups.bytes());
+    assert_eq!(commit(&mut world, 0, 2), Ok(()));
+    assert!(commit(&mut world, held, 1).is_err());
+}

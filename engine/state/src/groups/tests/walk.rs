@@ -22,7 +22,10 @@ fn check(world: &World, generations: &mut BTreeMap<String, i32>) {
         let last = generations.entry(name.clone()).or_default();
         assert!(group.generation >= *last, "generations of {name} only grow");
         *last = group.generation;
+        assert_eq!(group.bytes(), group.bytes_anew(), "memory of {name}");
     }
+    let writes = world.groups.bytes() - world.groups.all().values().map(Group::bytes).sum::<usize>();
+    assert_eq!(writes == 0, world.writes.is_empty(), "memory of all groups and writes");
     generations.retain(|name, _| world.groups.all().contains_key(name));
 }
 

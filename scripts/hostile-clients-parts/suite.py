@@ -1,0 +1,263 @@
+"""Hostile connections against one broker, and a client beside them. Started by scripts/hostile-clients.
+
+Usage: suite.py short|long KIND|"" WORK PORT -- BINARY...
+
+How it works:
+1. The broker runs on the first core with one shard and little memory; the good client and all attackers share the last core, the attackers
+   niced. The good client produces one record and fetches it, again and again.
+2. Each kind of attack (attack.py) is measured in pairs: the good client alone for a while, then beside the attack for as long. The p99 of
+   all its requests beside the attack, over that without, is a pair's ratio; the median of the pairs must not be above RATIO_MAX.
+3. Memory is sampled all the time: never above memory.max.bytes and BESIDE. After each attack the broker has as many sockets as before it, and in
+   the end as many descriptors, but for its own files.
+Only processes started here are ended, by pid. WORK is removed after a run that passes, unless KEEP is set.
+"""
+
+import os
+import resource
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+import wire
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+MIB = 1 << 20
+MEMORY = 512 * MIB
+# The program and its stacks, 10,000 connections of some 2 KiB, sessions, topics, and what a handler holds for the time of one request.
+BESIDE = 96 * MIB
+RATIO_MAX = 3.0
+BIG_MIB = 96
+SETTLE_SECONDS = 20
+# Files that the good client's own records may bring: segments that stay open, a journal that grows.
+SEGMENTS = 12
+
+# Kind: connections of each process, in the short and in the long form.
+KINDS = {
+    "idle": ([1500, 1500], [5000, 5000]),
+    "dribble": ([1000], [1000]),
+    "unread": ([100, 100], [100, 100]),
+    "answers": ([40, 40], [40, 40]),
+    "frames": ([4], [4]),
+    "flood": ([10, 10], [10, 10]),
+    "sessions": ([10], [10]),
+    "forever": ([1000], [1000]),
+    "churn": ([500, 500], [500, 500]),
+}
+# Pairs; seconds of each half; of the churn's.
+FORMS = {"short": (3, 1.5, 4.0), "long": (9, 5.0, 7.0)}
+
+
+class Failed(Exception):
+    """The run cannot go on; the message is the line for the user."""
+
+
+class Broker:
+    def __init__(self, work, port, command, core):
+        self.log_path = f"{work}/broker.log"
+        settings = ["shards=1", f"memory.max.bytes={MEMORY}", "shard.pin.enable=false", "log.segment.bytes=16777216"]
+        start = [*command, "start", "--data-dir", f"{work}/data", "--kafka-addr", f"127.0.0.1:{port}"]
+        start += [part for setting in settings for part in ("--set", setting)]
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                start, stdout=log, stderr=log, start_new_session=True, preexec_fn=lambda: os.sched_setaffinity(0, {core})
+            )
+        self.most, self.over = 0, threading.Event()
+        self.watched = True
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def watch(self):
+        while self.watched:
+            self.most = max(self.most, self.resident())
+            time.sleep(0.05)
+
+    def resident(self):
+        try:
+            with open(f"/proc/{self.process.pid}/status") as status:
+                return next((int(line.split()[1]) << 10 for line in status if line.startswith("VmRSS:")), 0)
+        except OSError:
+            return 0
+
+    def descriptors(self):
+        """Sockets and all."""
+        folder, targets = f"/proc/{self.process.pid}/fd", []
+        for name in os.listdir(folder):
+            try:
+                targets.append(os.readlink(f"{folder}/{name}"))
+            except OSError:
+                pass  # closed meanwhile
+        return sum(target.startswith("socket:") for target in targets), len(targets)
+
+    def stop(self):
+        self.watched = False
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            return "not within 30 s"
+
+
+class Good:
+    """The client that is to be served."""
+
+    def __init__(self, port):
+        self.port = port
+        self.connection = wire.Connection(port)
+        self.records = wire.batch(b"good" * 25)
+
+    def measure(self, seconds):
+        """Seconds that each of its requests took."""
+        times = []
+        end = time.monotonic() + seconds
+        while (began := time.monotonic()) < end:
+            offset = self.connection.produce("good", 0, self.records)
+            middle = time.monotonic()
+            found = self.connection.fetch("good", 0, offset)
+            times += [middle - began, time.monotonic() - middle]
+            if found[21:] != self.records[21:]:
+                raise Failed(f"the good client reads {len(found)} bytes at offset {offset}, not what it wrote")
+        return times
+
+
+def p99(times):
+    return sorted(times)[len(times) * 99 // 100]
+
+
+def start_attack(kind, port, counts, core, work):
+    def prepare():
+        os.sched_setaffinity(0, {core})
+        os.nice(19)
+
+    processes = []
+    with open(f"{work}/attack.log", "ab") as log:
+        for number, count in enumerate(counts):
+            command = [sys.executable, f"{HERE}/attack.py", kind, str(port), str(number), str(count)]
+            processes.append(
+                subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True, preexec_fn=prepare, text=True)
+            )
+    for process in processes:
+        if process.stdout.readline().strip() != "ready":
+            end_attack(processes)
+            raise Failed(f"attack {kind} does not begin; see {work}/attack.log")
+    return processes
+
+
+def end_attack(processes):
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def settle(broker, start):
+    """Waits until there are as many sockets as there were; gives how many there are."""
+    end = time.monotonic() + SETTLE_SECONDS
+    while (sockets := broker.descriptors()[0]) > start and time.monotonic() < end:
+        time.sleep(0.05)
+    return sockets
+
+
+def prepare(port):
+    """Topics, and records to fetch."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            connection = wire.Connection(port)
+            break
+        except OSError:
+            if time.monotonic() > end:
+                raise Failed("the broker does not answer") from None
+            time.sleep(0.1)
+    for name, partitions in [("good", 1), ("flood", 1), ("big", 8), ("wide", 500)]:
+        connection.create_topic(name, partitions)
+    connection.produce("flood", 0, wire.batch(b"x"))
+    records = wire.batch(bytes(900_000))
+    for number in range(BIG_MIB * MIB // 900_000):
+        connection.produce("big", number % 8, records)
+
+
+def run_kind(kind, form, broker, good, port, core, work):
+    """Faults found, and the line of the table."""
+    pairs, seconds, churn_seconds = FORMS[form]
+    seconds = churn_seconds if kind == "churn" else seconds
+    counts = KINDS[kind][form == "long"]
+    start = broker.descriptors()[0]
+    broker.most = 0
+    quiet, beside, ratios, faults = [], [], [], []
+    for pair in range(pairs):
+        quiet.append(p99(good.measure(seconds)))
+        attack = start_attack(kind, port, counts, core, work)
+        try:
+            times = good.measure(seconds)
+        finally:
+            end_attack(attack)
+        beside.append(p99(times))
+        ratios.append(beside[-1] / quiet[-1])
+        left = settle(broker, start)
+        if left > start:
+            faults.append(f"{kind}: {left} sockets {SETTLE_SECONDS} s after the attack, {start} before")
+    ratio = statistics.median(ratios)
+    if ratio > RATIO_MAX:
+        faults.append(f"{kind}: p99 is {ratio:.2f} times that without the attack (median of {pairs}); at most {RATIO_MAX} is allowed")
+    if broker.most > MEMORY + BESIDE:
+        faults.append(f"{kind}: {broker.most // MIB} MiB resident; memory.max.bytes and {BESIDE // MIB} MiB beside it are {(MEMORY + BESIDE) // MIB}")
+    ms = [1000 * statistics.median(values) for values in (quiet, beside)]
+    spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
+    line = f"| {kind} | {'+'.join(map(str, counts))} | {ms[0]:.2f} | {ms[1]:.2f} | {ratio:.2f} ({spread}) | {broker.most // MIB} | {left} of {broker.descriptors()[1]} |"
+    return faults, line
+
+
+def run(form, only, work, port, command):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    cores = sorted(os.sched_getaffinity(0))
+    broker = Broker(work, port, command, cores[0])
+    faults = []
+    try:
+        prepare(port)
+        os.sched_setaffinity(0, {cores[-1]})
+        good = Good(port)
+        good.measure(2)
+        before = broker.descriptors()
+        print("| attack | connections | quiet p99, ms | beside it, ms | ratio (min-max of the pairs) | most memory, MiB | sockets of descriptors after |")
+        print("|---|---|---|---|---|---|---|", flush=True)
+        for kind in [only] if only else KINDS:
+            found, line = run_kind(kind, form, broker, good, port, cores[-1], work)
+            print(line, flush=True)
+            faults += found
+            if broker.process.poll() is not None:
+                raise Failed(f"the broker ended with {broker.process.returncode}; see {broker.log_path}")
+        after = broker.descriptors()
+        if after[0] > before[0] or after[1] > before[1] + SEGMENTS:
+            faults.append(f"{after} sockets and descriptors in the end, {before} at the start")
+    finally:
+        code = broker.stop()
+    if code != 0:
+        faults.append(f"the broker ended with {code}")
+    return faults
+
+
+def main():
+    form, only, work, port = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+    began = time.monotonic()
+    try:
+        faults = run(form, only, work, port, sys.argv[6:])
+    except (Failed, wire.Closed, AssertionError, OSError) as error:
+        faults = [f"the run ended early: {error or type(error).__name__}"]
+    for fault in faults:
+        print(f"hostile-clients: {fault}", file=sys.stderr)
+    if faults:
+        print(f"hostile-clients: FAILED; logs are in {work}", file=sys.stderr)
+        return 1
+    print(f"hostile-clients: passed in {time.monotonic() - began:.0f} s")
+    if not os.environ.get("KEEP"):
+        shutil.rmtree(work)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
