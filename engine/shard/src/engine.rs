@@ -67,7 +67,7 @@ pub struct Engine {
     /// Who waits for memory to read into.
     pub room: Room,
     /// Reads to look at again in this turn: bytes came.
-    pub woken: Vec<crate::waits::WaitId>,
+    pub woken: Vec<(crate::waits::WaitId, PartitionId)>,
     /// On the shard that leads replica set 0.
     pub controller: Option<Controller>,
     pub coordinators: BTreeMap<PartitionId, Coordinator>,
@@ -197,7 +197,7 @@ impl Engine {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.producers.commit(commit);
         let answered = partition.answered(commit);
-        self.woken.append(&mut partition.readers);
+        self.woken.extend(partition.readers.drain(..).map(|reader| (reader, id)));
         for waiter in answered {
             match waiter.what {
                 Waiting::Produce { wait, part } => self.produce_committed(wait, part),
@@ -284,7 +284,7 @@ impl Engine {
                 partition.held.clear();
                 let waiters: Vec<_> = partition.waiters.drain(..).collect();
                 let readers = std::mem::take(&mut partition.readers);
-                self.woken.extend(readers);
+                self.woken.extend(readers.into_iter().map(|reader| (reader, id)));
                 for waiter in waiters {
                     match waiter.what {
                         Waiting::Produce { wait, part } => self.produce_lost(wait, part),

@@ -14,7 +14,7 @@ use crate::timers::{TimerFor, Timers};
 use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::settings::Settings;
-use millrace_io::{Driver, Pool, Slice};
+use millrace_io::{Driver, Pool, Slice, Space};
 use millrace_state::meta::Meta;
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -116,6 +116,11 @@ impl Cx<'_> {
     /// Whether requests to this shard have to wait for credits; a connection that adds to them should be paused.
     pub fn is_congested(&self, to: ShardId) -> bool {
         self.routes.is_congested(to)
+    }
+
+    /// Memory of what connections receive, for what has to be kept of it.
+    pub fn room_to_keep(&self, bytes: usize) -> Space {
+        self.net.pool.take(bytes)
     }
 
     /// Queues bytes to a connection.

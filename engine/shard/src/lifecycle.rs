@@ -230,7 +230,7 @@ impl Engine {
         partition.standing = Standing::Deleting;
         let waiters: Vec<_> = partition.waiters.drain(..).collect();
         let readers = std::mem::take(&mut partition.readers);
-        self.woken.extend(readers);
+        self.woken.extend(readers.into_iter().map(|reader| (reader, id)));
         for waiter in waiters {
             if let Waiting::Produce { wait, part } = waiter.what {
                 self.produce_lost(wait, part);

@@ -73,7 +73,7 @@ impl Shares {
         let recovered = directories * options.files_max as usize * options.file_bytes as usize;
         let pools = work + (journal * 8).div_ceil(3).max(read * 8).max(recovered) + 8;
         let least = (pools * INDEX_PART).div_ceil(INDEX_PART - 2);
-        least + (least * 2 / OPENED_PART).max(2 * OPENED_BYTES_MIN)
+        least + (least / (OPENED_PART - 1) + 1).max(OPENED_BYTES_MIN)
     }
 
     /// `bytes`: not less than [`Shares::least`].

@@ -21,8 +21,8 @@ use std::net::SocketAddr;
 /// turn that the others notice.
 const SENT_BYTES_MAX: usize = 256 << 10;
 
-/// Bytes of all sends of one turn: a millisecond or two of copying.
-const FLUSHED_BYTES_MAX: usize = 4 << 20;
+/// Bytes of all sends of one turn: half a millisecond of copying or two.
+const FLUSHED_BYTES_MAX: usize = 2 << 20;
 
 /// One connection of this shard; never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

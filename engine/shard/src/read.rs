@@ -315,11 +315,41 @@ impl Engine {
         let mut woken = std::mem::take(&mut self.woken);
         woken.sort_unstable();
         woken.dedup();
-        for id in woken {
-            if self.reads.get_mut(id).is_some_and(|wait| wait.loading == 0) {
+        for same in woken.chunk_by(|a, b| a.0 == b.0) {
+            let id = same[0].0;
+            if self.reads.get(id).is_none_or(|wait| wait.loading > 0) {
+                continue;
+            }
+            if !self.is_far_from_enough(t, id) {
                 self.look(t, id);
+                continue;
+            }
+            let reads = &self.reads;
+            for (_, partition) in same {
+                if let Some(partition) = self.partitions.get_mut(partition) {
+                    partition.add_reader(id, |reader| reads.get(reader).is_some());
+                }
             }
         }
+    }
+
+    /// Whether a read that waits has nothing to be told yet, found without collecting what there is: with many that wait for much, that
+    /// would be done for each of them at each commit.
+    fn is_far_from_enough(&self, t: &Turn<'_>, id: WaitId) -> bool {
+        let Some(wait) = self.reads.get(id).filter(|wait| !wait.stale && wait.lacks == 0 && wait.read.deadline > t.now) else {
+            return false;
+        };
+        let bytes_at_most = |part: &ReadPart| {
+            let partition = self.partitions.get(&part.partition)?;
+            check_readable(partition).and_then(|()| check_epoch(partition, part.current_epoch)).ok()?;
+            let is_in_range = part.offset >= partition.log_start() && part.offset <= partition.read_bound();
+            if !is_in_range || diverging(partition, part).is_some() {
+                return None;
+            }
+            partition.tail.bytes_at_most(part.offset, partition.read_bound())
+        };
+        let all: Option<u64> = wait.read.parts.iter().map(bytes_at_most).sum();
+        all.is_some_and(|bytes| bytes < wait.read.min_bytes as u64)
     }
 
     pub fn read_deadline(&mut self, t: &mut Turn<'_>, id: WaitId) {

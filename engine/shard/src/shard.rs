@@ -393,6 +393,7 @@ impl Shard {
                     self.close_idle(now);
                     self.close_dribbling(now);
                     self.relieve_memory(now);
+                    self.tell_memory();
                     self.timers.add(now.plus_ms(HOUSEKEEPING_MS), TimerFor::Housekeeping);
                 }
             }
@@ -438,6 +439,17 @@ impl Shard {
             if let Some((front, _)) = self.front_of(connection) {
                 self.with_front(front, now, |front, cx| front.begin_again(cx, connection));
             }
+        }
+    }
+
+    /// Who waits for memory, at level debug.
+    fn tell_memory(&self) {
+        let waits = (self.net.is_waiting(), self.net.waiting_to_answer(), self.engine.waits_for_memory());
+        if waits != (false, 0, false) {
+            let shares = &self.engine.memory;
+            let parts = [("journal", &shares.journal), ("receive", &shares.receive), ("read", &shares.read), ("answer", &shares.answer)];
+            let parts = parts.map(|(name, share)| format!("{name} {} of {} KiB", share.used() >> 10, share.budget() >> 10));
+            log::debug!("shard {}: waiting for memory {waits:?}; {}", self.engine.here, parts.join(", "));
         }
     }
 

@@ -21,12 +21,14 @@ pub struct Piece {
     /// The journal entry that holds them.
     pub sequence: u64,
     pub max_timestamp: i64,
+    /// Bytes of all pieces that the tail took before it.
+    at: u64,
 }
 
 impl Piece {
     pub fn new(base: Offset, end: Offset, bytes: Slice, sequence: u64) -> Piece {
         let max_timestamp = walk::batches(&bytes).flatten().map(|found| found.header.max_timestamp).max().unwrap_or(-1);
-        Piece { base, end, bytes, sequence, max_timestamp }
+        Piece { base, end, bytes, sequence, max_timestamp, at: 0 }
     }
 }
 
@@ -36,12 +38,14 @@ pub struct Tail {
     checkpointed: Offset,
     end: Offset,
     pending_bytes: usize,
+    /// Bytes of all pieces that it took.
+    taken: u64,
 }
 
 impl Tail {
     /// An empty tail of a log that is checkpointed up to its end.
     pub fn new(end: Offset) -> Tail {
-        Tail { pieces: VecDeque::new(), checkpointed: end, end, pending_bytes: 0 }
+        Tail { pieces: VecDeque::new(), checkpointed: end, end, pending_bytes: 0, taken: 0 }
     }
 
     /// The first offset that can be read from memory.
@@ -68,7 +72,9 @@ impl Tail {
         self.pending().next().map(|piece| piece.sequence)
     }
 
-    pub fn push(&mut self, piece: Piece) {
+    pub fn push(&mut self, mut piece: Piece) {
+        piece.at = self.taken;
+        self.taken += piece.bytes.len() as u64;
         assert_eq!(piece.base, self.end);
         assert!(piece.base < piece.end);
         self.pending_bytes += piece.bytes.len();
@@ -97,7 +103,7 @@ impl Tail {
     /// Pieces were written again into a later journal entry: the same offsets, other memory.
     pub fn carry(&mut self, piece: Piece) {
         if let Some(index) = self.pieces.iter().position(|old| old.base == piece.base && old.end == piece.end) {
-            self.pieces[index] = piece;
+            self.pieces[index] = Piece { at: self.pieces[index].at, ..piece };
         }
     }
 
@@ -106,6 +112,17 @@ impl Tail {
         while self.pieces.front().is_some_and(|piece| piece.end <= self.checkpointed && piece.sequence < sequence) {
             self.pieces.pop_front();
         }
+    }
+
+    /// No fewer bytes than a read from `from` to `bound` would give, found without a walk. None: `from` is not in memory.
+    pub fn bytes_at_most(&self, from: Offset, bound: Offset) -> Option<u64> {
+        let first = self.pieces.partition_point(|piece| piece.end <= from);
+        let end = self.pieces.partition_point(|piece| piece.base < bound);
+        if from < self.first() || end <= first {
+            return (from >= self.first()).then_some(0);
+        }
+        let last = &self.pieces[end - 1];
+        Some(last.at + last.bytes.len() as u64 - self.pieces[first].at)
     }
 
     /// Whole batches from the one that holds `from` on, while they end at or before `bound` and fit `max_bytes`; the first comes whatever
@@ -205,6 +222,11 @@ mod tests {
         assert_eq!(read(10, 40, 1, false), Some(vec![]));
         assert_eq!(read(40, 40, 1 << 20, true), Some(vec![]));
         assert_eq!(read(10, 12, 1 << 20, true), Some(vec![]));
+        let at_most = |from, bound| tail.bytes_at_most(from, bound).map(|bytes| bytes as usize / size);
+        assert_eq!(
+            [at_most(9, 40), at_most(10, 40), at_most(17, 25), at_most(30, 40), at_most(40, 40)],
+            [None, Some(6), Some(4), Some(2), Some(0)]
+        );
         // A piece that is cut at both ends is the last, though a smaller one behind it would fit.
         let mut tail = Tail::new(10);
         tail.push(piece(&pool, 10, 3, 5));

@@ -11,13 +11,19 @@
 
 use std::collections::VecDeque;
 
-use millrace_io::Slice;
+use millrace_io::{Slice, Space};
 
 use crate::affinity::Affinity;
 use crate::call::{Answer, CallId};
 
 /// Bytes of frames that one connection may hold before it is not read any more.
 pub const HELD_BYTES_MAX: usize = 16 << 20;
+
+/// A frame that waits for its turn and is no longer than this is copied out of the memory that it was received into.
+const KEPT_BYTES_MAX: usize = 4 << 10;
+
+/// Bytes of memory that such frames of one connection are copied into together.
+const KEPT_TOGETHER_BYTES: usize = 64 << 10;
 
 /// While more answer bytes than this wait for the client, no further request begins.
 pub const UNSENT_BYTES_MAX: usize = 1 << 20;
@@ -51,6 +57,8 @@ pub struct Connection {
     queue: VecDeque<Queued>,
     begun: usize,
     held_bytes: usize,
+    /// Where small frames that wait are copied to; None when nothing waits.
+    kept: Option<Space>,
 }
 
 impl Connection {
@@ -65,6 +73,7 @@ impl Connection {
             queue: VecDeque::new(),
             begun: 0,
             held_bytes: 0,
+            kept: None,
         }
     }
 
@@ -72,6 +81,19 @@ impl Connection {
     pub fn push(&mut self, frame: Slice, is_produce: bool, call: CallId) {
         self.held_bytes += frame.len();
         self.queue.push_back(Queued { bytes: frame.len(), state: State::Waiting(frame), is_produce, call });
+    }
+
+    /// Copies the frame that came last, if it waits and is small, to the others of its kind: each would keep the whole chunk that it was
+    /// received into, and a hundred requests of a few bytes those of megabytes.
+    pub fn keep_last(&mut self, room: impl FnOnce(usize) -> Space) {
+        let Some(Queued { state: State::Waiting(frame), .. }) = self.queue.back_mut() else { return };
+        if frame.len() > KEPT_BYTES_MAX {
+            return;
+        }
+        let kept = self.kept.take().filter(|kept| kept.room() >= frame.len());
+        let mut kept = kept.unwrap_or_else(|| room(KEPT_TOGETHER_BYTES));
+        *frame = kept.push(frame);
+        self.kept = Some(kept);
     }
 
     /// The next request that may begin.
@@ -108,6 +130,9 @@ impl Connection {
         let queued = self.queue.pop_front()?;
         self.begun -= 1;
         self.held_bytes -= queued.bytes;
+        if self.queue.is_empty() {
+            self.kept = None;
+        }
         match queued.state {
             State::Ended(answer) => Some(answer),
             State::Waiting(_) | State::Begun => None,
@@ -202,6 +227,24 @@ mod tests {
         }
         leave_all(&mut connection);
         assert_eq!(begin_all(&mut connection), [5]);
+    }
+
+    #[test]
+    fn small_frames_that_wait_share_their_memory() {
+        let pool = Pool::new(0);
+        let mut connection = Connection::new(0, String::new());
+        for call in 0..100u8 {
+            connection.push(pool.take(64 << 10).push(&[call; 300]), false, u64::from(call));
+            connection.keep_last(|bytes| pool.take(bytes));
+        }
+        assert_eq!(pool.used(), 64 << 10);
+        for call in 0..100u8 {
+            let (_, frame) = connection.begin().expect("it waits");
+            assert_eq!(&*frame, [call; 300]);
+            connection.end(u64::from(call), named("x"));
+            leave_all(&mut connection);
+        }
+        assert_eq!(pool.used(), 0);
     }
 
     #[test]

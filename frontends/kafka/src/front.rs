@@ -218,6 +218,9 @@ impl Front for KafkaFront {
         let is_produce = frame.get(4..6) == Some(&Api::Produce.key().to_be_bytes()[..]);
         state.push(frame, is_produce, call);
         self.pump(cx, connection);
+        if let Some(state) = self.connections.get_mut(&connection) {
+            state.keep_last(|bytes| cx.room_to_keep(bytes));
+        }
     }
 
     fn replied(&mut self, cx: &mut Cx<'_>, token: u64, reply: Reply) {

@@ -281,8 +281,8 @@ fn start_join_timer(core: &mut Core, name: &str, group: &mut Group, timer: JoinT
 fn refuse_syncs(core: &mut Core, name: &str, group: &mut Group, error: GroupError) {
     let ids: Vec<String> = group.members.keys().cloned().collect();
     for id in ids {
+        group.assign(&id, &[]);
         let Some(member) = group.members.get_mut(&id) else { continue };
-        member.assignment.clear();
         if let Some(request) = member.awaiting_sync.take() {
             core.reply(request, Answer::Synced(Err(error)));
             restart_session(core, name, group, &id);
