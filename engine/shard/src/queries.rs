@@ -15,14 +15,15 @@ use crate::read::{check_epoch, check_readable};
 use crate::room::Asker;
 use crate::script::{Handle, Outcome, Step};
 use crate::waits::WaitId;
-use millrace_base::batch::HEADER_BYTES;
+use millrace_base::batch::{self, BatchError, HEADER_BYTES};
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::{Epoch, Offset};
 use millrace_io::{IoError, OpenHow, Pool, Slice, Space};
 use millrace_log::index::Index;
 use millrace_log::segments::Lookup;
-use millrace_log::{time_lookup, walk};
+use millrace_log::time_lookup;
+use millrace_log::walk::{self, WalkError};
 use std::path::PathBuf;
 
 /// Bytes of a segment that a search by time reads at once: with what lies before them in their block, a whole chunk.
@@ -55,6 +56,9 @@ pub struct Search {
     segment_end: Offset,
     place: u64,
     len: usize,
+    /// The base offset of the batch at `place`, and the CRC of its outer header bytes, if the index has it.
+    base: Offset,
+    outer_crc: Option<u32>,
     /// For room to read.
     waits: bool,
 }
@@ -100,7 +104,9 @@ impl Engine {
                 let Some(summary) = partition.store.summary(segment).copied() else { return };
                 let path = partition.store.segment_path(segment);
                 let segment_end = summary.end.min(written);
-                let search = Search { time, from, bound, path, segment_end, place, len: WINDOW_BYTES, waits: false };
+                let base = entry.map_or(segment, |entry| segment + i64::from(entry.relative));
+                let outer_crc = entry.map(|entry| entry.outer_crc);
+                let search = Search { time, from, bound, path, segment_end, place, len: WINDOW_BYTES, base, outer_crc, waits: false };
                 self.read_for_search(t, id, part, search);
             }
             Lookup::NeedsIndex { segment } => {
@@ -192,16 +198,27 @@ impl Engine {
     }
 
     pub fn index_read(&mut self, t: &mut Turn<'_>, id: PartitionId, segment: Offset, then: Then, result: Result<Outcome, IoError>) {
-        let read = result.map_err(|error| error.to_string()).and_then(|mut outcome| {
-            let (mut space, len) = outcome.read.pop().expect("the script reads once");
-            Index::decode(&space.freeze(len), segment, &format!("index of segment {segment}")).map_err(|error| error.to_string())
-        });
+        let mut damaged = None;
         if let Some(partition) = self.partitions.get_mut(&id) {
+            let path = partition.store.index_path(segment);
+            let file = path.display().to_string();
+            let read = match result {
+                Ok(mut outcome) => {
+                    let (mut space, len) = outcome.read.pop().expect("the script reads once");
+                    Index::decode(&space.freeze(len), segment, &file).map_err(|error| {
+                        damaged = Some(path).filter(|_| partition.note.is_none());
+                        error.to_string()
+                    })
+                }
+                Err(error) => Err(format!("{file}: {error}")),
+            };
             // Without its index a segment is walked from its front; it is made again at the next start.
             let index = match read {
                 Ok(index) => Some(index),
                 Err(error) => {
-                    log::warn!("partition {id}: {error}; the segment is searched from its begin");
+                    log::warn!(
+                        "partition {id}: {error}; the segment is searched from its begin, and the index made again at the next start"
+                    );
                     partition.store.summary(segment).copied().map(Index::without_entries)
                 }
             };
@@ -210,6 +227,10 @@ impl Engine {
                 partition.store.keep_index(index);
                 self.index_kept(id, segment, bytes);
             }
+        }
+        if let Some(path) = damaged {
+            // A start looks at the facts in front only: what is not there it makes again.
+            self.scripts.start(t.driver, vec![Step::Unlink(path)], Finish::Removed);
         }
         match then {
             Then::Read(read) => self.index_ready_for_read(t, read),
@@ -452,33 +473,41 @@ enum Scanned {
 
 impl Search {
     fn scan(&self, bytes: &[u8]) -> Scanned {
-        let mut at = 0;
+        let (mut at, mut base) = (0, self.base);
         loop {
-            let rest = bytes.get(at..).unwrap_or(&[]);
-            let further = |len: usize| Search { place: self.place + at as u64, len: len.max(WINDOW_BYTES), ..self.clone() };
-            if rest.len() < HEADER_BYTES {
-                // A window that brought nothing new: the segment has ended.
-                return if at == 0 { Scanned::NotHere } else { Scanned::Further(further(0)) };
+            if base >= self.segment_end {
+                return Scanned::NotHere;
             }
-            let header = match walk::header_at(rest) {
-                Ok(header) => header,
-                Err(error) => {
-                    return Scanned::Bad(error.in_file(&self.path.display().to_string(), self.place + at as u64).to_string());
+            let rest = bytes.get(at..).unwrap_or(&[]);
+            let bad = |error: WalkError| Scanned::Bad(error.in_file(&self.path.display().to_string(), self.place + at as u64).to_string());
+            let further = |needed: usize| match at == 0 && self.len >= needed {
+                // It was asked for: the file has no more.
+                true => bad(WalkError::Batch(BatchError::Short { needed, found: rest.len() })),
+                false => {
+                    let (place, len) = (self.place + at as u64, needed.max(WINDOW_BYTES));
+                    Scanned::Further(Search { place, len, base, outer_crc: None, ..self.clone() })
                 }
+            };
+            if rest.len() < HEADER_BYTES {
+                return further(HEADER_BYTES);
+            }
+            let header = match walk::header_of(rest, base, self.outer_crc.filter(|_| at == 0)) {
+                Ok(header) => header,
+                Err(error) => return bad(error),
             };
             if header.next_offset() > self.bound {
                 return Scanned::Found(NONE);
             }
             if header.next_offset() > self.from && header.max_timestamp >= self.time {
-                let Some(batch) = rest.get(..header.size) else { return Scanned::Further(further(header.size)) };
+                let Some(batch) = rest.get(..header.size) else { return further(header.size) };
+                if let Err(error) = batch::check_stored(batch) {
+                    return bad(WalkError::Batch(error));
+                }
                 if let Some(found) = record_in(batch, self.time, self.from) {
                     return Scanned::Found(found);
                 }
             }
-            at += header.size;
-            if header.next_offset() >= self.segment_end {
-                return Scanned::NotHere;
-            }
+            (at, base) = (at + header.size, header.next_offset());
         }
     }
 }

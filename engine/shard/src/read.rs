@@ -3,7 +3,9 @@
 //! 1. A read looks at its parts in order: who leads, which epoch, which bounds; what is in memory is lent at once.
 //! 2. What is not in memory is read from its segment, one window at a time, off the turn; then the read goes on. The windows of a read are
 //!    bounded together, and by the memory there is; a read that has none at all waits for it ([`crate::room`]), until its deadline.
-//! 3. With too few bytes and no error the read waits: its partitions wake it when their commit moves, its deadline ends it.
+//! 3. Of a segment each batch that is given is proved: it begins where the one before ended, its CRC fits, and the first has the header that
+//!    the index remembers. What does not fit is an error that names the place, never the end of the log.
+//! 4. With too few bytes and no error the read waits: its partitions wake it when their commit moves, its deadline ends it.
 //!
 //! Invariants: nothing at or above the commit is given; only whole batches; the first batch comes whatever its size; a read is
 //! answered once.
@@ -18,14 +20,14 @@ use crate::room::Asker;
 use crate::script::{Handle, Outcome, Step};
 use crate::timers::{TimerFor, TimerKey};
 use crate::waits::WaitId;
-use millrace_base::batch::HEADER_BYTES;
+use millrace_base::batch::{self, HEADER_BYTES};
 use millrace_base::fault::Corrupt;
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::{Epoch, Offset};
 use millrace_io::{IoError, OpenHow, Pool, Slice};
 use millrace_log::segments::Lookup;
-use millrace_log::walk;
+use millrace_log::walk::{self, WalkError};
 use std::path::PathBuf;
 
 /// Bytes of a segment that one read operation brings, unless a single batch is larger.
@@ -58,6 +60,11 @@ pub struct Window {
     /// Where the bytes asked for begin; the operation begins at the block before.
     pub place: u64,
     pub len: usize,
+    /// Where the segment's batches end.
+    pub end: u64,
+    /// The base offset of the batch at `place`, and the CRC of its outer header bytes, if the index has it.
+    pub base: Offset,
+    pub outer_crc: Option<u32>,
     /// The first offset wanted, and the bound.
     pub from: Offset,
     pub bound: Offset,
@@ -93,42 +100,66 @@ impl Window {
             return Cut::Bad(self.corrupt(self.place, "a record batch", "the end of the file"));
         }
         let body = &bytes[skip..];
-        let (mut at, mut start, mut end) = (0, None, 0);
-        loop {
-            let header = match body.get(at..).filter(|rest| rest.len() >= HEADER_BYTES).map(walk::header_at) {
-                Some(Ok(header)) => header,
-                Some(Err(error)) if start.is_none() => {
-                    return Cut::Bad(error.in_file(&self.path.display().to_string(), self.place + at as u64));
-                }
-                // Behind what is wanted lie other batches, or the zeros of a segment that is open.
-                Some(Err(_)) => break,
-                None if start.is_none() => return Cut::Further { at: self.place + at as u64, size: HEADER_BYTES },
-                None => break,
+        let (mut at, mut begin, mut base) = (0, None, self.base);
+        // Behind the bound lie other batches, or the zeros of a segment that is open.
+        while base < self.bound {
+            let here = self.place + at as u64;
+            let header = match self.header(body, at, base) {
+                Ok(Some(header)) => header,
+                Ok(None) if begin.is_none() => return self.further(here, HEADER_BYTES, base, body.len().saturating_sub(at)),
+                Err(corrupt) if begin.is_none() => return Cut::Bad(corrupt),
+                // It is met again by who asks for what lies behind the batches before it.
+                Ok(None) | Err(_) => break,
             };
-            let next = header.next_offset();
-            if next > self.bound {
-                break;
-            }
-            if next > self.from {
-                let begin = *start.get_or_insert(at);
-                let fits = at + header.size - begin <= self.max_bytes || (begin == at && self.first_whole);
-                if !fits {
-                    break;
+            let end = at + header.size;
+            if header.next_offset() > self.from {
+                let first = *begin.get_or_insert(at);
+                let fits = end - first <= self.max_bytes || (first == at && self.first_whole);
+                let proof = match body.get(at..end) {
+                    None if first == at && fits => return self.further(here, header.size, base, body.len().saturating_sub(at)),
+                    None => break,
+                    Some(_) if !fits => break,
+                    Some(batch) => batch::check_stored(batch).map_err(WalkError::Batch),
+                };
+                match proof {
+                    Err(error) if first == at => return Cut::Bad(error.in_file(&self.path.display().to_string(), here)),
+                    Err(_) => break,
+                    Ok(_) => {}
                 }
-                if at + header.size > body.len() {
-                    if begin == at {
-                        return Cut::Further { at: self.place + at as u64, size: header.size };
-                    }
-                    break;
-                }
-                end = at + header.size;
             }
-            at += header.size;
+            (at, base) = (end, header.next_offset());
         }
-        match start {
-            Some(start) if end > start => Cut::Batches(bytes.sub(skip + start..skip + end)),
+        match begin {
+            Some(begin) if at > begin => Cut::Batches(bytes.sub(skip + begin..skip + at)),
             _ => Cut::Nothing,
         }
+    }
+
+    /// The header of the batch that begins at offset `base`, at byte `at` of the window. None: it goes past the bytes.
+    fn header(&self, body: &[u8], at: usize, base: Offset) -> Result<Option<batch::Header>, Corrupt> {
+        let Some(rest) = body.get(at..).filter(|rest| rest.len() >= HEADER_BYTES) else { return Ok(None) };
+        let place = self.place + at as u64;
+        let header = walk::header_of(rest, base, self.outer_crc.filter(|_| at == 0));
+        let header = header.map_err(|error| error.in_file(&self.path.display().to_string(), place))?;
+        if header.next_offset() > self.bound || place + header.size as u64 > self.end {
+            let expected = format!("a batch that ends at offset {} and byte {} at most", self.bound, self.end);
+            let found = format!("offset {} and byte {}", header.next_offset(), place + header.size as u64);
+            return Err(self.corrupt(place, &expected, &found));
+        }
+        Ok(Some(header))
+    }
+
+    /// So many bytes are needed from a place on, of which `here` are in this window. If it was asked for them all, the file has no more.
+    fn further(&self, at: u64, size: usize, base: Offset, here: usize) -> Cut {
+        if at == self.place && self.len >= size {
+            return Cut::Bad(self.corrupt(at, &format!("{size} bytes of a batch"), &format!("{here} bytes and the end of the file")));
+        }
+        Cut::Further { at, size, base }
+    }
+
+    /// The window from a batch on that was not whole.
+    fn behind(self, at: u64, size: usize, base: Offset) -> Window {
+        Window { place: at, len: size.max(self.len), base, outer_crc: None, ..self }
     }
 
     fn corrupt(&self, place: u64, expected: &str, found: &str) -> Corrupt {
@@ -141,10 +172,11 @@ enum Cut {
     Batches(Slice),
     /// No batch that may be given.
     Nothing,
-    /// The batch wanted begins at `at` and needs so many bytes.
+    /// The batch wanted, which begins at offset `base`, lies at `at` and needs so many bytes.
     Further {
         at: u64,
         size: usize,
+        base: Offset,
     },
     Bad(Corrupt),
 }
@@ -351,9 +383,9 @@ impl Engine {
                         }
                     }
                     Cut::Nothing => {}
-                    Cut::Further { at, size } => {
+                    Cut::Further { at, size, base } => {
                         drop(bytes);
-                        let window = Window { place: at, len: size.max(window.len), ..window };
+                        let window = window.behind(at, size, base);
                         let has_room = self.has_room_to_read(window.memory());
                         let Some(wait) = self.reads.get_mut(id) else { return };
                         if has_room {
@@ -427,13 +459,14 @@ impl Engine {
     pub fn coordinator_window(&mut self, t: &mut Turn<'_>, id: PartitionId, window: &Window, bytes: Option<Slice>) {
         match bytes.map(|bytes| window.cut(&bytes)) {
             Some(Cut::Batches(batches)) => self.coordinator_read(t, id, &[&batches]),
-            Some(Cut::Further { at, size }) => {
-                let window = Window { place: at, len: size.max(window.len), ..window.clone() };
+            Some(Cut::Further { at, size, base }) => {
+                let window = window.clone().behind(at, size, base);
                 // The coordinator's own records are bounded by the batches that it writes: this window is hardly ever needed, and always had.
                 let steps = window.steps(&self.memory.read);
                 self.scripts.start(t.driver, steps, Finish::CoordinatorRead { partition: id, window });
             }
-            Some(Cut::Nothing | Cut::Bad(_)) | None => self.coordinator_read(t, id, &[]),
+            Some(Cut::Bad(corrupt)) => self.coordinator_unreadable(id, corrupt.to_string()),
+            Some(Cut::Nothing) | None => self.coordinator_read(t, id, &[]),
         }
     }
 }
@@ -518,8 +551,8 @@ fn fetch(partition: &Partition, part: &ReadPart, bound: Offset, max_bytes: usize
         data.batches = batches;
         return Look::Done(data);
     }
-    let (segment, place) = match partition.store.for_offset(part.offset) {
-        Lookup::Place { segment, place, .. } => (segment, place),
+    let (segment, place, entry) = match partition.store.for_offset(part.offset) {
+        Lookup::Place { segment, place, entry } => (segment, place, entry),
         Lookup::NeedsIndex { segment } => return Look::Index(segment),
         // What is above the segments is in memory, and below them nothing is kept.
         Lookup::Above | Lookup::Below => return Look::Done(data),
@@ -533,6 +566,9 @@ fn fetch(partition: &Partition, part: &ReadPart, bound: Offset, max_bytes: usize
         path: partition.store.segment_path(segment),
         place,
         len: len.max(HEADER_BYTES),
+        end: summary.bytes,
+        base: entry.map_or(segment, |entry| segment + i64::from(entry.relative)),
+        outer_crc: entry.map(|entry| entry.outer_crc),
         from: part.offset,
         // Behind what is checkpointed a write may be under way.
         bound: bound.min(summary.end).min(partition.tail.checkpointed()),
