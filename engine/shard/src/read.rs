@@ -3,8 +3,8 @@
 //! 1. A read looks at its parts in order: who leads, which epoch, which bounds; what is in memory is lent at once.
 //! 2. What is not in memory is read from its segment, one window at a time, off the turn; then the read goes on. The windows of a read are
 //!    bounded together, and by the memory there is; a read that has none at all waits for it ([`crate::room`]), until its deadline.
-//! 3. Of a segment each batch that is given is proved: it begins where the one before ended, its CRC fits, and the first has the header that
-//!    the index remembers. What does not fit is an error that names the place, never the end of the log.
+//! 3. Of a segment each batch that is given is proved: it begins where the one before ended, its CRC fits, and its header is the one that the
+//!    index remembers, where that has an entry of it. What does not fit is an error that names the place, never the end of the log.
 //! 4. With too few bytes and no error the read waits: its partitions wake it when their commit moves, its deadline ends it.
 //!
 //! Invariants: nothing at or above the commit is given; only whole batches; the first batch comes whatever its size; a read is
@@ -26,6 +26,7 @@ use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::{Epoch, Offset};
 use millrace_io::{IoError, OpenHow, Pool, Slice};
+use millrace_log::index::Index;
 use millrace_log::segments::Lookup;
 use millrace_log::walk::{self, WalkError};
 use std::path::PathBuf;
@@ -57,14 +58,14 @@ pub struct ReadWait {
 #[derive(Clone, Debug)]
 pub struct Window {
     pub path: PathBuf,
+    pub segment: Offset,
     /// Where the bytes asked for begin; the operation begins at the block before.
     pub place: u64,
     pub len: usize,
     /// Where the segment's batches end.
     pub end: u64,
-    /// The base offset of the batch at `place`, and the CRC of its outer header bytes, if the index has it.
+    /// The base offset of the batch at `place`.
     pub base: Offset,
-    pub outer_crc: Option<u32>,
     /// The first offset wanted, and the bound.
     pub from: Offset,
     pub bound: Offset,
@@ -93,8 +94,8 @@ impl Window {
         ]
     }
 
-    /// What the bytes of the window hold.
-    fn cut(&self, bytes: &Slice) -> Cut {
+    /// What the bytes of the window hold. `index`: the segment's, if it is in memory.
+    fn cut(&self, bytes: &Slice, index: Option<&Index>) -> Cut {
         let skip = (self.place - self.block()) as usize;
         if bytes.len() <= skip {
             return Cut::Bad(self.corrupt(self.place, "a record batch", "the end of the file"));
@@ -104,7 +105,7 @@ impl Window {
         // Behind the bound lie other batches, or the zeros of a segment that is open.
         while base < self.bound {
             let here = self.place + at as u64;
-            let header = match self.header(body, at, base) {
+            let header = match self.header(body, at, base, index) {
                 Ok(Some(header)) => header,
                 Ok(None) if begin.is_none() => return self.further(here, HEADER_BYTES, base, body.len().saturating_sub(at)),
                 Err(corrupt) if begin.is_none() => return Cut::Bad(corrupt),
@@ -136,10 +137,11 @@ impl Window {
     }
 
     /// The header of the batch that begins at offset `base`, at byte `at` of the window. None: it goes past the bytes.
-    fn header(&self, body: &[u8], at: usize, base: Offset) -> Result<Option<batch::Header>, Corrupt> {
+    fn header(&self, body: &[u8], at: usize, base: Offset, index: Option<&Index>) -> Result<Option<batch::Header>, Corrupt> {
         let Some(rest) = body.get(at..).filter(|rest| rest.len() >= HEADER_BYTES) else { return Ok(None) };
         let place = self.place + at as u64;
-        let header = walk::header_of(rest, base, self.outer_crc.filter(|_| at == 0));
+        let outer = index.and_then(|index| index.at_place(place)).map(|entry| entry.outer_crc);
+        let header = walk::header_of(rest, base, outer);
         let header = header.map_err(|error| error.in_file(&self.path.display().to_string(), place))?;
         if header.next_offset() > self.bound || place + header.size as u64 > self.end {
             let expected = format!("a batch that ends at offset {} and byte {} at most", self.bound, self.end);
@@ -159,7 +161,7 @@ impl Window {
 
     /// The window from a batch on that was not whole.
     fn behind(self, at: u64, size: usize, base: Offset) -> Window {
-        Window { place: at, len: size.max(self.len), base, outer_crc: None, ..self }
+        Window { place: at, len: size.max(self.len), base, ..self }
     }
 
     fn corrupt(&self, place: u64, expected: &str, found: &str) -> Corrupt {
@@ -376,7 +378,8 @@ impl Engine {
         match result {
             Ok(mut outcome) => {
                 let bytes = outcome.read.pop().map(|(mut space, len)| space.freeze(len)).expect("the script reads once");
-                match window.cut(&bytes) {
+                let index = self.partitions.get(&partition).and_then(|partition| partition.store.index_of(window.segment));
+                match window.cut(&bytes, index) {
                     Cut::Batches(batches) => {
                         if let Some(Ok(data)) = &mut wait.results[part] {
                             data.batches = vec![batches];
@@ -457,7 +460,8 @@ impl Engine {
     }
 
     pub fn coordinator_window(&mut self, t: &mut Turn<'_>, id: PartitionId, window: &Window, bytes: Option<Slice>) {
-        match bytes.map(|bytes| window.cut(&bytes)) {
+        let index = self.partitions.get(&id).and_then(|partition| partition.store.index_of(window.segment));
+        match bytes.map(|bytes| window.cut(&bytes, index)) {
             Some(Cut::Batches(batches)) => self.coordinator_read(t, id, &[&batches]),
             Some(Cut::Further { at, size, base }) => {
                 let window = window.clone().behind(at, size, base);
@@ -564,11 +568,11 @@ fn fetch(partition: &Partition, part: &ReadPart, bound: Offset, max_bytes: usize
     let len = (chunk - skip).min((summary.bytes - place) as usize);
     let window = Window {
         path: partition.store.segment_path(segment),
+        segment,
         place,
         len: len.max(HEADER_BYTES),
         end: summary.bytes,
         base: entry.map_or(segment, |entry| segment + i64::from(entry.relative)),
-        outer_crc: entry.map(|entry| entry.outer_crc),
         from: part.offset,
         // Behind what is checkpointed a write may be under way.
         bound: bound.min(summary.end).min(partition.tail.checkpointed()),

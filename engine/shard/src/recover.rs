@@ -93,7 +93,7 @@ pub struct Report {
 /// Why nothing, or not all, was done.
 #[derive(Debug)]
 pub enum RecoverError {
-    /// There is no such data directory.
+    /// There is no such data directory, and it is the first.
     Absent {
         path: PathBuf,
     },
@@ -165,11 +165,12 @@ struct Damaged {
 /// # Errors
 /// [`RecoverError`]. Of several partitions some may have been done: those are not found again.
 pub fn recover(disk: &mut dyn Disk, plan: &Plan, accept: &Accept, entropy: &mut dyn FnMut() -> u64) -> Result<Report, RecoverError> {
-    for path in &plan.directories {
+    let mut report = Report::default();
+    for (index, path) in plan.directories.iter().enumerate() {
         match disk.list(path) {
-            Ok(_) => {}
-            Err(IoError::NOT_FOUND) => return Err(RecoverError::Absent { path: path.clone() }),
-            Err(error) => return Err(RecoverError::io("list", path)(error)),
+            Err(IoError::NOT_FOUND) if index == 0 => return Err(RecoverError::Absent { path: path.clone() }),
+            Err(IoError::NOT_FOUND) => report.unusable.push((path.clone(), "it is not there".to_owned())),
+            Ok(_) | Err(_) => {} // claiming it says more
         }
     }
     claim::lock_all(disk, &plan.directories)?;
@@ -198,7 +199,6 @@ pub fn recover(disk: &mut dyn Disk, plan: &Plan, accept: &Accept, entropy: &mut 
         }
     }
     let mut damaged = Vec::new();
-    let mut report = Report::default();
     for partition in partitions.into_values().filter(|partition| !replayed.deleted.contains(&partition.id.topic)) {
         let claim = &claims.list[partition.directory];
         let folder = paths::partition(&claim.path, partition.id);

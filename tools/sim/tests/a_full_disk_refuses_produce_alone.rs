@@ -48,7 +48,6 @@ fn votes_metadata_deletes_reads_and_commits_go_on_and_produce_resumes_by_itself(
     node.create("ballast", 1);
     let mut end = node.connect();
     let find = FindCoordinatorRequest::default().with_key_type(0).with_coordinator_keys(vec![StrBytes::from_static_str("g")]);
-    assert!(node.run(10_000, |_| true));
     for _ in 0..100 {
         if node.ask(&mut end, 4, &find, 5_000).unwrap().coordinators[0].error_code == 0 && commit(&mut node, &mut end, 1) == 0 {
             break;

@@ -164,6 +164,9 @@ fn a_segment_without_its_index_is_proved_batch_by_batch() {
         assert_eq!(scene.fetch(base).0, 0);
         assert!(scene.node.world.flip(NODE, &path, (place + at) as u64, 0));
     }
+    assert!(scene.node.world.flip(NODE, &path, (place + epoch.start) as u64, 0));
+    let (code, headers) = scene.fetch(header.next_offset());
+    assert!(code == 0 && headers[0].epoch != header.epoch, "as said");
 }
 
 #[test]
