@@ -8,16 +8,23 @@
 //!    parts. What it cannot do, as it reads no segment: cut segments ([`Recovered::cut`]), check extents ([`Recovered::take_extents`]), and
 //!    teach the producers the pending batches ([`crate::producers::Producers::append_all`], in order; the producers skip what they know).
 //!
+//! 5. Behind a damage nothing is folded any more; what its records tell of the loss is kept ([`Lost`]). A state that follows stands for all
+//!    that came before it, so that the damage is past, unless batches are missing or a `Damaged` record says that it is not.
+//!
 //! Invariants: pending ranges grow and do not overlap; durable end <= begin of the first; end of the last <= log end.
 //! Knows nothing of files or of what consensus bytes mean.
 
 use crate::bytes::Malformed;
+use crate::index::Index;
+use crate::journal::Damage;
 use crate::journal::record::{PayloadRange, Record};
-use crate::partition_state::{Checkpoint, Large, LargeAt, PartitionState, ROLLS_MAX};
+use crate::partition_state::{Checkpoint, Large, LargeAt, Note, PartitionState, ROLLS_MAX};
+use crate::producers::Producers;
 use crate::state_file::{self, Reference};
 use crate::walk;
 use millrace_base::fault::{Corrupt, Fault};
-use millrace_base::offset::Offset;
+use millrace_base::ids::PartitionId;
+use millrace_base::offset::{Epoch, Offset};
 use millrace_io::memory::Slice;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -40,6 +47,16 @@ pub enum PendingBytes {
     Journal(Slice),
     /// Written straight to a segment.
     Direct(DirectBytes),
+}
+
+impl PendingBytes {
+    /// Bytes of batches that the journal holds, or that were read for it.
+    pub fn in_memory(&self) -> usize {
+        match self {
+            PendingBytes::Journal(bytes) => bytes.len(),
+            PendingBytes::Direct(_) => 0,
+        }
+    }
 }
 
 /// Bytes in a segment whose last fragment is in the journal.
@@ -132,6 +149,24 @@ impl fmt::Display for ImageError {
 
 impl std::error::Error for ImageError {}
 
+/// What the records at and behind a damage tell of what is lost with it.
+#[derive(Clone, Default, Debug)]
+pub struct Lost {
+    /// The log was at least so long; 0: nothing tells it.
+    pub end: Offset,
+    /// Entries that cannot be read and held records of the partition: each may have begun an epoch that nothing else names.
+    pub entries: u64,
+    /// Consensus steps, in order. The largest epoch of batches.
+    pub steps: Vec<Slice>,
+    pub epoch: Epoch,
+}
+
+impl Lost {
+    fn reached(&mut self, end: Offset) {
+        self.end = self.end.max(end);
+    }
+}
+
 /// The fold. See the module.
 #[derive(Default)]
 pub struct PartitionImage {
@@ -153,6 +188,7 @@ pub struct PartitionImage {
     cut_behind: Option<Offset>,
     /// What records behind the damage say of the log start: offsets below are gone, and rightly so.
     log_start_behind: Offset,
+    lost: Lost,
     last: Sequence,
 }
 
@@ -180,6 +216,10 @@ pub struct Recovered {
     /// Where the last extent ends, once [`Recovered::take_extents`] was asked: its bytes stand in the segment alone, and what is written there
     /// until a checkpoint states them must be the same.
     pub extents_end: Option<Offset>,
+    /// Of a damaged partition.
+    pub lost: Lost,
+    /// The state file is damaged: what `large` holds is empty, and the index is to be made again from the segment.
+    pub is_large_lost: bool,
 }
 
 impl PartitionImage {
@@ -196,6 +236,7 @@ impl PartitionImage {
         if let Err(error) = &result {
             self.damaged = Some(error.clone());
             self.damaged_from = self.damaged_from.or(Some(sequence));
+            self.lost.entries += 1;
         }
         result
     }
@@ -207,17 +248,42 @@ impl PartitionImage {
         }
     }
 
-    /// Entry `sequence` is damaged, and it held records of this partition.
-    pub fn damaged_at(&mut self, sequence: Sequence) {
+    /// Entries are damaged, and they held records of this partition, `id`, or may have. What is known of those records is taken in.
+    pub fn damaged_at(&mut self, damage: &Damage, id: PartitionId) {
         if self.damaged.is_none() {
-            self.damaged = Some(ImageError::Damaged { sequence });
+            self.damaged = Some(ImageError::Damaged { sequence: damage.first });
         }
-        self.damaged_from = self.damaged_from.or(Some(sequence));
+        self.damaged_from = self.damaged_from.or(Some(damage.first));
+        self.lost.entries += damage.last - damage.first + 1;
+        for record in damage.records.iter().filter(|record| record.partition() == id) {
+            self.told_of_loss(record);
+        }
+    }
+
+    /// A record that is not folded: where the log started and ended by it still counts.
+    fn told_of_loss(&mut self, record: &Record) {
+        match record {
+            Record::Raft { truncate, log_start, .. } => {
+                self.log_start_behind = self.log_start_behind.max(log_start.unwrap_or(0));
+                if let Some(to) = truncate {
+                    self.behind.retain(|pending| pending.end <= to.offset);
+                    self.cut_behind = Some(self.cut_behind.unwrap_or(to.offset).min(to.offset));
+                }
+            }
+            Record::Batches { end, .. } | Record::Extent { end, .. } | Record::Checkpoint { end, .. } => self.lost.reached(*end),
+            Record::Roll { .. } | Record::State { .. } | Record::Deleted { .. } | Record::Damaged { .. } => {}
+        }
     }
 
     /// What is wrong, if anything is.
     pub fn damage(&self) -> Option<&ImageError> {
         self.damaged.as_ref().or(self.noted.as_ref())
+    }
+
+    /// The offset up to which the log is known to have been, whatever is left of it.
+    pub fn reached(&self) -> Offset {
+        let stated = self.state.as_ref().map_or(0, |(_, state)| state.log_end);
+        self.behind.iter().map(|pending| pending.end).chain([self.log_end.unwrap_or(0), self.lost.end, stated]).max().unwrap_or(0)
     }
 
     /// Whether anything says what the partition was.
@@ -263,14 +329,14 @@ impl PartitionImage {
         }
         self.last = sequence;
         if self.damaged.is_some() && !matches!(record, Record::State { .. } | Record::Deleted { .. } | Record::Damaged { .. }) {
-            if let Record::Raft { truncate, log_start, .. } = record {
-                self.log_start_behind = self.log_start_behind.max(log_start.unwrap_or(0));
-                if let Some(to) = truncate {
-                    self.behind.retain(|pending| pending.end <= to.offset);
-                    self.cut_behind = Some(self.cut_behind.unwrap_or(to.offset).min(to.offset));
-                }
+            self.told_of_loss(record);
+            if let Record::Raft { step, .. } = record {
+                self.lost.steps.push(part(payload, *step)?);
             }
-            self.behind.extend(pending_of(record, payload, sequence)?);
+            if let Some(pending) = pending_of(record, payload, sequence)? {
+                self.lost.epoch = self.lost.epoch.max(last_epoch(&pending));
+                self.behind.push(pending);
+            }
             return Ok(());
         }
         match record {
@@ -303,9 +369,10 @@ impl PartitionImage {
                 self.state(state, sequence)
             }
             Record::Damaged { reason, .. } => {
-                let reason = String::from_utf8_lossy(&part(payload, *reason)?).into_owned();
-                self.noted = Some(ImageError::Noted { reason });
-                Ok(())
+                let note = Note::decode(&part(payload, *reason)?).map_err(ImageError::Malformed)?;
+                self.lost.reached(note.end);
+                self.noted = Some(ImageError::Noted { reason: note.reason });
+                self.cut_to_state()
             }
             Record::Deleted { .. } => {
                 *self = PartitionImage { deleted: Some(sequence), last: sequence, ..PartitionImage::default() };
@@ -418,12 +485,25 @@ impl PartitionImage {
         self.steps.clear();
         self.changes.clear();
         (self.cut, self.deleted, self.damaged, self.noted) = (None, None, None, None);
-        self.log_start_behind = 0;
+        (self.log_start_behind, self.lost) = (0, Lost::default());
         release(&mut self.pending, state.durable_end)?;
         let pending_end = self.pending.last().map_or(state.log_end, |last| last.end);
         self.log_end = Some(state.log_end.max(pending_end));
         self.state = Some((sequence, state));
         Ok(())
+    }
+
+    /// The state stands for all that is left: what entries that are still live hold behind its end is not to come back.
+    fn cut_to_state(&mut self) -> Result<(), ImageError> {
+        let Some((_, state)) = &self.state else { return Ok(()) };
+        let end = state.log_end;
+        let kept = self.pending.partition_point(|pending| pending.base < end);
+        self.pending.truncate(kept);
+        self.log_end = Some(end);
+        match self.pending.last_mut() {
+            Some(last) => cut_back(last, end),
+            None => Ok(()),
+        }
     }
 
     /// A state behind a damage: of what came before, also behind the damage, only batches count any more, as before the first state. What was
@@ -469,6 +549,7 @@ impl PartitionImage {
         if at != log_end {
             let to = self.pending.get(whole).map_or(log_end, |pending| pending.base);
             damage = damage.or(Some(ImageError::Missing { from: at, to }));
+            self.lost.reached(log_end);
             self.pending.truncate(whole);
             state.rolls.retain(|base| *base <= at);
             log_end = at;
@@ -476,22 +557,28 @@ impl PartitionImage {
         if damage.is_some() {
             state.log_start = state.log_start.max(self.log_start_behind).min(log_end);
         }
-        let (mut large, state_file) = match state.large {
-            LargeAt::Here(large) => (large, None),
-            LargeAt::File(reference) => {
-                let body = state_file::decode(file.unwrap_or_default(), &reference).map_err(ImageError::StateFile)?;
-                (Large::decode(body).map_err(ImageError::Malformed)?, Some(reference.name))
-            }
+        let (mut large, state_file, mut is_large_lost) = match state.large {
+            LargeAt::Here(large) => (large, None, false),
+            LargeAt::File(reference) => match read_large(file.unwrap_or_default(), &reference) {
+                Ok(large) => (large, Some(reference.name), false),
+                Err(error) => {
+                    damage = damage.or(Some(error));
+                    let nothing = Large { index: Index::new(state.segment, 4096), producers: Producers::default() };
+                    (nothing, Some(reference.name), true)
+                }
+            },
         };
-        for (_, change) in &self.changes {
+        for (_, change) in self.changes.iter().filter(|_| !is_large_lost) {
             fold(&mut large, change).map_err(ImageError::Malformed)?;
         }
-        if self.cut.is_some() {
+        if is_large_lost {
+            is_large_lost = state.segment_bytes > 0 || self.cut.is_some();
+        } else if self.cut.is_some() {
             large.index.back_to_last_entry();
         } else if large.index.summary().base != state.segment {
-            large.index = crate::index::Index::new(state.segment, large.index.interval());
+            large.index = Index::new(state.segment, large.index.interval());
         }
-        if self.cut.is_none() && !large.fits(state.segment, state.durable_end, state.segment_bytes) {
+        if self.cut.is_none() && !is_large_lost && !large.fits(state.segment, state.durable_end, state.segment_bytes) {
             return Err(ImageError::Malformed(Malformed { what: "an index of the active segment", place: 0 }));
         }
         let recovered = Recovered {
@@ -508,6 +595,8 @@ impl PartitionImage {
             cut: self.cut,
             state_file,
             extents_end: None,
+            lost: self.lost,
+            is_large_lost,
         };
         Ok((recovered, damage))
     }
@@ -565,6 +654,7 @@ impl Recovered {
                     return Ok(Some(TornExtent { base: self.end_before(index), found }));
                 }
                 ExtentFound::Differs(found) | ExtentFound::Unreadable(found) => {
+                    self.lost.reached(self.log_end);
                     self.end_before(index);
                     return Err(found);
                 }
@@ -583,6 +673,20 @@ impl Recovered {
         self.large.producers.truncate(base);
         base
     }
+}
+
+fn read_large(file: &[u8], reference: &Reference) -> Result<Large, ImageError> {
+    let body = state_file::decode(file, reference).map_err(ImageError::StateFile)?;
+    Large::decode(body).map_err(ImageError::Malformed)
+}
+
+/// The epoch of the last batch, of those that the journal holds.
+fn last_epoch(pending: &Pending) -> Epoch {
+    let bytes = match &pending.bytes {
+        PendingBytes::Journal(bytes) => walk::batches(bytes).flatten().last().map(|batch| batch.header.epoch),
+        PendingBytes::Direct(_) => None, // its epoch began with a step in the journal
+    };
+    bytes.unwrap_or(0)
 }
 
 fn fold(large: &mut Large, change: &Change) -> Result<(), Malformed> {

@@ -1,4 +1,4 @@
-//! One partition's segments and indexes; the journal; recovery, retention, read plans.
+//! One partition's segments and indexes; the journal; recovery, retention.
 //!
 //! Decides and lays out bytes; the shard that owns the ring does the reading and writing.
 
@@ -11,7 +11,6 @@ pub mod journal;
 pub mod partition_state;
 pub mod paths;
 pub mod producers;
-pub mod read_plan;
 pub mod retention;
 pub mod segments;
 pub mod state_file;

@@ -5,6 +5,7 @@
 //! 2. [`Checkpoint`] is what one checkpoint adds (`Record::Checkpoint`): the active segment's facts and new index entries, and the
 //!    producers' changes.
 //! 3. [`Large`] folds checkpoints in order on top of the last state.
+//! 4. [`Note`] says that the partition is damaged, beside its state (`Record::Damaged`).
 //!
 //! Layout, little-endian; checksums are the journal's or the state file's:
 //!
@@ -12,6 +13,7 @@
 //!             | consensus: length 4, bytes | 0 and the large parts, or 1 and a reference
 //! reference:  end 8 | number 4 | bytes 4 | crc 4
 //! large:      version 1 | facts 32 | interval 4 | count 4, entry 20 ... | producers (full)
+//! note:       end 8 | reason, text
 //! checkpoint: version 1 | facts 32 | interval 4 | count 4, entry 20 ... | producers (delta)
 //!
 //! Invariants: log start <= durable end unless everything was deleted; segment <= durable end <= log end; rolls grow and lie above the segment.
@@ -57,6 +59,36 @@ pub struct PartitionState {
 pub enum LargeAt {
     Here(Large),
     File(Reference),
+}
+
+/// That a partition is damaged: more of it was acknowledged than its state says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Note {
+    /// Its log was at least so long; 0: nothing told it.
+    pub end: Offset,
+    /// For people.
+    pub reason: String,
+}
+
+/// Bytes of a note's reason in the journal; what is longer is cut.
+const REASON_BYTES_MAX: usize = 1_000;
+
+impl Note {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_i64(self.end);
+        out.extend_from_slice(&self.reason.as_bytes()[..self.reason.len().min(REASON_BYTES_MAX)]);
+        out
+    }
+
+    /// # Errors
+    /// Bytes that are shorter than any note.
+    pub fn decode(bytes: &[u8]) -> Result<Note, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let end = reader.offset("the end that a damaged log had reached")?;
+        let reason = String::from_utf8_lossy(bytes.get(8..).unwrap_or_default()).into_owned();
+        Ok(Note { end, reason })
+    }
 }
 
 /// The parts that grow with use.

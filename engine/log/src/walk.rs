@@ -1,13 +1,14 @@
 //! Going from batch to batch through bytes of a segment or of a journal record, by their headers.
 //!
-//! 1. [`header_at`] reads one header and refuses what no stored batch can say, so that arithmetic on it cannot overflow.
+//! 1. [`header_at`] reads one header and refuses what no stored batch can say, so that arithmetic on it cannot overflow; [`header_of`] also
+//!    refuses another batch than the one expected.
 //! 2. [`batches`] walks whole batches back to back.
 //!
 //! Invariants: 61 <= size <= [`STORED_BYTES_MAX`]; 0 <= base offset < next offset.
 //! Knows nothing of files; does not compute the batches' own CRCs (the inspector and recovery do).
 
 use crate::bytes::OFFSET_MAX;
-use millrace_base::batch::{BatchError, HEADER_BYTES, Header};
+use millrace_base::batch::{BatchError, HEADER_BYTES, Header, outer_crc};
 use millrace_base::fault::Corrupt;
 use millrace_base::limits::BATCH_BYTES_MAX;
 use millrace_base::offset::Offset;
@@ -79,6 +80,22 @@ pub fn header_at(bytes: &[u8]) -> Result<Header, WalkError> {
         return Err(WalkError::Offsets { base: header.base_offset, last_offset_delta: header.last_offset_delta });
     }
     Ok(header)
+}
+
+/// [`header_at`] of the batch that is expected there: it begins at offset `base`, and the header bytes that its CRC leaves out have the CRC
+/// `outer`, if an index entry tells it.
+///
+/// # Errors
+/// Likewise; `Gap` and `Outer` when it is another batch than the one expected.
+pub fn header_of(bytes: &[u8], base: Offset, outer: Option<u32>) -> Result<Header, WalkError> {
+    let header = header_at(bytes)?;
+    if header.base_offset != base {
+        return Err(WalkError::Gap { expected: base, found: header.base_offset });
+    }
+    match outer {
+        Some(expected) if expected != outer_crc(bytes) => Err(WalkError::Outer { expected, found: outer_crc(bytes) }),
+        Some(_) | None => Ok(header),
+    }
 }
 
 /// One whole batch in the bytes that are walked.

@@ -15,22 +15,23 @@
 use crate::api::NodeFacts;
 use crate::claim::{Claim, Claims};
 use crate::intact;
+use crate::inventory::read_segments;
 use crate::memory::Shares;
-use millrace_base::batch;
+use crate::replay::replay_meta;
+use crate::settle;
 use millrace_base::fault::{Corrupt, Fault};
 use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, TopicId, Uuid};
-use millrace_base::limits::BLOCK;
 use millrace_base::offset::{Offset, Position};
 use millrace_base::settings::Settings;
 use millrace_io::{Disk, IoError, OpenHow, Pool};
 use millrace_log::extent;
-use millrace_log::image::{ExtentFound, PartitionImage, PendingBytes, Recovered as RecoveredImage, Step};
-use millrace_log::index::{self, Rebuild, Summary};
+use millrace_log::image::{ExtentFound, ImageError, PartitionImage, Recovered as RecoveredImage, Step};
 use millrace_log::journal::{self, Journal, JournalError, Options, Record, Touched, Verdict};
-use millrace_log::segments::{self, Segments};
-use millrace_log::{paths, walk};
+use millrace_log::partition_state::Note;
+use millrace_log::paths;
+use millrace_log::segments::Segments;
 use millrace_raftlog::{Record as ConsensusRecord, State};
-use millrace_state::meta::{Command, Listener, Meta, Node};
+use millrace_state::meta::{Listener, Meta, Node};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -81,8 +82,8 @@ pub struct JournalBoot {
     pub journal: Journal,
     pub folder: PathBuf,
     pub slots: Vec<u32>,
-    /// What is damaged in it, if anything is, stands elsewhere too: its files can be used again.
-    pub is_kept: bool,
+    /// The first damaged entry of a journal that could not be copied elsewhere: its files cannot be used again before it is.
+    pub unkept: Option<u64>,
 }
 
 pub struct PartitionBoot {
@@ -95,9 +96,9 @@ pub struct PartitionBoot {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NotServed {
     /// What its journal and folder say is damaged.
-    Damage(String),
+    Damage(Note),
     /// Likewise, and the journal does not even say what it was.
-    Lost(String),
+    Lost(Note),
     /// Its data directory is not there or has failed.
     Directory(String),
 }
@@ -105,7 +106,9 @@ pub enum NotServed {
 impl fmt::Display for NotServed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NotServed::Damage(reason) | NotServed::Lost(reason) | NotServed::Directory(reason) => f.write_str(reason),
+            NotServed::Damage(Note { reason, .. }) | NotServed::Lost(Note { reason, .. }) | NotServed::Directory(reason) => {
+                f.write_str(reason)
+            }
         }
     }
 }
@@ -121,7 +124,9 @@ pub struct PartitionFound {
     /// An extent was torn: this must be stated before anything else of the partition is.
     pub truncation: Option<ConsensusRecord>,
     /// Why there is no more of it than this, although more was acknowledged.
-    pub damage: Option<String>,
+    pub damage: Option<Note>,
+    /// The journal tells all of it: what else it lacks may be there at another start.
+    pub may_return: bool,
 }
 
 /// Why a node does not start. Each names what was tried and what to do.
@@ -195,12 +200,21 @@ impl From<JournalError> for BootError {
     }
 }
 
+/// Bytes of a damaged partition that may wait in the journal.
+const BURDEN_BYTES_MAX: usize = 16 << 10;
+
 /// Everything recovered from one data directory's journals.
-struct Found {
+#[derive(Default)]
+pub(crate) struct Found {
+    /// What is damaged is copied aside, and nothing that a look does not need is changed without it.
+    keeps: bool,
     /// By shard.
-    journals: BTreeMap<ShardId, journal::Recovered>,
-    /// Shards whose journal holds something damaged: whether it was copied.
-    kept: BTreeMap<ShardId, bool>,
+    pub(crate) journals: BTreeMap<ShardId, journal::Recovered>,
+    /// Shards whose journal holds something damaged: the first entry of it, unless the journal was copied.
+    pub(crate) unkept: BTreeMap<ShardId, Option<u64>>,
+    /// Shards whose journal has lost an entry of which not even the partitions are known, and what is wrong with it. What no journal knows may
+    /// have been in there.
+    pub(crate) unnamed: BTreeMap<ShardId, String>,
     images: BTreeMap<PartitionId, PartitionImage>,
     damage: BTreeMap<PartitionId, String>,
 }
@@ -208,13 +222,15 @@ struct Found {
 impl Found {
     /// Sees to it that a shard's journal stands elsewhere too, as it was found.
     fn keep(&mut self, disk: &mut dyn Disk, data: &Path, shard: ShardId, first: u64) {
-        self.kept.entry(shard).or_insert_with(|| {
-            let kept = crate::evidence::keep(disk, data, shard, first);
-            if let Err(error) = &kept {
-                let journal = paths::journal(data, shard);
-                log::error!("the damaged journal in {} cannot be copied, so its files are not used again: {error}", journal.display());
-            }
-            kept.is_ok()
+        if !self.keeps {
+            self.unkept.entry(shard).or_insert(Some(first));
+            return;
+        }
+        self.unkept.entry(shard).or_insert_with(|| {
+            let error = crate::evidence::keep(disk, data, shard, first).err()?;
+            let journal = paths::journal(data, shard);
+            log::error!("the damaged journal in {} cannot be copied, so its files are not used again: {error}", journal.display());
+            Some(first)
         });
     }
 }
@@ -242,15 +258,26 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
             partitions.insert(boot.id, boot);
         }
     }
-    claims.check_meta(partitions.get(&META_PARTITION).map(|partition| partition.directory), partitions.is_empty())?;
-    let replayed = replay_meta(recovery.disk, partitions.get(&META_PARTITION), &claims.list)?;
+    let unnamed: Vec<BTreeMap<ShardId, String>> =
+        found.iter_mut().map(|found| found.as_mut().map(|found| std::mem::take(&mut found.unnamed)).unwrap_or_default()).collect();
+    let meta = partitions.get(&META_PARTITION);
+    if let (None, Some(reason)) = (meta, unnamed.iter().find_map(|of| of.get(&META_PARTITION.shard(plan.shards)))) {
+        return Err(BootError::Meta { reason: reason.clone() });
+    }
+    let is_new = partitions.is_empty() && unnamed.iter().all(BTreeMap::is_empty);
+    claims.check_meta(meta.map(|partition| partition.directory), is_new)?;
+    let replayed = replay_meta(recovery.disk, meta, &claims.list, false)?;
+    for (id, directory, reason) in may_have_been(&replayed.meta, &claims.list, &unnamed, plan.shards) {
+        let lost = || PartitionBoot { id, directory, found: Err(NotServed::Lost(Note { end: 0, reason })) };
+        partitions.entry(id).or_insert_with(lost);
+    }
     let without_journals = |index: usize| found[index].as_ref().is_some_and(|found| found.journals.is_empty());
     claims.settle(recovery.disk, &replayed.meta, recovery.entropy, without_journals)?;
     let mut journals: Vec<Vec<Result<JournalBoot, String>>> = Vec::new();
     for (index, claim) in claims.list.iter_mut().enumerate() {
         let found = found.get_mut(index).and_then(Option::take);
-        let (recovered, kept) = found.map(|found| (found.journals, found.kept)).unwrap_or_default();
-        let prepared = claim.attempt(|path| recovery.prepare(path, recovered, &kept))?;
+        let (recovered, unkept) = found.map(|found| (found.journals, found.unkept)).unwrap_or_default();
+        let prepared = claim.attempt(|path| recovery.prepare(path, recovered, &unkept))?;
         journals.push(match (prepared, claim.failure()) {
             (Some(prepared), _) => prepared.into_iter().map(Ok).collect(),
             (None, failure) => (0..plan.shards).map(|_| Err(failure.unwrap_or_default().to_owned())).collect(),
@@ -294,6 +321,25 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
     Ok(Boot { shards, notes })
 }
 
+/// Partitions that replica set 0 knows and no journal, though a journal that would know them has lost something unknown.
+pub(crate) fn may_have_been(
+    meta: &Meta,
+    claims: &[Claim],
+    unnamed: &[BTreeMap<ShardId, String>],
+    shards: u16,
+) -> Vec<(PartitionId, usize, String)> {
+    let homes = meta.topics().flat_map(|topic| {
+        let of = |(index, home): (u32, &Uuid)| (PartitionId { topic: topic.id, index }, *home);
+        (0..).zip(&topic.directories).map(of).collect::<Vec<_>>()
+    });
+    let lost = |(id, home): (PartitionId, Uuid)| {
+        let directory = claims.iter().position(|claim| claim.id() == home && claim.failure().is_none())?;
+        let reason = unnamed.get(directory)?.get(&id.shard(shards))?;
+        Some((id, directory, format!("no journal knows the partition, and {reason}")))
+    };
+    homes.filter_map(lost).collect()
+}
+
 /// What recovering a data directory takes.
 struct Recovery<'a> {
     disk: &'a mut dyn Disk,
@@ -308,14 +354,18 @@ impl Recovery<'_> {
     /// Reads a data directory's journals; they are moved first if they are of another number of shards.
     fn recover(&mut self, path: &Path) -> Result<Found, BootError> {
         crate::rehome::finish(self.disk, path).map_err(BootError::io("finish moving the journals of", path))?;
-        let mut found = recover_directory(self.disk, path, self.pools, self.notes)?;
+        let mut found = recover_directory(self.disk, path, self.pools, self.notes, true)?;
         let shards: Vec<ShardId> = found.journals.keys().copied().collect();
         let wanted: Vec<ShardId> = (0..self.plan.shards).collect();
         if !shards.is_empty() && shards != wanted {
+            if let Some(reason) = found.unnamed.values().next() {
+                let reason = format!("a journal is damaged ({reason}); start with the number of shards it had");
+                return Err(BootError::NotOurs { path: path.to_owned(), reason });
+            }
             self.notes.push(format!("{}: the journals of {} shards move to {}", path.display(), shards.len(), self.plan.shards));
             let states = partitions_of(self.disk, path, &mut found, 0, self.pools);
             crate::rehome::rehome(self.disk, path, states, self.plan.shards, self.options, self.pools, self.entropy)?;
-            found = recover_directory(self.disk, path, self.pools, self.notes)?;
+            found = recover_directory(self.disk, path, self.pools, self.notes, true)?;
         }
         Ok(found)
     }
@@ -325,7 +375,7 @@ impl Recovery<'_> {
         &mut self,
         path: &Path,
         mut recovered: BTreeMap<ShardId, journal::Recovered>,
-        kept: &BTreeMap<ShardId, bool>,
+        unkept: &BTreeMap<ShardId, Option<u64>>,
     ) -> Result<Vec<JournalBoot>, BootError> {
         let mut journals = Vec::new();
         for (shard, pool) in (0..self.plan.shards).zip(self.pools) {
@@ -336,7 +386,7 @@ impl Recovery<'_> {
             };
             let journal = journal::prepare(self.disk, &folder, &recovered, (self.entropy)(), self.options, pool)?;
             let slots = journal_slots(self.disk, &folder)?;
-            journals.push(JournalBoot { journal, folder, slots, is_kept: kept.get(&shard).copied().unwrap_or(true) });
+            journals.push(JournalBoot { journal, folder, slots, unkept: unkept.get(&shard).copied().flatten() });
         }
         Ok(journals)
     }
@@ -354,7 +404,7 @@ fn shares(plan: &Plan, options: &Options, notes: &mut Vec<String>) -> Vec<Shares
     (0..plan.shards).map(|_| Shares::new(told.max(least), options)).collect()
 }
 
-fn journal_options(plan: &Plan) -> Options {
+pub(crate) fn journal_options(plan: &Plan) -> Options {
     let journals = usize::from(plan.shards) * plan.directories.len();
     let bytes = usize::try_from(plan.settings.journal_max_bytes).unwrap_or(usize::MAX).min(plan.memory_bytes / 4) / journals;
     let files = (bytes as u64 / journal::layout::FILE_BYTES).clamp(3, 64) as u32;
@@ -380,22 +430,30 @@ fn journal_slots(disk: &mut dyn Disk, folder: &Path) -> Result<Vec<u32>, BootErr
     Ok(entries.iter().filter_map(|entry| slot(&entry.name)).collect())
 }
 
-fn recover_directory(disk: &mut dyn Disk, path: &Path, pools: &[Pool], notes: &mut Vec<String>) -> Result<Found, BootError> {
+/// Reads the journals of a data directory. `keeps`: what is damaged is copied aside first.
+pub(crate) fn recover_directory(
+    disk: &mut dyn Disk,
+    path: &Path,
+    pools: &[Pool],
+    notes: &mut Vec<String>,
+    keeps: bool,
+) -> Result<Found, BootError> {
     let folder = paths::journals(path);
     let entries = match disk.list(&folder) {
         Ok(entries) => entries,
         Err(IoError::NOT_FOUND) => Vec::new(),
         Err(error) => return Err(BootError::io("list", &folder)(error)),
     };
-    let mut found = Found { journals: BTreeMap::new(), kept: BTreeMap::new(), images: BTreeMap::new(), damage: BTreeMap::new() };
+    let mut found = Found { keeps, ..Found::default() };
     for shard in entries.iter().filter(|entry| entry.is_directory).filter_map(|entry| paths::shard_named(&entry.name)) {
         let pool = &pools[usize::from(shard) % pools.len()];
         let recovered = journal::recover(disk, &paths::journal(path, shard), pool, 0)?;
         fold(&mut found, &recovered, notes, &paths::journal(path, shard));
-        if let Verdict::Damaged { each, .. } = &recovered.verdict
-            && let Some(first) = each.first()
-        {
-            found.keep(disk, path, shard, first.first);
+        if let Verdict::Damaged { each, .. } = &recovered.verdict {
+            each.iter().for_each(|damage| log::error!("journal entry {} is damaged: {}", damage.first, damage.corrupt));
+            found.keep(disk, path, shard, each.first().map_or(0, |damage| damage.first));
+            let unnamed = each.iter().find(|damage| damage.touched == Touched::All);
+            found.unnamed.extend(unnamed.map(|damage| (shard, damage.corrupt.to_string())));
         }
         found.journals.insert(shard, recovered);
     }
@@ -413,12 +471,15 @@ fn fold(found: &mut Found, recovered: &journal::Recovered, notes: &mut Vec<Strin
         Verdict::Damaged { each, .. } => each,
     };
     let mut damaged = damaged.iter().peekable();
+    // Those that this journal has spoken of so far.
+    let mut known = BTreeSet::new();
     for entry in &recovered.entries {
         while let Some(damage) = damaged.next_if(|damage| damage.first < entry.sequence) {
-            mark_damaged(found, damage);
+            mark_damaged(found, &mut known, damage);
         }
         let mut stated = entry.extents_stated(recovered.extents_durable);
         for record in &entry.records {
+            known.insert(record.partition());
             let image = found.images.entry(record.partition()).or_default();
             if let Err(error) = image.apply(record, &entry.payload, entry.sequence) {
                 found.damage.insert(record.partition(), error.to_string());
@@ -429,22 +490,25 @@ fn fold(found: &mut Found, recovered: &journal::Recovered, notes: &mut Vec<Strin
             }
         }
     }
-    damaged.for_each(|damage| mark_damaged(found, damage));
+    damaged.for_each(|damage| mark_damaged(found, &mut known, damage));
 }
 
-fn mark_damaged(found: &mut Found, damage: &journal::Damage) {
-    let touched: Vec<PartitionId> = match &damage.touched {
-        Touched::Partitions(partitions) => partitions.iter().copied().collect(),
-        Touched::All => found.images.keys().copied().collect(),
+fn mark_damaged(found: &mut Found, known: &mut BTreeSet<PartitionId>, damage: &journal::Damage) {
+    if let Touched::Partitions(partitions) = &damage.touched {
+        known.extend(partitions);
+    }
+    let touched = match &damage.touched {
+        Touched::Partitions(partitions) => partitions,
+        Touched::All => &*known,
     };
     for id in touched {
-        found.images.entry(id).or_default().damaged_at(damage.first);
-        found.damage.insert(id, damage.corrupt.to_string());
+        found.images.entry(*id).or_default().damaged_at(damage, *id);
+        found.damage.entry(*id).or_insert_with(|| damage.corrupt.to_string());
     }
 }
 
 /// The partitions of a data directory, with their segments.
-fn partitions_of(disk: &mut dyn Disk, data: &Path, found: &mut Found, directory: usize, pools: &[Pool]) -> Vec<PartitionBoot> {
+pub(crate) fn partitions_of(disk: &mut dyn Disk, data: &Path, found: &mut Found, directory: usize, pools: &[Pool]) -> Vec<PartitionBoot> {
     let mut partitions = Vec::new();
     for (id, image) in std::mem::take(&mut found.images) {
         if image.is_deleted() {
@@ -452,26 +516,47 @@ fn partitions_of(disk: &mut dyn Disk, data: &Path, found: &mut Found, directory:
             continue;
         }
         let (has_state, pool) = (image.has_state(), &pools[usize::from(id.shard(pools.len() as u16))]);
-        let (is_known, first) = (image.damage().is_some(), image.oldest_needed().unwrap_or(0));
+        let (is_known, first, end) = (image.damage().is_some(), image.oldest_needed().unwrap_or(0), image.reached());
         let reason = found.damage.remove(&id).filter(|_| is_known || !has_state);
-        let mut read = read_partition(disk, data, id, image, pool).map_err(|error| match has_state {
-            true => NotServed::Damage(error),
-            false => NotServed::Lost(error),
+        let mut read = read_partition(disk, data, id, image, pool).map_err(|reason| match has_state {
+            true => NotServed::Damage(Note { end, reason }),
+            false => NotServed::Lost(Note { end, reason }),
         });
         let damage = match &mut read {
-            Ok(read) => read.damage.as_mut(),
-            Err(NotServed::Damage(damage) | NotServed::Lost(damage) | NotServed::Directory(damage)) => Some(damage),
+            Ok(read) => {
+                read.may_return = !is_known;
+                read.damage.as_mut()
+            }
+            Err(NotServed::Damage(damage) | NotServed::Lost(damage)) => Some(damage),
+            Err(NotServed::Directory(_)) => None,
         };
         if let Some(damage) = damage {
             // What the journal itself says of its damage was kept with it, or says so already.
             if !is_known {
                 found.keep(disk, data, id.shard(pools.len() as u16), first);
             }
-            *damage = reason.unwrap_or_else(|| damage.clone());
+            damage.reason = reason.unwrap_or_else(|| damage.reason.clone());
+        }
+        if let Ok(read) = &mut read
+            && read.damage.is_some()
+            && found.keeps
+        {
+            unburden(disk, data, id, read);
         }
         partitions.push(PartitionBoot { id, directory, found: read });
     }
     partitions
+}
+
+/// What is damaged is stated again at the journal's head when others need its place: much that waits there goes to its segment first, the
+/// same bytes that a checkpoint would write.
+fn unburden(disk: &mut dyn Disk, data: &Path, id: PartitionId, found: &mut PartitionFound) {
+    let waits: usize = found.image.pending.iter().map(|pending| pending.bytes.in_memory()).sum();
+    if waits > BURDEN_BYTES_MAX
+        && let Err(error) = settle::settle(disk, data, id, found)
+    {
+        log::warn!("batches of partition {id}, which is damaged, stay in the journal: {error}");
+    }
 }
 
 /// The deed of a deletion that is stated, repeated.
@@ -509,27 +594,37 @@ fn remove_leftovers(disk: &mut dyn Disk, data: &Path, deleted: &BTreeSet<TopicId
 fn read_partition(disk: &mut dyn Disk, data: &Path, id: PartitionId, image: PartitionImage, pool: &Pool) -> Result<PartitionFound, String> {
     let folder = paths::partition(data, id);
     let oldest_sequence = image.oldest_needed().unwrap_or(0);
-    let file = match image.state_file() {
-        Some(reference) => {
-            let path = paths::state(&folder, reference.name);
-            Some(read_file(disk, &path).map_err(|error| format!("state file {}: {error}", path.display()))?)
-        }
-        None => None,
+    let state_file = image.state_file().map(|reference| paths::state(&folder, reference.name));
+    let file = match &state_file {
+        Some(path) => match read_file(disk, path) {
+            Ok(bytes) => bytes,
+            Err(IoError::NOT_FOUND) => Vec::new(),
+            Err(error) => return Err(format!("state file {}: {error}", path.display())),
+        },
+        None => Vec::new(),
     };
-    let (mut image, damage) = image.finish_intact(file.as_deref()).map_err(|error| error.to_string())?;
+    let (mut image, damage) = image.finish_intact(Some(&file)).map_err(|error| error.to_string())?;
     if image.cut.is_some() {
         return Err("its segments hold batches that were taken back".to_owned());
     }
     if let Some(damage) = damage {
-        return intact::read(disk, &folder, image, damage.to_string(), oldest_sequence, pool);
+        let damage = match (damage, state_file) {
+            (ImageError::StateFile(corrupt), Some(path)) => Corrupt { file: path.display().to_string(), ..corrupt }.to_string(),
+            (damage, _) => damage.to_string(),
+        };
+        return intact::read(disk, &folder, image, damage, oldest_sequence, pool);
     }
     let mut consensus = replay_consensus(&image)?;
     let truncation = match take_extents(disk, &folder, id, &mut image, &mut consensus, pool)? {
         Ok(truncation) => truncation,
         Err(damage) => return intact::read(disk, &folder, image, damage, oldest_sequence, pool),
     };
-    let (segments, part) = read_segments(disk, &folder, &image)?;
-    Ok(PartitionFound { image, consensus, segments, part, oldest_sequence, truncation, damage: None })
+    match read_segments(disk, &folder, &image) {
+        Ok((segments, part)) => {
+            Ok(PartitionFound { image, consensus, segments, part, oldest_sequence, truncation, damage: None, may_return: false })
+        }
+        Err(damage) => intact::read(disk, &folder, image, damage, oldest_sequence, pool),
+    }
 }
 
 /// Brings what was written straight to segments into memory; what was not durable yet is cut off. Gives the step that states so, or why
@@ -609,178 +704,4 @@ pub(crate) fn replay_steps(image: &RecoveredImage) -> Result<State, String> {
         }
     }
     Ok(state)
-}
-
-/// The segments in a folder: closed ones by their indexes' facts, and the part-filled block of the active one.
-fn read_segments(disk: &mut dyn Disk, folder: &Path, image: &RecoveredImage) -> Result<(Segments, Vec<u8>), String> {
-    let names: Vec<String> = match disk.list(folder) {
-        Ok(entries) => entries.into_iter().map(|entry| entry.name).collect(),
-        Err(IoError::NOT_FOUND) => Vec::new(),
-        Err(error) => return Err(format!("{}: {error}", folder.display())),
-    };
-    let inventory = segments::inventory(names.iter().map(String::as_str), image.segment, image.state_file);
-    for leftover in &inventory.leftovers {
-        if let Err(error) = disk.unlink(&folder.join(leftover)) {
-            log::warn!("{}, a leftover, cannot be removed: {error}", folder.join(leftover).display());
-        }
-    }
-    let mut closed = Vec::new();
-    let ends = inventory.closed.iter().skip(1).copied().chain([image.segment]);
-    for (base, end) in inventory.closed.iter().zip(ends) {
-        let summary = closed_summary(disk, folder, *base, end).map_err(|error| error.to_string())?;
-        if summary.end <= image.log_start {
-            // The log start is durable: what is left of the deed is repeated.
-            for path in [paths::index(folder, *base), paths::segment(folder, *base)] {
-                let _ = disk.unlink(&path); // absent is as good
-            }
-            continue;
-        }
-        closed.push(summary);
-    }
-    let segments = Segments::restore(closed, image.large.index.clone()).map_err(|error| error.to_string())?;
-    if segments.begin() > image.log_start {
-        return Err(format!("its log starts at offset {}, but its first segment at {}", image.log_start, segments.begin()));
-    }
-    let part = active_part(disk, &paths::segment(folder, image.segment), image.segment_bytes)?;
-    Ok((segments, part))
-}
-
-pub(crate) fn active_part(disk: &mut dyn Disk, path: &Path, bytes: u64) -> Result<Vec<u8>, String> {
-    if bytes == 0 {
-        return Ok(Vec::new());
-    }
-    let place = bytes / BLOCK as u64 * BLOCK as u64;
-    let mut part = vec![0; (bytes - place) as usize];
-    let read = disk.open(path, OpenHow::default()).and_then(|file| {
-        let len = disk.len(file);
-        let read = disk.read(file, place, &mut part);
-        disk.close(file);
-        Ok((len?, read?))
-    });
-    match read {
-        Ok((len, read)) if len >= bytes && read == part.len() => Ok(part),
-        Ok((len, _)) => Err(format!("{}: expected at least {bytes} bytes, found {len}", path.display())),
-        Err(error) => Err(format!("{}: {error}", path.display())),
-    }
-}
-
-/// The facts of a closed segment, which ends at offset `end`, from its index. When that is absent or damaged, closing is repeated: the
-/// segment is cut to its batches and the index made again.
-fn closed_summary(disk: &mut dyn Disk, folder: &Path, base: Offset, end: Offset) -> Result<Summary, Corrupt> {
-    match decoded_summary(disk, folder, base) {
-        Some(summary) => Ok(summary),
-        None => {
-            let (name, segment) = (paths::index(folder, base).display().to_string(), paths::segment(folder, base));
-            log::warn!("{name} is absent or damaged and is made again from its segment");
-            let index = rebuild_index(disk, &segment, base, end)?;
-            let closed = cut_segment(disk, &segment, index.summary().bytes).and_then(|()| write_index(disk, folder, &index));
-            if let Err(error) = closed {
-                log::warn!("{name} cannot be written: {error}");
-            }
-            Ok(*index.summary())
-        }
-    }
-}
-
-/// What the index of a closed segment says of it; None: it is absent or damaged.
-pub(crate) fn decoded_summary(disk: &mut dyn Disk, folder: &Path, base: Offset) -> Option<Summary> {
-    let path = paths::index(folder, base);
-    let mut block = vec![0; BLOCK];
-    let file = disk.open(&path, OpenHow::default()).ok()?;
-    let read = disk.read(file, 0, &mut block);
-    disk.close(file);
-    index::decode_summary(&block, base, &path.display().to_string()).ok().filter(|_| read == Ok(BLOCK))
-}
-
-/// Takes away what stands behind a segment's last batch.
-fn cut_segment(disk: &mut dyn Disk, segment: &Path, bytes: u64) -> Result<(), IoError> {
-    let file = disk.open(segment, OpenHow { write: true, ..OpenHow::default() })?;
-    let cut = match disk.len(file) {
-        Ok(len) if len == bytes => Ok(()),
-        Ok(_) => disk.truncate(file, bytes).and_then(|()| disk.sync(file)),
-        Err(error) => Err(error),
-    };
-    disk.close(file);
-    cut
-}
-
-/// Walks the batch headers of a closed segment that ends at offset `end`.
-pub fn rebuild_index(disk: &mut dyn Disk, segment: &Path, base: Offset, end: Offset) -> Result<index::Index, Corrupt> {
-    let name = segment.display().to_string();
-    let unreadable =
-        |place: u64, error: IoError| Corrupt { file: name.clone(), place, expected: "a segment".to_owned(), found: error.to_string() };
-    let file = disk.open(segment, OpenHow::default()).map_err(|error| unreadable(0, error))?;
-    let mut rebuild = Rebuild::up_to(base, 4096, end);
-    let result = disk.len(file).map_err(|error| unreadable(0, error)).and_then(|bytes| {
-        let mut piece = vec![0; 1 << 20];
-        while rebuild.wanted() < bytes && !rebuild.is_whole() {
-            let place = rebuild.wanted();
-            let read = disk.read(file, place, &mut piece).map_err(|error| unreadable(place, error))?;
-            if read == 0 {
-                break;
-            }
-            rebuild.push(place, &piece[..read], &name)?;
-        }
-        rebuild.finish(bytes, &name)
-    });
-    disk.close(file);
-    result
-}
-
-fn write_index(disk: &mut dyn Disk, folder: &Path, index: &index::Index) -> Result<(), IoError> {
-    let path = paths::index(folder, index.summary().base);
-    let file = disk.open(&path, OpenHow { write: true, create: true, ..OpenHow::default() })?;
-    let written = disk.truncate(file, 0).and_then(|()| disk.write(file, 0, &index.encode())).and_then(|()| disk.sync(file));
-    disk.close(file);
-    written?;
-    disk.sync_directory(folder)
-}
-
-struct Replayed {
-    meta: Meta,
-    applied: Offset,
-    deleted: BTreeSet<TopicId>,
-}
-
-/// Applies every command of replica set 0.
-fn replay_meta(disk: &mut dyn Disk, partition: Option<&PartitionBoot>, claims: &[Claim]) -> Result<Replayed, BootError> {
-    let mut replayed = Replayed { meta: Meta::new(), applied: 0, deleted: BTreeSet::new() };
-    let Some(partition) = partition else { return Ok(replayed) };
-    let bad = |reason: String| BootError::Meta { reason };
-    let found = partition.found.as_ref().map_err(|reason| bad(reason.to_string()))?;
-    if let Some(damage) = &found.damage {
-        return Err(bad(damage.clone()));
-    }
-    let folder = paths::partition(&claims[partition.directory].path, META_PARTITION);
-    for summary in found.segments.all().filter(|summary| summary.bytes > 0) {
-        let path = paths::segment(&folder, summary.base);
-        let bytes = read_file(disk, &path).map_err(BootError::io("read", &path))?;
-        let whole = bytes.get(..summary.bytes as usize).ok_or_else(|| bad(format!("{} is cut", path.display())))?;
-        replay_commands(whole, &path.display().to_string(), &mut replayed)?;
-    }
-    for pending in &found.image.pending {
-        if let PendingBytes::Journal(bytes) = &pending.bytes {
-            replay_commands(bytes, "the journal", &mut replayed)?;
-        }
-    }
-    Ok(replayed)
-}
-
-fn replay_commands(bytes: &[u8], file: &str, replayed: &mut Replayed) -> Result<(), BootError> {
-    for found in walk::batches(bytes) {
-        let found = found.map_err(|error| BootError::Meta { reason: error.in_file(file, 0).to_string() })?;
-        batch::check_stored(found.bytes)
-            .map_err(|error| BootError::Meta { reason: format!("{file}, batch at offset {}: {error}", found.header.base_offset) })?;
-        for record in batch::records(found.bytes) {
-            let value = record.and_then(|record| record.value);
-            let value = value.ok_or_else(|| BootError::Meta { reason: format!("{file}: a record without a command") })?;
-            let command = Command::decode(value).map_err(|error| BootError::Meta { reason: error.to_string() })?;
-            if let Command::DeleteTopic { topic } = &command {
-                replayed.deleted.insert(*topic);
-            }
-            replayed.meta.apply(command);
-        }
-        replayed.applied = found.header.next_offset();
-    }
-    Ok(())
 }

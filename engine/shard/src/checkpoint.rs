@@ -35,8 +35,8 @@ const CARRY_BYTES_MAX: usize = 16 << 10;
 /// Pending bytes of a partition from which it is checkpointed without pressure: larger writes cost less.
 const EAGER_BYTES: usize = 4 << 20;
 
-/// Bytes of a note that says why a partition is damaged.
-const NOTE_BYTES_MAX: usize = 1_000;
+/// How long after a damaged journal could not be copied that is tried again.
+const KEEP_PAUSE_MS: u64 = 1_000;
 
 /// How often the journals' fill is looked at.
 const RELIEF_PAUSE: Duration = Duration::from_micros(500);
@@ -429,9 +429,14 @@ impl Engine {
         let directory = &self.directories[usize::from(partition.directory)];
         let (used, free) = directory.journal().pressure().files;
         let is_needed = free == 0 && used >= directory.journal().options().files_max as usize;
-        if !directory.is_kept || (partition.may_return && !is_needed) {
+        if partition.may_return && !is_needed {
             return;
         }
+        let index = usize::from(partition.directory);
+        if directory.unkept.is_some() && !(is_needed && self.keep_evidence(t, index)) {
+            return;
+        }
+        let Some(partition) = self.partitions.get(&id) else { return };
         if !partition.is_damaged() {
             if self.state_damaged(t, id, &[]) {
                 log::error!("unserved partition {id} gives up its place in the journal; what is kept in `damaged` still has it");
@@ -447,12 +452,30 @@ impl Engine {
         }
     }
 
+    /// Copies a damaged journal that could not be copied at start. Nothing else of it can go on before, so it is done at once. Whether it is.
+    fn keep_evidence(&mut self, t: &mut Turn<'_>, index: usize) -> bool {
+        let (here, directory) = (self.here, &mut self.directories[index]);
+        let Some(first) = directory.unkept else { return true };
+        if directory.keep_at > t.now {
+            return false;
+        }
+        match crate::evidence::keep(t.driver.disk(), &directory.path, here, first) {
+            Ok(()) => directory.unkept = None,
+            Err(error) => {
+                let path = directory.path.display();
+                log::warn!("the damaged journal in {path} holds up its other partitions, and still cannot be copied: {error}");
+                directory.keep_at = t.now.plus_ms(KEEP_PAUSE_MS);
+            }
+        }
+        directory.unkept.is_none()
+    }
+
     /// Appends batches, then the state (if there is one) and the note in one entry. Whether it is said.
     fn state_damaged(&mut self, t: &mut Turn<'_>, id: PartitionId, state: &[u8]) -> bool {
         let Some(partition) = self.partitions.get(&id) else { return false };
         let (directory, Some(note)) = (usize::from(partition.directory), partition.note.clone()) else { return false };
         let pending: Vec<Piece> = partition.tail.pending().cloned().collect();
-        let note = &note.as_bytes()[..note.len().min(NOTE_BYTES_MAX)];
+        let note = note.encode();
         // All of it, or it would be begun again and again.
         let journal = self.directories[directory].journal();
         let free = journal.files_free() as u64 * journal.options().file_bytes;
@@ -480,7 +503,7 @@ impl Engine {
                 return false;
             }
         }
-        match self.journal(t, directory, Urgency::Relief, Record::Damaged { partition: id, reason: NOWHERE }, &[note], None) {
+        match self.journal(t, directory, Urgency::Relief, Record::Damaged { partition: id, reason: NOWHERE }, &[&note], None) {
             Ok((sequence, _)) => {
                 if let Some(partition) = self.partitions.get_mut(&id) {
                     partition.state_sequence = sequence;

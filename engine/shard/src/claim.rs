@@ -140,6 +140,10 @@ impl Claims {
         Ok(Claims { cluster, list, node, is_first_missing })
     }
 
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// Whether replica set 0 was found, in a data directory that is served from. It need not be on a node that never had one.
     ///
     /// # Errors

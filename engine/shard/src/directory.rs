@@ -64,8 +64,10 @@ pub struct Directory {
     pub health: Health,
     /// The file system had no room lately; produce is refused until a write succeeds again.
     pub full: bool,
-    /// Whatever is damaged in the journal stands elsewhere too, so that its files can be used again.
-    pub is_kept: bool,
+    /// The first damaged entry of a journal that could not be copied elsewhere: its files cannot be used again before it is.
+    pub unkept: Option<u64>,
+    /// When that is tried again.
+    pub keep_at: Nanos,
     /// Room for direct appends is not asked for before.
     pub direct_from: Nanos,
     journal: Journal,
@@ -119,7 +121,8 @@ impl Directory {
             path,
             health: Health::Healthy,
             full: false,
-            is_kept: true,
+            unkept: None,
+            keep_at: Nanos(0),
             direct_from: Nanos(0),
             journal,
             files,

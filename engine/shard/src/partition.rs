@@ -15,7 +15,7 @@ use millrace_base::batch::Header;
 use millrace_base::clock::WallMs;
 use millrace_base::ids::{DirectoryIndex, PartitionId};
 use millrace_base::offset::{Offset, Position};
-use millrace_log::partition_state::PartitionState;
+use millrace_log::partition_state::{Note, PartitionState};
 use millrace_log::producers::Producers;
 use millrace_raftlog::Core;
 use millrace_state::meta::topic_configs::TopicConfig;
@@ -124,8 +124,8 @@ pub struct Partition {
     /// Its deletion is stated; its files go when the script ends.
     pub remove_when_idle: bool,
     /// Why it is damaged: said in the journal with its state, in place of the entries that are.
-    pub note: Option<String>,
-    /// It is not served, and could be at another start: it keeps its place in the journal as long as others do not need it.
+    pub note: Option<Note>,
+    /// What it lacks may be there at another start: it keeps its place in the journal as long as others do not need it.
     pub may_return: bool,
 }
 

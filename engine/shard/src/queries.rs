@@ -102,16 +102,27 @@ impl Engine {
     }
 
     pub fn index_read(&mut self, t: &mut Turn<'_>, id: PartitionId, segment: Offset, then: Then, result: Result<Outcome, IoError>) {
-        let read = result.map_err(|error| error.to_string()).and_then(|mut outcome| {
-            let (mut space, len) = outcome.read.pop().expect("the script reads once");
-            Index::decode(&space.freeze(len), segment, &format!("index of segment {segment}")).map_err(|error| error.to_string())
-        });
+        let mut damaged = None;
         if let Some(partition) = self.partitions.get_mut(&id) {
+            let path = partition.store.index_path(segment);
+            let file = path.display().to_string();
+            let read = match result {
+                Ok(mut outcome) => {
+                    let (mut space, len) = outcome.read.pop().expect("the script reads once");
+                    Index::decode(&space.freeze(len), segment, &file).map_err(|error| {
+                        damaged = Some(path).filter(|_| partition.note.is_none());
+                        error.to_string()
+                    })
+                }
+                Err(error) => Err(format!("{file}: {error}")),
+            };
             // Without its index a segment is walked from its front; it is made again at the next start.
             let index = match read {
                 Ok(index) => Some(index),
                 Err(error) => {
-                    log::warn!("partition {id}: {error}; the segment is searched from its begin");
+                    log::warn!(
+                        "partition {id}: {error}; the segment is searched from its begin, and the index made again at the next start"
+                    );
                     partition.store.summary(segment).copied().map(Index::without_entries)
                 }
             };
@@ -120,6 +131,10 @@ impl Engine {
                 partition.store.keep_index(index);
                 self.index_kept(id, segment, bytes);
             }
+        }
+        if let Some(path) = damaged {
+            // A start looks at the facts in front only: what is not there it makes again.
+            self.scripts.start(t.driver, vec![Step::Unlink(path)], Finish::Removed);
         }
         match then {
             Then::Read(read) => self.index_ready_for_read(t, read),

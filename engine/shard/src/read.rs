@@ -3,7 +3,9 @@
 //! 1. A read looks at its parts in order: who leads, which epoch, which bounds; what is in memory is lent at once.
 //! 2. What is not in memory is read from its segment, one window at a time, off the turn; then the read goes on. The windows of a read are
 //!    bounded together, and by the memory there is; a read that has none at all waits for it ([`crate::room`]), until its deadline.
-//! 3. With too few bytes and no error the read waits: its partitions wake it when their commit moves, its deadline ends it.
+//! 3. Of a segment each batch that is given is proved: it begins where the one before ended, its CRC fits, and its header is the one that the
+//!    index remembers, where that has an entry of it. What does not fit is an error that names the place, never the end of the log.
+//! 4. With too few bytes and no error the read waits: its partitions wake it when their commit moves, its deadline ends it.
 //!
 //! Invariants: nothing at or above the commit is given; only whole batches; the first batch comes whatever its size; a read is
 //! answered once.
@@ -18,14 +20,15 @@ use crate::room::Asker;
 use crate::script::{Handle, Outcome, Step};
 use crate::timers::{TimerFor, TimerKey};
 use crate::waits::WaitId;
-use millrace_base::batch::HEADER_BYTES;
+use millrace_base::batch::{self, HEADER_BYTES};
 use millrace_base::fault::Corrupt;
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::{Epoch, Offset};
 use millrace_io::{IoError, OpenHow, Pool, Slice};
+use millrace_log::index::Index;
 use millrace_log::segments::Lookup;
-use millrace_log::walk;
+use millrace_log::walk::{self, WalkError};
 use std::path::PathBuf;
 
 /// Bytes of a segment that one read operation brings, unless a single batch is larger.
@@ -55,9 +58,14 @@ pub struct ReadWait {
 #[derive(Clone, Debug)]
 pub struct Window {
     pub path: PathBuf,
+    pub segment: Offset,
     /// Where the bytes asked for begin; the operation begins at the block before.
     pub place: u64,
     pub len: usize,
+    /// Where the segment's batches end.
+    pub end: u64,
+    /// The base offset of the batch at `place`.
+    pub base: Offset,
     /// The first offset wanted, and the bound.
     pub from: Offset,
     pub bound: Offset,
@@ -86,49 +94,74 @@ impl Window {
         ]
     }
 
-    /// What the bytes of the window hold.
-    fn cut(&self, bytes: &Slice) -> Cut {
+    /// What the bytes of the window hold. `index`: the segment's, if it is in memory.
+    fn cut(&self, bytes: &Slice, index: Option<&Index>) -> Cut {
         let skip = (self.place - self.block()) as usize;
         if bytes.len() <= skip {
             return Cut::Bad(self.corrupt(self.place, "a record batch", "the end of the file"));
         }
         let body = &bytes[skip..];
-        let (mut at, mut start, mut end) = (0, None, 0);
-        loop {
-            let header = match body.get(at..).filter(|rest| rest.len() >= HEADER_BYTES).map(walk::header_at) {
-                Some(Ok(header)) => header,
-                Some(Err(error)) if start.is_none() => {
-                    return Cut::Bad(error.in_file(&self.path.display().to_string(), self.place + at as u64));
-                }
-                // Behind what is wanted lie other batches, or the zeros of a segment that is open.
-                Some(Err(_)) => break,
-                None if start.is_none() => return Cut::Further { at: self.place + at as u64, size: HEADER_BYTES },
-                None => break,
+        let (mut at, mut begin, mut base) = (0, None, self.base);
+        // Behind the bound lie other batches, or the zeros of a segment that is open.
+        while base < self.bound {
+            let here = self.place + at as u64;
+            let header = match self.header(body, at, base, index) {
+                Ok(Some(header)) => header,
+                Ok(None) if begin.is_none() => return self.further(here, HEADER_BYTES, base, body.len().saturating_sub(at)),
+                Err(corrupt) if begin.is_none() => return Cut::Bad(corrupt),
+                // It is met again by who asks for what lies behind the batches before it.
+                Ok(None) | Err(_) => break,
             };
-            let next = header.next_offset();
-            if next > self.bound {
-                break;
-            }
-            if next > self.from {
-                let begin = *start.get_or_insert(at);
-                let fits = at + header.size - begin <= self.max_bytes || (begin == at && self.first_whole);
-                if !fits {
-                    break;
+            let end = at + header.size;
+            if header.next_offset() > self.from {
+                let first = *begin.get_or_insert(at);
+                let fits = end - first <= self.max_bytes || (first == at && self.first_whole);
+                let proof = match body.get(at..end) {
+                    None if first == at && fits => return self.further(here, header.size, base, body.len().saturating_sub(at)),
+                    None => break,
+                    Some(_) if !fits => break,
+                    Some(batch) => batch::check_stored(batch).map_err(WalkError::Batch),
+                };
+                match proof {
+                    Err(error) if first == at => return Cut::Bad(error.in_file(&self.path.display().to_string(), here)),
+                    Err(_) => break,
+                    Ok(_) => {}
                 }
-                if at + header.size > body.len() {
-                    if begin == at {
-                        return Cut::Further { at: self.place + at as u64, size: header.size };
-                    }
-                    break;
-                }
-                end = at + header.size;
             }
-            at += header.size;
+            (at, base) = (end, header.next_offset());
         }
-        match start {
-            Some(start) if end > start => Cut::Batches(bytes.sub(skip + start..skip + end)),
+        match begin {
+            Some(begin) if at > begin => Cut::Batches(bytes.sub(skip + begin..skip + at)),
             _ => Cut::Nothing,
         }
+    }
+
+    /// The header of the batch that begins at offset `base`, at byte `at` of the window. None: it goes past the bytes.
+    fn header(&self, body: &[u8], at: usize, base: Offset, index: Option<&Index>) -> Result<Option<batch::Header>, Corrupt> {
+        let Some(rest) = body.get(at..).filter(|rest| rest.len() >= HEADER_BYTES) else { return Ok(None) };
+        let place = self.place + at as u64;
+        let outer = index.and_then(|index| index.at_place(place)).map(|entry| entry.outer_crc);
+        let header = walk::header_of(rest, base, outer);
+        let header = header.map_err(|error| error.in_file(&self.path.display().to_string(), place))?;
+        if header.next_offset() > self.bound || place + header.size as u64 > self.end {
+            let expected = format!("a batch that ends at offset {} and byte {} at most", self.bound, self.end);
+            let found = format!("offset {} and byte {}", header.next_offset(), place + header.size as u64);
+            return Err(self.corrupt(place, &expected, &found));
+        }
+        Ok(Some(header))
+    }
+
+    /// So many bytes are needed from a place on, of which `here` are in this window. If it was asked for them all, the file has no more.
+    fn further(&self, at: u64, size: usize, base: Offset, here: usize) -> Cut {
+        if at == self.place && self.len >= size {
+            return Cut::Bad(self.corrupt(at, &format!("{size} bytes of a batch"), &format!("{here} bytes and the end of the file")));
+        }
+        Cut::Further { at, size, base }
+    }
+
+    /// The window from a batch on that was not whole.
+    fn behind(self, at: u64, size: usize, base: Offset) -> Window {
+        Window { place: at, len: size.max(self.len), base, ..self }
     }
 
     fn corrupt(&self, place: u64, expected: &str, found: &str) -> Corrupt {
@@ -141,10 +174,11 @@ enum Cut {
     Batches(Slice),
     /// No batch that may be given.
     Nothing,
-    /// The batch wanted begins at `at` and needs so many bytes.
+    /// The batch wanted, which begins at offset `base`, lies at `at` and needs so many bytes.
     Further {
         at: u64,
         size: usize,
+        base: Offset,
     },
     Bad(Corrupt),
 }
@@ -376,16 +410,17 @@ impl Engine {
         match result {
             Ok(mut outcome) => {
                 let bytes = outcome.read.pop().map(|(mut space, len)| space.freeze(len)).expect("the script reads once");
-                match window.cut(&bytes) {
+                let index = self.partitions.get(&partition).and_then(|partition| partition.store.index_of(window.segment));
+                match window.cut(&bytes, index) {
                     Cut::Batches(batches) => {
                         if let Some(Ok(data)) = &mut wait.results[part] {
                             data.batches = vec![batches];
                         }
                     }
                     Cut::Nothing => {}
-                    Cut::Further { at, size } => {
+                    Cut::Further { at, size, base } => {
                         drop(bytes);
-                        let window = Window { place: at, len: size.max(window.len), ..window };
+                        let window = window.behind(at, size, base);
                         let has_room = self.has_room_to_read(window.memory());
                         let Some(wait) = self.reads.get_mut(id) else { return };
                         if has_room {
@@ -457,15 +492,17 @@ impl Engine {
     }
 
     pub fn coordinator_window(&mut self, t: &mut Turn<'_>, id: PartitionId, window: &Window, bytes: Option<Slice>) {
-        match bytes.map(|bytes| window.cut(&bytes)) {
+        let index = self.partitions.get(&id).and_then(|partition| partition.store.index_of(window.segment));
+        match bytes.map(|bytes| window.cut(&bytes, index)) {
             Some(Cut::Batches(batches)) => self.coordinator_read(t, id, &[&batches]),
-            Some(Cut::Further { at, size }) => {
-                let window = Window { place: at, len: size.max(window.len), ..window.clone() };
+            Some(Cut::Further { at, size, base }) => {
+                let window = window.clone().behind(at, size, base);
                 // The coordinator's own records are bounded by the batches that it writes: this window is hardly ever needed, and always had.
                 let steps = window.steps(&self.memory.read);
                 self.scripts.start(t.driver, steps, Finish::CoordinatorRead { partition: id, window });
             }
-            Some(Cut::Nothing | Cut::Bad(_)) | None => self.coordinator_read(t, id, &[]),
+            Some(Cut::Bad(corrupt)) => self.coordinator_unreadable(id, corrupt.to_string()),
+            Some(Cut::Nothing) | None => self.coordinator_read(t, id, &[]),
         }
     }
 }
@@ -550,8 +587,8 @@ fn fetch(partition: &Partition, part: &ReadPart, bound: Offset, max_bytes: usize
         data.batches = batches;
         return Look::Done(data);
     }
-    let (segment, place) = match partition.store.for_offset(part.offset) {
-        Lookup::Place { segment, place, .. } => (segment, place),
+    let (segment, place, entry) = match partition.store.for_offset(part.offset) {
+        Lookup::Place { segment, place, entry } => (segment, place, entry),
         Lookup::NeedsIndex { segment } => return Look::Index(segment),
         // What is above the segments is in memory, and below them nothing is kept.
         Lookup::Above | Lookup::Below => return Look::Done(data),
@@ -563,8 +600,11 @@ fn fetch(partition: &Partition, part: &ReadPart, bound: Offset, max_bytes: usize
     let len = (chunk - skip).min((summary.bytes - place) as usize);
     let window = Window {
         path: partition.store.segment_path(segment),
+        segment,
         place,
         len: len.max(HEADER_BYTES),
+        end: summary.bytes,
+        base: entry.map_or(segment, |entry| segment + i64::from(entry.relative)),
         from: part.offset,
         // Behind what is checkpointed a write may be under way.
         bound: bound.min(summary.end).min(partition.tail.checkpointed()),

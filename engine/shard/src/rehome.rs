@@ -6,15 +6,18 @@
 //!
 //! Invariants: at every moment one complete set of journals is there: `journal`, or, between the two renames, `journal.next`.
 
-use crate::boot::{BootError, PartitionBoot, PartitionFound};
+use crate::boot::{BootError, PartitionBoot};
+use crate::settle;
 use millrace_base::clock::Nanos;
 use millrace_base::ids::PartitionId;
 use millrace_io::{Disk, IoError, OpenHow, Pool};
-use millrace_log::image::PendingBytes;
-use millrace_log::journal::{self, Journal, NoRoom, Options, PayloadRange, Record, Urgency};
-use millrace_log::partition_state::{Large, LargeAt, PartitionState};
-use millrace_log::{paths, walk};
+use millrace_log::journal::{self, Journal, Options, PayloadRange, Record, Urgency};
+use millrace_log::partition_state::PartitionState;
+use millrace_log::{paths, state_file};
 use std::path::{Path, PathBuf};
+
+/// More than the records of a state take in an entry, besides their payload.
+const RECORDS_BYTES: usize = 512;
 
 fn next_of(data: &Path) -> PathBuf {
     data.join("journal.next")
@@ -77,25 +80,26 @@ pub fn rehome(
     entropy: &mut dyn FnMut() -> u64,
 ) -> Result<(), BootError> {
     let io = |error| BootError::Io { what: "move the journals of".to_owned(), path: data.to_owned(), error };
-    let mut states: Vec<Vec<(PartitionId, PartitionState)>> = (0..shards).map(|_| Vec::new()).collect();
+    let mut states: Vec<Vec<Settled>> = (0..shards).map(|_| Vec::new()).collect();
     for partition in partitions {
         let damaged = |reason: String| BootError::NotOurs {
             path: data.to_owned(),
             reason: format!("partition {} is damaged ({reason}); start with the number of shards it had", partition.id),
         };
-        let found = partition.found.map_err(|reason| damaged(reason.to_string()))?;
+        let mut found = partition.found.map_err(|reason| damaged(reason.to_string()))?;
         if let Some(damage) = found.damage {
-            return Err(damaged(damage));
+            return Err(damaged(damage.reason));
         }
-        let state = checkpoint(disk, data, partition.id, found).map_err(io)?;
-        states[usize::from(partition.id.shard(shards))].push((partition.id, state));
+        settle::settle(disk, data, partition.id, &mut found).map_err(io)?;
+        let (id, state, state_file) = (partition.id, settle::state(&found), found.image.state_file);
+        states[usize::from(id.shard(shards))].push(Settled { id, state, state_file });
     }
     for (shard, states) in (0usize..).zip(states) {
         let folder = next_of(data).join(shard.to_string());
         let pool = &pools[shard];
         let fresh = journal::recover(disk, &folder, pool, 0)?;
         let mut journal = journal::prepare(disk, &folder, &fresh, entropy(), options, pool)?;
-        write_states(disk, &folder, &mut journal, &states).map_err(io)?;
+        write_states(disk, data, &folder, &mut journal, &states, Stand::Alone).map_err(io)?;
     }
     let present = paths::journals(data);
     disk.sync_directory(&next_of(data)).map_err(io)?;
@@ -106,64 +110,37 @@ pub fn rehome(
     remove(disk, &old_of(data)).map_err(io)
 }
 
-/// Writes what is pending into the active segment. Rolls that were stated are forgotten: the segment only grows larger than it would have.
-fn checkpoint(disk: &mut dyn Disk, data: &Path, id: PartitionId, mut found: PartitionFound) -> Result<PartitionState, IoError> {
-    let folder = paths::partition(data, id);
-    let index = found.segments.active_mut();
-    let place = index.summary().bytes;
-    let mut bytes = Vec::new();
-    for pending in &found.image.pending {
-        if let PendingBytes::Journal(batches) = &pending.bytes {
-            for batch in walk::batches(batches) {
-                let batch = batch.map_err(|_| IoError::DEVICE)?;
-                index.add(&batch.header, batch.bytes);
-            }
-            bytes.extend_from_slice(batches);
-        }
-    }
-    if !bytes.is_empty() {
-        disk.make_directories(&folder)?;
-        let path = paths::segment(&folder, index.summary().base);
-        let file = disk.open(&path, OpenHow { write: true, create: true, ..OpenHow::default() })?;
-        let written = disk.write(file, place, &bytes).and_then(|()| disk.sync(file));
-        disk.close(file);
-        written?;
-        for folder in folder.ancestors().take(3) {
-            disk.sync_directory(folder)?;
-        }
-    }
-    let mut producers = found.image.large.producers;
-    for pending in &found.image.pending {
-        if let PendingBytes::Journal(batches) = &pending.bytes {
-            producers.append_all(batches, 0).map_err(|_| IoError::DEVICE)?;
-        }
-    }
-    producers.commit(found.image.log_end);
-    let mut consensus = Vec::new();
-    found.consensus.encode(&mut consensus);
-    let summary = *index.summary();
-    Ok(PartitionState {
-        log_start: found.image.log_start,
-        durable_end: summary.end,
-        log_end: summary.end,
-        segment: summary.base,
-        segment_bytes: summary.bytes,
-        rolls: Vec::new(),
-        consensus,
-        large: LargeAt::Here(Large { index: index.clone(), producers }),
-    })
+/// A partition to be stated.
+pub struct Settled {
+    pub id: PartitionId,
+    pub state: PartitionState,
+    /// The state file that a journal names now: it is not written to.
+    pub state_file: Option<state_file::Name>,
 }
 
-fn write_states(
+/// Whether the journal that states are written to says anything of their partitions already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stand {
+    Alone,
+    /// It does, and all of that counts no more.
+    InPlace,
+}
+
+/// States partitions of the data directory `data` in a journal, each in one entry, durable.
+///
+/// # Errors
+/// The disk's, or no room.
+pub fn write_states(
     disk: &mut dyn Disk,
+    data: &Path,
     folder: &Path,
     journal: &mut Journal,
-    states: &[(PartitionId, PartitionState)],
+    states: &[Settled],
+    stand: Stand,
 ) -> Result<(), IoError> {
-    for (id, state) in states {
-        let (bytes, file) = state.clone().split(None);
+    for Settled { id, state, state_file } in states {
+        let (bytes, file) = state.clone().split(*state_file);
         if let Some((name, contents)) = file {
-            let data = folder.parent().and_then(Path::parent).ok_or(IoError::NOT_FOUND)?;
             let partition = paths::partition(data, *id);
             disk.make_directories(&partition)?;
             let file = disk.open(&paths::state(&partition, name), OpenHow { write: true, create: true, ..OpenHow::default() })?;
@@ -172,13 +149,17 @@ fn write_states(
             written?;
             disk.sync_directory(&partition)?;
         }
-        let record = Record::State { partition: *id, state: PayloadRange { start: 0, len: 0 } };
-        let mut appended = journal.append(Urgency::Relief, record.clone(), &bytes);
-        if appended == Err(NoRoom::Entry) {
+        if journal.room_for(Urgency::Relief) < bytes.len() + RECORDS_BYTES {
             write_entry(disk, folder, journal)?;
-            appended = journal.append(Urgency::Relief, record, &bytes);
         }
-        appended.map_err(|_| IoError::DEVICE)?;
+        let nowhere = PayloadRange { start: 0, len: 0 };
+        let gone = (stand == Stand::InPlace).then_some(Record::Deleted { partition: *id });
+        for (record, payload) in
+            gone.map(|gone| (gone, &[][..])).into_iter().chain([(Record::State { partition: *id, state: nowhere }, &bytes[..])])
+        {
+            // Room for both was made: a deletion without the state would be one.
+            journal.append(Urgency::Relief, record, payload).map_err(|_| IoError::DEVICE)?;
+        }
     }
     write_entry(disk, folder, journal)
 }

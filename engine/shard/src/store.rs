@@ -326,6 +326,11 @@ impl Store {
         self.segments.for_time(time, from, |base| self.indexes.get(&base).map(|index| &**index))
     }
 
+    /// The index of a segment, if it is in memory.
+    pub fn index_of(&self, segment: Offset) -> Option<&Index> {
+        if segment == self.active() { Some(self.segments.active()) } else { self.indexes.get(&segment).map(|index| &**index) }
+    }
+
     pub fn keep_index(&mut self, index: Index) {
         self.indexes.insert(index.summary().base, Arc::new(index));
     }

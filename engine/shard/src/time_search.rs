@@ -17,13 +17,13 @@ use crate::room::Asker;
 use crate::script::{Handle, Outcome, Step};
 use crate::token::{self, Purpose};
 use crate::waits::WaitId;
-use millrace_base::batch::HEADER_BYTES;
+use millrace_base::batch::{self, BatchError, HEADER_BYTES};
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
 use millrace_io::{IoError, Op, OpenHow, Pool, Product, Slice, job};
 use millrace_log::segments::Lookup;
 use millrace_log::time_lookup;
-use millrace_log::walk;
+use millrace_log::walk::{self, WalkError};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -77,6 +77,9 @@ pub struct Window {
     segment_end: Offset,
     place: u64,
     len: usize,
+    /// The base offset of the batch at `place`, and the CRC of its outer header bytes, if the index has it.
+    base: Offset,
+    outer_crc: Option<u32>,
 }
 
 /// A batch, or batches, that a job searches.
@@ -86,7 +89,7 @@ struct Opening {
     goal: Goal,
     /// Where the search goes on if nothing is found.
     end: Offset,
-    product: Product<Option<OffsetFound>>,
+    product: Product<Result<Option<OffsetFound>, String>>,
 }
 
 /// The searches of one shard.
@@ -151,7 +154,9 @@ impl Engine {
                 };
                 let path = partition.store.segment_path(segment);
                 let segment_end = summary.end.min(written);
-                self.read_for_search(t, id, part, Window { goal, path, segment_end, place, len: WINDOW_BYTES });
+                let base = entry.map_or(segment, |entry| segment + i64::from(entry.relative));
+                let outer_crc = entry.map(|entry| entry.outer_crc);
+                self.read_for_search(t, id, part, Window { goal, path, segment_end, place, len: WINDOW_BYTES, base, outer_crc });
             }
             Lookup::NeedsIndex { segment } => {
                 let partition_id = partition.id;
@@ -168,7 +173,7 @@ impl Engine {
                 let goal = Goal { from: goal.from.max(written), ..goal };
                 match search_memory(partition, &goal) {
                     Searched::Found(found) => self.offset_found(id, part, Ok(found)),
-                    Searched::ToOpen { bytes, end } => self.open_for_search(t, id, part, goal, bytes, end),
+                    Searched::ToOpen { bytes, end } => self.open_for_search(t, id, part, goal, bytes, end, "memory".to_owned()),
                 }
             }
         }
@@ -233,8 +238,9 @@ impl Engine {
         let skip = (window.place % BLOCK as u64) as usize;
         let scanned = window.scan(bytes.get(skip..).unwrap_or(&[]));
         if let Scanned::ToOpen { range, end } = scanned {
+            let whence = format!("{} at byte {}", window.path.display(), window.place + range.start as u64);
             let batch = bytes.sub(skip + range.start..skip + range.end);
-            return self.open_for_search(t, id, part, window.goal, batch, end);
+            return self.open_for_search(t, id, part, window.goal, batch, end, whence);
         }
         drop(bytes); // whoever waits for room holds none
         match scanned {
@@ -246,12 +252,13 @@ impl Engine {
         }
     }
 
-    /// Searches whole batches off the turn. `end`: where they end.
-    fn open_for_search(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, goal: Goal, bytes: Slice, end: Offset) {
+    /// Searches whole batches off the turn. `end`: where they end; `whence`: where they lie, for an error.
+    #[expect(clippy::too_many_arguments, reason = "a part of a question, its goal, and what it is searched in")]
+    fn open_for_search(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, goal: Goal, bytes: Slice, end: Offset, whence: String) {
         let (work, opened_bytes) = (self.memory.work.clone(), self.memory.opened_bytes);
         let (job, product) = job(move || {
             let mut scratch = work.take(opened_bytes);
-            search_batches(&bytes, &goal, &mut scratch.unfrozen()[..opened_bytes])
+            search_batches(&bytes, &goal, &mut scratch.unfrozen()[..opened_bytes]).map_err(|error| format!("{whence}: {error}"))
         });
         self.set_part(id, part, Part::Opening);
         let key = self.searches.next_job;
@@ -264,8 +271,9 @@ impl Engine {
     pub fn batch_searched(&mut self, t: &mut Turn<'_>, key: u32, result: Result<u32, IoError>) {
         let Some(Opening { query, part, goal, end, product }) = self.searches.jobs.remove(&key) else { return };
         match (product.take(), result) {
-            (Some(Some(found)), _) => self.offset_found(query, part, Ok(found)),
-            (Some(None), _) => self.search(t, query, part, Goal { from: end, ..goal }),
+            (Some(Ok(Some(found))), _) => self.offset_found(query, part, Ok(found)),
+            (Some(Ok(None)), _) => self.search(t, query, part, Goal { from: end, ..goal }),
+            (Some(Err(reason)), _) => self.offset_found(query, part, Err(ReadError::Storage { reason })),
             (None, result) => {
                 let why = result.err().map_or_else(|| "it was not run".to_owned(), |error| error.to_string());
                 let reason = format!("a batch could not be opened for a search by time: {why}");
@@ -317,20 +325,23 @@ fn search_memory(partition: &Partition, goal: &Goal) -> Searched {
 }
 
 /// Searches whole batches back to back. None: go on behind them.
-fn search_batches(bytes: &[u8], goal: &Goal, scratch: &mut [u8]) -> Option<OffsetFound> {
+///
+/// # Errors
+/// One that would be opened is not what its CRC says.
+fn search_batches(bytes: &[u8], goal: &Goal, scratch: &mut [u8]) -> Result<Option<OffsetFound>, BatchError> {
     for found in walk::batches(bytes).flatten() {
         let header = found.header;
         if header.next_offset() > goal.bound {
-            return Some(NONE);
+            return Ok(Some(NONE));
         }
-        if header.next_offset() > goal.from
-            && header.max_timestamp >= goal.time
-            && let Some(found) = record_in(found.bytes, goal, scratch)
-        {
-            return Some(found);
+        if header.next_offset() > goal.from && header.max_timestamp >= goal.time {
+            batch::check_stored(found.bytes)?;
+            if let Some(found) = record_in(found.bytes, goal, scratch) {
+                return Ok(Some(found));
+            }
         }
     }
-    None
+    Ok(None)
 }
 
 /// `batch`: its header promises a record that is late enough. None: that one lies below the first that counts.
@@ -359,36 +370,44 @@ enum Scanned {
 impl Window {
     fn scan(&self, bytes: &[u8]) -> Scanned {
         let goal = &self.goal;
-        let mut at = 0;
+        let (mut at, mut base) = (0, self.base);
         loop {
-            let rest = bytes.get(at..).unwrap_or(&[]);
-            let further = |len: usize| Window { place: self.place + at as u64, len: len.max(WINDOW_BYTES), ..self.clone() };
-            if rest.len() < HEADER_BYTES {
-                // A window that brought nothing new: the segment has ended.
-                return if at == 0 { Scanned::NotHere } else { Scanned::Further(further(0)) };
+            if base >= self.segment_end {
+                return Scanned::NotHere;
             }
-            let header = match walk::header_at(rest) {
-                Ok(header) => header,
-                Err(error) => {
-                    return Scanned::Bad(error.in_file(&self.path.display().to_string(), self.place + at as u64).to_string());
+            let rest = bytes.get(at..).unwrap_or(&[]);
+            let bad = |error: WalkError| Scanned::Bad(error.in_file(&self.path.display().to_string(), self.place + at as u64).to_string());
+            let further = |needed: usize| match at == 0 && self.len >= needed {
+                // It was asked for: the file has no more.
+                true => bad(WalkError::Batch(BatchError::Short { needed, found: rest.len() })),
+                false => {
+                    let (place, len) = (self.place + at as u64, needed.max(WINDOW_BYTES));
+                    Scanned::Further(Window { place, len, base, outer_crc: None, ..self.clone() })
                 }
+            };
+            if rest.len() < HEADER_BYTES {
+                return further(HEADER_BYTES);
+            }
+            let header = match walk::header_of(rest, base, self.outer_crc.filter(|_| at == 0)) {
+                Ok(header) => header,
+                Err(error) => return bad(error),
             };
             if header.next_offset() > goal.bound {
                 return Scanned::Found(NONE);
             }
             if header.next_offset() > goal.from && header.max_timestamp >= goal.time {
-                let Some(batch) = rest.get(..header.size) else { return Scanned::Further(further(header.size)) };
+                let Some(batch) = rest.get(..header.size) else { return further(header.size) };
                 if !time_lookup::is_quick(&header) {
                     return Scanned::ToOpen { range: at..at + header.size, end: header.next_offset() };
+                }
+                if let Err(error) = batch::check_stored(batch) {
+                    return bad(WalkError::Batch(error));
                 }
                 if let Some(found) = record_in(batch, goal, &mut []) {
                     return Scanned::Found(found);
                 }
             }
-            at += header.size;
-            if header.next_offset() >= self.segment_end {
-                return Scanned::NotHere;
-            }
+            (at, base) = (at + header.size, header.next_offset());
         }
     }
 }

@@ -24,13 +24,16 @@ use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, Uuid};
 use millrace_io::{File, IoError, OpenHow, Slice};
 use millrace_log::image::PendingBytes;
 use millrace_log::journal::{PayloadRange, Record, Urgency, layout};
-use millrace_log::partition_state::PartitionState;
+use millrace_log::partition_state::{Note, PartitionState};
 use millrace_raftlog::{Configuration, Core, Member, Record as ConsensusRecord, State};
 use millrace_state::meta::{self, Request as MetaRequest};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A send that has stood still for so long gives its connection up.
 const SEND_STALL_MS: u64 = 60_000;
+
+/// What to do about a damaged partition.
+const REMEDY: &str = "`millrace recover --accept-loss` takes writes again and says what is given up";
 
 /// How long a data directory that had no room is left alone before produce is tried again.
 const FULL_RETRY_MS: u64 = 1_000;
@@ -139,8 +142,8 @@ impl Engine {
         };
         let found = match (boot.found, failure) {
             (Err(NotServed::Directory(reason)), _) | (Ok(_), Some(reason)) => return self.adopt_offline(t, id, index, reason),
-            (Err(NotServed::Damage(reason)), _) => return self.adopt_unread(t, id, index, reason, true),
-            (Err(NotServed::Lost(reason)), _) => return self.adopt_unread(t, id, index, reason, false),
+            (Err(NotServed::Damage(note)), _) => return self.adopt_unread(t, id, index, note, true),
+            (Err(NotServed::Lost(note)), _) => return self.adopt_unread(t, id, index, note, false),
             (Ok(found), None) => found,
         };
         let seed = t.driver.entropy();
@@ -150,7 +153,7 @@ impl Engine {
         };
         let core = match core {
             Ok(core) => core,
-            Err(error) => return self.adopt_unread(t, id, index, error.to_string(), true),
+            Err(error) => return self.adopt_unread(t, id, index, Note { end: found.image.log_end, reason: error.to_string() }, true),
         };
         let mut tail = Tail::new(found.image.durable_end);
         let mut producers = found.image.large.producers;
@@ -181,6 +184,7 @@ impl Engine {
         partition.producers = producers;
         partition.store = store;
         if let Some(damage) = found.damage {
+            partition.may_return = found.may_return;
             return self.adopt_damaged(partition, damage);
         }
         self.partitions.insert(id, Box::new(partition));
@@ -202,11 +206,10 @@ impl Engine {
     }
 
     /// A partition of which something is lost is read up to there.
-    fn adopt_damaged(&mut self, mut partition: Partition, damage: String) {
-        let (id, end) = (partition.id, partition.tail.end());
-        log::error!("partition {id} in {} is damaged: {damage}. It is read up to offset {end} and not written", partition.folder.display());
-        let remedy = "`millrace recover --accept-loss` takes writes again and says what is given up";
-        let reason = format!("the partition is damaged ({damage}) and read up to offset {end}; {remedy}");
+    fn adopt_damaged(&mut self, mut partition: Partition, damage: Note) {
+        let (id, end, why) = (partition.id, partition.tail.end(), &damage.reason);
+        log::error!("partition {id} in {} is damaged: {why}. It is read up to offset {end} and not written", partition.folder.display());
+        let reason = format!("the partition is damaged ({why}) and read up to offset {end}; {REMEDY}");
         partition.standing = Standing::Damaged { reason };
         partition.note = Some(damage);
         self.direct_bytes -= partition.stated(None);
@@ -218,11 +221,11 @@ impl Engine {
 
     /// A partition that is damaged, and cannot even be read up to there. `may_return`: its state is known, and what else it lacks may be there
     /// at another start.
-    fn adopt_unread(&mut self, t: &Turn<'_>, id: PartitionId, index: usize, reason: String, may_return: bool) {
-        log::error!("partition {id} in {} is damaged and is not served: {reason}", self.folder_of(id, index).display());
-        self.adopt_offline(t, id, index, reason.clone());
+    fn adopt_unread(&mut self, t: &Turn<'_>, id: PartitionId, index: usize, note: Note, may_return: bool) {
+        log::error!("partition {id} in {} is damaged and is not served: {}", self.folder_of(id, index).display(), note.reason);
+        self.adopt_offline(t, id, index, format!("the partition is damaged ({}) and not served; {REMEDY}", note.reason));
         if let Some(partition) = self.partitions.get_mut(&id) {
-            (partition.note, partition.may_return) = (Some(reason), may_return);
+            (partition.note, partition.may_return) = (Some(note), may_return);
         }
     }
 
@@ -455,7 +458,7 @@ fn open_directory(t: &mut Turn<'_>, memory: &Shares, index: usize, boot: Directo
     Ok(match opened {
         Ok((journal, files)) => {
             let mut directory = Directory::new(index as u16, boot.id, boot.path, journal.journal, files);
-            directory.is_kept = journal.is_kept;
+            directory.unkept = journal.unkept;
             directory
         }
         Err(reason) => Directory::failed(index as u16, boot.id, boot.path, reason, &memory.journal),

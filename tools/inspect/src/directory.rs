@@ -143,7 +143,7 @@ impl Directory {
             Touched::All => self.partitions.iter().filter(|(_, found)| found.shard == shard).map(|(id, _)| *id).collect(),
         };
         for id in touched {
-            self.found(shard, id).image.damaged_at(damage.first);
+            self.found(shard, id).image.damaged_at(damage, id);
         }
     }
 
@@ -192,17 +192,10 @@ pub fn entry_file(folder: &Path, entry: &RecoveredEntry) -> String {
     folder.join(layout::file_name(entry.slot)).display().to_string()
 }
 
-/// Damage in terms of a path from here, whatever recovery called the file.
-pub fn in_folder(corrupt: &Corrupt, folder: &Path) -> Corrupt {
-    let name = Path::new(&corrupt.file).file_name().filter(|name| *name != "journal");
-    let file = name.map_or(folder.to_owned(), |name| folder.join(name));
-    Corrupt { file: file.display().to_string(), ..corrupt.clone() }
-}
-
 fn in_file(error: JournalError, folder: &Path) -> Corrupt {
     let text = error.to_string();
     match error {
-        JournalError::Openings(corrupt) | JournalError::File(corrupt) => in_folder(&corrupt, folder),
+        JournalError::Openings(corrupt) | JournalError::File(corrupt) => corrupt,
         JournalError::Newer { file, place, format } => Corrupt {
             file: folder.join(file).display().to_string(),
             place,

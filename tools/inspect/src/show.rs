@@ -3,7 +3,7 @@
 //! Invariants: everything is printed as it is read, batch by batch, so that memory does not grow with what is shown.
 //! Knows nothing of whether it should be there: `verify` does.
 
-use crate::directory::{Directory, damage, in_folder};
+use crate::directory::{Directory, damage};
 use crate::error::InspectError;
 use crate::partition::{Kind, Partition};
 use crate::read_only::ReadOnly;
@@ -16,7 +16,7 @@ use millrace_io::Slice;
 use millrace_log::image::PendingBytes;
 use millrace_log::journal::layout::Header;
 use millrace_log::journal::{Record, Touched};
-use millrace_log::partition_state::{Checkpoint, Large, LargeAt, PartitionState};
+use millrace_log::partition_state::{Checkpoint, Large, LargeAt, Note, PartitionState};
 use millrace_log::{paths, walk};
 use std::path::{Component, Path};
 
@@ -107,7 +107,7 @@ fn journal(directory: &Directory, shard: ShardId, show: &Show, output: &mut Outp
         }
     }
     for damage in damage(&found.verdict) {
-        let corrupt = in_folder(&damage.corrupt, &journal.folder);
+        let corrupt = &damage.corrupt;
         let touched = match &damage.touched {
             Touched::All => "any partition".to_owned(),
             Touched::Partitions(ids) => ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -187,9 +187,11 @@ pub fn print_record(output: &mut Output<'_>, record: &Record, payload: &[u8], wh
             }
         }
         Record::Deleted { .. } => output.line(format_args!("  deleted    {id}")),
-        Record::Damaged { reason, .. } => {
-            output.line(format_args!("  damaged    {id} {}", String::from_utf8_lossy(part(reason)).escape_debug()))
-        }
+        Record::Damaged { reason, .. } => match Note::decode(part(reason)) {
+            Ok(Note { end: 0, reason }) => output.line(format_args!("  damaged    {id} {}", reason.escape_debug())),
+            Ok(Note { end, reason }) => output.line(format_args!("  damaged    {id} was known up to {end}: {}", reason.escape_debug())),
+            Err(error) => output.line(format_args!("  damaged    {id} {error}")),
+        },
         Record::Extent { base, end, segment, place, bytes, crc, tail, .. } => output.line(format_args!(
             "  extent     {id} {base}..{end} in segment {segment} at byte {place}, {bytes} bytes with crc {crc:08x}, and {} here",
             tail.len

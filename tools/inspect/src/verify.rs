@@ -10,7 +10,7 @@
 //! Invariants: each problem is printed as it is found, so that memory does not grow with them.
 //! Knows nothing of how a partition is repaired.
 
-use crate::directory::{Directory, damage, in_folder};
+use crate::directory::{Directory, damage};
 use crate::error::InspectError;
 use crate::ls;
 use crate::partition::{Kind, Partition, SegmentFile};
@@ -92,7 +92,7 @@ impl Check<'_, '_> {
                 }
             };
             for damage in damage(&found.verdict) {
-                let mut corrupt = in_folder(&damage.corrupt, &journal.folder);
+                let mut corrupt = damage.corrupt.clone();
                 corrupt.found.push_str(&match &damage.touched {
                     Touched::All => "; every partition of this journal may be touched".to_owned(),
                     Touched::Partitions(ids) => {

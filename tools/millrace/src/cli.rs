@@ -11,14 +11,22 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use millrace_base::settings::{Given, Source, help};
 use millrace_inspect::{Show, Verb};
+use millrace_shard::recover::Accept;
 
 use crate::failure::Failure;
+use crate::recover::Format;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Invocation {
     Start {
         config: Option<String>,
         given: Vec<Given>,
+    },
+    Recover {
+        config: Option<String>,
+        given: Vec<Given>,
+        accept: Accept,
+        format: Format,
     },
     Inspect {
         verb: Verb,
@@ -51,6 +59,7 @@ fn command() -> Command {
         .subcommand_required(true)
         .disable_help_subcommand(true)
         .subcommand(start())
+        .subcommand(recover())
         .subcommand(
             Command::new("inspect")
                 .about("Look into a data directory without changing it")
@@ -80,8 +89,32 @@ fn number(name: &'static str, value: &'static str, about: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(about)
 }
 
+fn flag(name: &'static str, value: &'static str, about: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(about)
+}
+
+fn recover() -> Command {
+    Command::new("recover")
+        .about("Say what damaged partitions of a node that does not run have lost, and give it up")
+        .arg(flag("config", "FILE", "The settings file that the node is started with"))
+        .arg(flag("data-dir", "DIR", "A data directory (log.dirs); may be repeated").action(ArgAction::Append))
+        .arg(flag("set", "KEY=VALUE", "Any setting; may be repeated").action(ArgAction::Append))
+        .arg(
+            Arg::new("accept-loss")
+                .long("accept-loss")
+                .action(ArgAction::SetTrue)
+                .help("Give up what is lost: the partitions take writes again behind what is intact"),
+        )
+        .arg(
+            flag("partition", "TOPIC-N", "Give up what this partition has lost only; may be repeated")
+                .action(ArgAction::Append)
+                .requires("accept-loss"),
+        )
+        .arg(flag("format", "FORMAT", "How it is told").value_parser(["text", "json"]).default_value("text"))
+        .after_help("Without --accept-loss nothing is given up; the exit code is 1 when a partition is damaged.")
+}
+
 fn start() -> Command {
-    let flag = |name: &'static str, value: &'static str, about: &'static str| Arg::new(name).long(name).value_name(value).help(about);
     Command::new("start")
         .about("Run a node")
         .arg(flag("config", "FILE", "A YAML file of settings, one `key: value` a line"))
@@ -100,6 +133,17 @@ fn start() -> Command {
 fn invocation(matches: &ArgMatches) -> Result<Invocation, Failure> {
     match matches.subcommand() {
         Some(("start", matches)) => Ok(Invocation::Start { config: matches.get_one::<String>("config").cloned(), given: given(matches)? }),
+        Some(("recover", matches)) => {
+            let named: Vec<String> = matches.get_many::<String>("partition").into_iter().flatten().cloned().collect();
+            let accept = match (matches.get_flag("accept-loss"), named.is_empty()) {
+                (false, _) => Accept::Nothing,
+                (true, true) => Accept::All,
+                (true, false) => Accept::Named(named),
+            };
+            let is_json = matches.get_one::<String>("format").is_some_and(|format| format == "json");
+            let format = if is_json { Format::Json } else { Format::Text };
+            Ok(Invocation::Recover { config: matches.get_one::<String>("config").cloned(), given: given(matches)?, accept, format })
+        }
         Some(("inspect", matches)) => {
             let (name, matches) = matches.subcommand().expect("inspect requires a subcommand");
             let verb = match name {
@@ -134,11 +178,11 @@ fn given(matches: &ArgMatches) -> Result<Vec<Given>, Failure> {
         given.push(from_flag("log.dirs", dirs.join(","), "--data-dir"));
     }
     for (flag, key) in [("kafka-addr", "listeners"), ("advertised-addr", "advertised.listeners")] {
-        if let Some(address) = matches.get_one::<String>(flag) {
+        if let Ok(Some(address)) = matches.try_get_one::<String>(flag) {
             given.push(from_flag(key, format!("PLAINTEXT://{address}"), &format!("--{flag}")));
         }
     }
-    if let Some(shards) = matches.get_one::<String>("shards") {
+    if let Ok(Some(shards)) = matches.try_get_one::<String>("shards") {
         given.push(from_flag("shards", shards.clone(), "--shards"));
     }
     Ok(given)
@@ -195,6 +239,11 @@ mod tests {
         assert_eq!(parsed("millrace inspect verify d"), Ok(Invocation::Inspect { verb: Verb::Verify, dir: "d".to_owned() }));
         assert_eq!(parsed("millrace inspect ls d"), Ok(Invocation::Inspect { verb: Verb::Ls, dir: "d".to_owned() }));
         assert_eq!(parsed("millrace inspect show d"), Ok(Invocation::Inspect { verb: Verb::Show(Show::default()), dir: "d".to_owned() }));
+        let recover = |accept, format| Ok(Invocation::Recover { config: None, given: Vec::new(), accept, format });
+        assert_eq!(parsed("millrace recover"), recover(Accept::Nothing, Format::Text));
+        assert_eq!(parsed("millrace recover --accept-loss --format json"), recover(Accept::All, Format::Json));
+        let named = Accept::Named(vec!["a-0".to_owned(), "b-1".to_owned()]);
+        assert_eq!(parsed("millrace recover --accept-loss --partition a-0 --partition b-1"), recover(named, Format::Text));
         let config = Some("f".to_owned());
         assert_eq!(parsed("millrace start --config f"), Ok(Invocation::Start { config, given: Vec::new() }));
         assert_eq!(parsed("millrace --version"), Ok(Invocation::Print(format!("millrace {}\n", env!("CARGO_PKG_VERSION")))));
@@ -210,6 +259,8 @@ mod tests {
         assert!(refused("millrace inspect ls").contains("<DIR>"));
         assert!(refused("millrace start --set shards").contains("--set shards=VALUE"));
         assert!(refused("millrace start --data-dir a,b").contains("repeat --data-dir"));
+        assert!(refused("millrace recover --partition a-0").contains("--accept-loss"));
+        assert!(refused("millrace recover --format yaml").contains("json"));
         assert!(refused("millrace start --shards").contains("--shards"));
     }
 }

@@ -6,6 +6,7 @@
 mod cli;
 mod failure;
 mod log;
+mod recover;
 mod run;
 mod settings_file;
 
@@ -33,6 +34,13 @@ fn invoke() -> Result<(), Failure> {
             let settings = settings(config.as_deref(), given)?;
             log::install(&settings.logging_level);
             run::start(settings)
+        }
+        Invocation::Recover { config, given, accept, format } => {
+            let settings = settings(config.as_deref(), given)?;
+            log::install(&settings.logging_level);
+            let (text, failure) = run::recover(settings, &accept, format)?;
+            print(&text)?;
+            failure.map_or(Ok(()), Err)
         }
         Invocation::Inspect { verb, dir } => run::inspect(&verb, &dir),
         Invocation::Settings { sample: true } => print(&sample()),

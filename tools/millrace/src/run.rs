@@ -19,11 +19,13 @@ use millrace_kafka::front::KafkaFront;
 use millrace_kafka::listener::Advertised;
 use millrace_shard::boot::{self, Boot, Plan, ShardBoot};
 use millrace_shard::claim;
+use millrace_shard::recover::Accept;
 use millrace_shard::shard::{FrontSetup, Shard, Status};
 use millrace_shard::{Routes, lanes};
 use millrace_state::meta;
 
 use crate::failure::Failure;
+use crate::recover::{self, Format};
 
 /// Part of the machine's memory that a broker takes when it is not told.
 const MEMORY_SHARE: u64 = 4;
@@ -68,9 +70,7 @@ pub fn start(settings: Settings) -> Result<(), Failure> {
     claim::lock_all(&mut disk, &directories).map_err(|error| Failure::Run(error.to_string()))?;
     let listeners = listener::listeners(&settings)?;
     warn_of_open_listeners(&listeners);
-    let cores = process::cores();
-    let count = if settings.shards == 0 { cores.len() } else { settings.shards as usize };
-    let shards = u16::try_from(count).unwrap_or(u16::MAX);
+    let (cores, shards) = (process::cores(), shards(&settings));
     let stop = Arc::new(AtomicBool::new(false));
     let (news, told) = channel();
     let mut threads = Vec::new();
@@ -205,12 +205,26 @@ fn boot_node(
     shards: u16,
     advertised: &[Advertised],
 ) -> Result<Boot, Failure> {
+    let listeners = advertised.iter().map(|a| meta::Listener { name: a.name.clone(), host: a.host.clone(), port: a.port }).collect();
+    boot::boot(disk, plan(settings, directories, shards, listeners), &mut system::entropy).map_err(|error| Failure::Run(error.to_string()))
+}
+
+fn plan(settings: &Settings, directories: Vec<PathBuf>, shards: u16, listeners: Vec<meta::Listener>) -> Plan {
     let told = settings.memory_max_bytes;
     let memory = if told == 0 { process::memory_bytes() / MEMORY_SHARE } else { told };
-    let listeners = advertised.iter().map(|a| meta::Listener { name: a.name.clone(), host: a.host.clone(), port: a.port }).collect();
     let memory_bytes = usize::try_from(memory).unwrap_or(usize::MAX);
-    let plan = Plan { settings: settings.clone(), directories, shards, listeners, memory_bytes, journal: None };
-    boot::boot(disk, plan, &mut system::entropy).map_err(|error| Failure::Run(error.to_string()))
+    Plan { settings: settings.clone(), directories, shards, listeners, memory_bytes, journal: None }
+}
+
+fn shards(settings: &Settings) -> u16 {
+    let count = if settings.shards == 0 { process::cores().len() } else { settings.shards as usize };
+    u16::try_from(count).unwrap_or(u16::MAX)
+}
+
+/// Looks for damaged partitions of a node that does not run, and gives up what `accept` says. Gives what is to be printed.
+pub fn recover(settings: Settings, accept: &Accept, format: Format) -> Result<(String, Option<Failure>), Failure> {
+    let directories = settings.log_dirs.iter().map(|path| absolute(path)).collect::<Result<Vec<PathBuf>, Failure>>()?;
+    recover::run(&plan(&settings, directories, shards(&settings), Vec::new()), accept, format)
 }
 
 fn absolute(path: &str) -> Result<PathBuf, Failure> {

@@ -15,6 +15,7 @@ use millrace_kafka::listener::Advertised;
 use millrace_log::journal::Options;
 use millrace_shard::boot::{self, BootError, Plan};
 use millrace_shard::memory::Shares;
+use millrace_shard::recover::{Accept, RecoverError, Report, recover};
 use millrace_shard::shard::{FrontSetup, Shard, Status};
 use millrace_shard::{Routes, lanes};
 use millrace_state::meta::Listener;
@@ -90,14 +91,7 @@ impl Cluster {
         let mut disk = self.world.disk(NODE);
         let settings = self.settings();
         let (host, port) = (Cluster::address().ip().to_string(), Cluster::address().port());
-        let plan = Plan {
-            settings: settings.clone(),
-            directories: (0..self.config.directories).map(Cluster::directory).collect(),
-            shards,
-            listeners: vec![Listener { name: NAME.to_owned(), host: host.clone(), port }],
-            memory_bytes: self.config.memory_bytes,
-            journal: Some(self.config.journal),
-        };
+        let plan = self.plan();
         let prng = &mut self.prng;
         let booted = boot::boot(&mut disk, plan, &mut || prng.next_u64()).map_err(|error: BootError| error.to_string())?;
         booted.notes.iter().for_each(|note| log::info!("{note}"));
@@ -114,6 +108,28 @@ impl Cluster {
         self.shards = made;
         self.disk = Some(disk);
         Ok(())
+    }
+
+    fn plan(&self) -> Plan {
+        let (host, port) = (Cluster::address().ip().to_string(), Cluster::address().port());
+        Plan {
+            settings: self.settings(),
+            directories: (0..self.config.directories).map(Cluster::directory).collect(),
+            shards: self.config.shards,
+            listeners: vec![Listener { name: NAME.to_owned(), host, port }],
+            memory_bytes: self.config.memory_bytes,
+            journal: Some(self.config.journal),
+        }
+    }
+
+    /// What `millrace recover` does, on a node that is down.
+    ///
+    /// # Errors
+    /// What it ends with.
+    pub fn recover(&mut self, accept: &Accept) -> Result<Report, RecoverError> {
+        assert!(!self.is_up());
+        let (mut disk, plan, prng) = (self.world.disk(NODE), self.plan(), &mut self.prng);
+        recover(&mut disk, &plan, accept, &mut || prng.next_u64())
     }
 
     fn settings(&self) -> Settings {

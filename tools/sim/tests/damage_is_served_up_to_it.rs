@@ -217,6 +217,27 @@ fn what_cannot_be_kept_elsewhere_stays_in_the_journal() {
 }
 
 #[test]
+fn others_go_on_as_soon_as_a_damaged_journal_can_be_copied() {
+    let mut scene = Scene::damaged(0);
+    let fault = Fault { path: "/damaged/".to_owned(), on: On::Write, after: 0, times: u32::MAX, wrong: Wrong::Error(28) };
+    scene.node.world.add_fault(NODE, fault);
+    scene.node.start().unwrap();
+    let mut end = scene.node.connect();
+    let mut append = |scene: &mut Scene, batch: u32| {
+        let answer = scene.node.ask::<ProduceRequest>(&mut end, PRODUCE, &produce("t", 0, 700_000 + batch * 10, 10, 10_000), 15_000);
+        answer.unwrap().responses[0].partition_responses[0].error_code
+    };
+    let held_up = (0..100).find(|batch| append(&mut scene, *batch) != 0);
+    assert!(held_up.is_some(), "the journal is full: it is neither used again nor copied");
+    scene.node.world.heal(NODE);
+    for batch in 100..200 {
+        assert_eq!(append(&mut scene, batch), 0, "without a restart");
+    }
+    assert_eq!(scene.kept(), 1);
+    assert_eq!(scene.read_through(VICTIM), scene.intact());
+}
+
+#[test]
 fn one_that_cannot_be_read_returns_unless_others_needed_its_place() {
     for churns in [false, true] {
         let mut scene = Scene::damaged(40);

@@ -4,6 +4,7 @@
 //! into a `Tree` first; the checks are functions of that, so their tests plant what they must find.
 
 mod arrows;
+mod atlas;
 mod files;
 mod manifest;
 mod tree;
@@ -56,6 +57,7 @@ fn root() -> Result<PathBuf, String> {
 fn violations(tree: &Tree) -> Vec<Violation> {
     let mut violations = arrows::check(tree);
     violations.extend(files::check(tree));
+    violations.extend(atlas::check(tree));
     violations.sort();
     violations
 }

@@ -200,7 +200,7 @@ fn damage_ends_the_fold_until_a_state_that_misses_nothing() {
     let mut journal = Journal::new();
     journal.state(&birth()).batches(0, 4);
     let mut image = journal.image();
-    image.damaged_at(3);
+    image.damaged_at(&damage(3), P);
     let late = batch(6, 2, 9, 0);
     image.apply(&Record::Batches { partition: P, base: 6, end: 8, payload: whole(&late) }, &slice(&late), 4).unwrap();
     assert_eq!(image.damage(), Some(&ImageError::Damaged { sequence: 3 }));
@@ -259,12 +259,18 @@ fn a_payload_range_outside_of_the_payload_is_corrupt() {
     assert!(matches!(image.apply(&record, &slice(b"x"), 1), Err(ImageError::Payload { .. })));
 }
 
+/// An entry of which nothing is known.
+fn damage(sequence: Sequence) -> Damage {
+    let corrupt = Corrupt { file: "0.journal".to_owned(), place: 0, expected: "a CRC".to_owned(), found: "another".to_owned() };
+    Damage { first: sequence, last: sequence, touched: crate::journal::Touched::All, records: Vec::new(), corrupt }
+}
+
 /// The intact part and the damage of a journal in which one entry is damaged.
 fn intact(journal: &Journal, damaged: Sequence) -> (Recovered, Option<ImageError>) {
     let mut image = PartitionImage::new();
     for (record, payload, sequence) in &journal.entries {
         match *sequence == damaged {
-            true => image.damaged_at(damaged),
+            true => image.damaged_at(&damage(damaged), P),
             false => drop(image.apply(record, payload, *sequence)),
         }
     }
@@ -304,15 +310,18 @@ fn a_state_behind_a_damage_stands_for_all_but_batches_that_no_segment_has() {
 #[test]
 fn a_note_stays_with_its_state_and_goes_with_the_next() {
     let mut journal = Journal::new();
-    journal.state(&birth()).batches(0, 4).put(b"a bit was flipped", |reason| Record::Damaged { partition: P, reason });
+    let note = Note { end: 9, reason: "a bit was flipped".to_owned() };
+    let state = PartitionState { log_end: 4, ..birth() };
+    journal.state(&birth()).batches(0, 4).batches(4, 8).state(&state);
+    journal.put(&note.encode(), |reason| Record::Damaged { partition: P, reason });
     let noted = ImageError::Noted { reason: "a bit was flipped".to_owned() };
     assert_eq!(journal.image().damage(), Some(&noted));
     assert_eq!(journal.image().finish(None).unwrap_err(), noted);
     let (recovered, damage) = journal.image().finish_intact(None).unwrap();
-    assert_eq!((recovered.log_end, damage), (4, Some(noted)));
+    assert_eq!((recovered.log_end, recovered.lost.end, damage), (4, 9, Some(noted)), "what lies behind the noted end does not come back");
     journal.state(&birth());
     assert!(journal.image().damage().is_none());
     let mut lost = Journal::new();
-    lost.put(b"its birth is lost", |reason| Record::Damaged { partition: P, reason });
+    lost.put(&note.encode(), |reason| Record::Damaged { partition: P, reason });
     assert!(matches!(lost.image().finish_intact(None), Err(ImageError::Noted { .. })));
 }

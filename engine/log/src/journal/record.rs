@@ -28,7 +28,7 @@ pub enum Record {
     /// The partition is deleted: its files go after this is durable.
     Deleted { partition: PartitionId },
     /// Acknowledged batches or changes of the partition were lost behind what the state before this record says, in the same entry. It is
-    /// read up to there and not written. `reason`: text, in the payload.
+    /// read up to there and not written. `reason`: a [`crate::partition_state::Note`], in the payload.
     Damaged { partition: PartitionId, reason: PayloadRange },
     /// `bytes` written straight to `segment` at `place`, whole blocks, holding the front of the batches `base..end`, whose last
     /// `tail` bytes (the fragment that fills no block) are in the payload. `crc`: CRC-32C of the bytes in the segment.

@@ -129,6 +129,7 @@ pub struct Recovered {
 pub fn recover(disk: &mut dyn Disk, folder: &Path, pool: &Pool, stated_elsewhere: u64) -> Result<Recovered, JournalError> {
     let scan = scan(disk, folder)?;
     let chain = Chain::of(&scan, stated_elsewhere);
+    let missing = |first: u64, last: u64| missing(&scan, folder, first, last);
     let files = scan.files.iter().map(|file| (file.slot, file.bytes)).collect();
     let mut reader = Reader { disk, folder, pool, files, entries: Vec::new(), damage: Vec::new(), window: None };
     let mut needed: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
@@ -140,14 +141,14 @@ pub fn recover(disk: &mut dyn Disk, folder: &Path, pool: &Pool, stated_elsewhere
     for found in chain.live() {
         let sequence = found.header.sequence;
         if expected < sequence {
-            reader.damage.extend(missing(&scan, expected, sequence - 1));
+            reader.damage.extend(missing(expected, sequence - 1));
         }
         reader.take(found)?;
         need(found.slot, sequence);
         expected = sequence + 1;
     }
     if expected <= chain.end {
-        reader.damage.extend(missing(&scan, expected, chain.end));
+        reader.damage.extend(missing(expected, chain.end));
     }
     for foot in &scan.feet {
         if (chain.oldest_live..=chain.end).contains(&foot.sequence) {
@@ -268,14 +269,14 @@ fn follows(sequence: u64, before: Option<&Found>, found: &Found) -> bool {
 }
 
 /// Entries without a readable header. Where they were is told by their contents copies, if those are readable.
-fn missing(scan: &Scan, first: u64, last: u64) -> Vec<Damage> {
+fn missing(scan: &Scan, folder: &Path, first: u64, last: u64) -> Vec<Damage> {
     let feet: BTreeMap<u64, &Foot> =
         scan.feet.iter().filter(|foot| (first..=last).contains(&foot.sequence)).map(|foot| (foot.sequence, foot)).collect();
     let mut all = Vec::new();
     let mut next = first;
     for (sequence, foot) in feet {
         if next < sequence {
-            all.push(unknown(next, sequence - 1));
+            all.push(unknown(folder, next, sequence - 1));
         }
         all.push(Damage {
             first: sequence,
@@ -283,7 +284,7 @@ fn missing(scan: &Scan, first: u64, last: u64) -> Vec<Damage> {
             touched: Touched::Partitions(foot.records.iter().map(Record::partition).collect()),
             records: foot.records.clone(),
             corrupt: Corrupt {
-                file: layout::file_name(foot.slot),
+                file: folder.join(layout::file_name(foot.slot)).display().to_string(),
                 place: foot.place,
                 expected: format!("the header of entry {sequence}"),
                 found: "no readable header; the copy of the contents at the entry's end is readable".to_string(),
@@ -292,14 +293,14 @@ fn missing(scan: &Scan, first: u64, last: u64) -> Vec<Damage> {
         next = sequence + 1;
     }
     if next <= last {
-        all.push(unknown(next, last));
+        all.push(unknown(folder, next, last));
     }
     all
 }
 
-fn unknown(first: u64, last: u64) -> Damage {
+fn unknown(folder: &Path, first: u64, last: u64) -> Damage {
     let corrupt = Corrupt {
-        file: "journal".to_string(),
+        file: folder.display().to_string(),
         place: 0,
         expected: if first == last { format!("entry {first}") } else { format!("entries {first} to {last}") },
         found: "no readable header and no readable copy of the contents in any file".to_string(),

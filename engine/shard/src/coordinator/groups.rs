@@ -143,15 +143,18 @@ impl Engine {
         let before = coordinator.loaded_to;
         batches.iter().for_each(|batches| coordinator.replay(batches));
         if coordinator.loaded_to == before {
-            let reason = format!("its log cannot be read at offset {before}");
-            log::error!("the group coordinator of {id} cannot start: {reason}");
-            if let Some(partition) = self.partitions.get_mut(&id) {
-                partition.standing = Standing::Damaged { reason };
-            }
-            self.drop_coordinator(id);
-            return;
+            return self.coordinator_unreadable(id, format!("its log cannot be read at offset {before}"));
         }
         self.load_coordinator(t, id);
+    }
+
+    /// A coordinator that has not all of its log does not serve.
+    pub fn coordinator_unreadable(&mut self, id: PartitionId, reason: String) {
+        log::error!("the group coordinator of {id} cannot start: {reason}");
+        if let Some(partition) = self.partitions.get_mut(&id) {
+            partition.standing = Standing::Damaged { reason };
+        }
+        self.drop_coordinator(id);
     }
 
     pub fn group_request(&mut self, t: &mut Turn<'_>, from: ShardId, ticket: u64, id: PartitionId, request: Request) {

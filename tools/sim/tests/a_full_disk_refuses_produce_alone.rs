@@ -1,0 +1,111 @@
+//! A disk without room: produce is refused, retriably and with a message; everything else goes on, and produce too as soon as there is room.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod support;
+
+use kafka_protocol::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
+use kafka_protocol::messages::fetch_request::FetchRequest;
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::{FindCoordinatorRequest, GroupId, InitProducerIdRequest, ProduceRequest, ProducerId};
+use kafka_protocol::protocol::StrBytes;
+use millrace_io::Disk;
+use millrace_io::sim::ClientEnd;
+use millrace_sim::cluster::NODE;
+use std::path::Path;
+use support::{FETCH, Node, PRODUCE, config, fetch, produce, topic};
+
+const STORAGE: i16 = 56;
+
+fn used(disk: &mut dyn Disk, path: &Path) -> u64 {
+    let entries = disk.list(path).unwrap_or_default();
+    entries.iter().map(|entry| if entry.is_directory { used(disk, &path.join(&entry.name)) } else { entry.len }).sum()
+}
+
+/// Error code, message and base offset of one batch of 100 kB.
+fn append(node: &mut Node, end: &mut ClientEnd, name: &str, first: i64) -> (i16, String, i64) {
+    let answer = node.ask::<ProduceRequest>(end, PRODUCE, &produce(name, 0, first as u32, 10, 10_000), 20_000).unwrap();
+    let part = &answer.responses[0].partition_responses[0];
+    (part.error_code, part.error_message.as_ref().map(ToString::to_string).unwrap_or_default(), part.base_offset)
+}
+
+/// The error of a commit, once its coordinator has loaded.
+fn commit(node: &mut Node, end: &mut ClientEnd, offset: i64) -> i16 {
+    let part = OffsetCommitRequestPartition::default().with_partition_index(0).with_committed_offset(offset);
+    let part = OffsetCommitRequestTopic::default().with_name(topic("t")).with_partitions(vec![part]);
+    let request = OffsetCommitRequest::default()
+        .with_group_id(GroupId(StrBytes::from_static_str("g")))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![part]);
+    node.ask(end, 8, &request, 10_000).unwrap().topics[0].partitions[0].error_code
+}
+
+#[test]
+fn votes_metadata_deletes_reads_and_commits_go_on_and_produce_resumes_by_itself() {
+    let mut node = Node::new(config(1, 1, 128 << 20));
+    node.start().unwrap();
+    node.create("t", 1);
+    node.create("ballast", 1);
+    let mut end = node.connect();
+    let find = FindCoordinatorRequest::default().with_key_type(0).with_coordinator_keys(vec![StrBytes::from_static_str("g")]);
+    for _ in 0..100 {
+        if node.ask(&mut end, 4, &find, 5_000).unwrap().coordinators[0].error_code == 0 && commit(&mut node, &mut end, 1) == 0 {
+            break;
+        }
+        node.run(100, |_| false);
+    }
+    assert_eq!(commit(&mut node, &mut end, 1), 0);
+    for batch in 0..40 {
+        assert_eq!(append(&mut node, &mut end, "ballast", batch * 10).0, 0);
+    }
+
+    let full = used(&mut node.world.disk(NODE), Path::new("/")) + 400_000;
+    node.world.set_capacity(NODE, Some(full));
+    let mut length = 0;
+    let refusal = loop {
+        let (code, message, base) = append(&mut node, &mut end, "t", length);
+        if code != 0 {
+            break (code, message);
+        }
+        assert_eq!(base, length);
+        length += 10;
+        assert!(length < 10_000, "the disk is full at last");
+    };
+    assert_eq!(refusal.0, STORAGE);
+    assert!(refusal.1.contains("/data/0 is full") && refusal.1.contains("as soon as there is room"), "{}", refusal.1);
+    for round in 0..20 {
+        assert_eq!(append(&mut node, &mut end, "t", length).0, STORAGE);
+        assert_eq!(commit(&mut node, &mut end, round), 0, "commits go on");
+        let init = InitProducerIdRequest::default().with_transactional_id(None).with_producer_id(ProducerId(-1)).with_producer_epoch(-1);
+        assert_eq!(node.ask(&mut end, 4, &init, 5_000).unwrap().error_code, 0, "producer ids are given");
+        node.create(&format!("made-{round}"), 1);
+        let answer = node.ask::<FetchRequest>(&mut end, FETCH, &fetch("t", [(0, 0)].into_iter(), 1 << 20), 5_000).unwrap();
+        assert_eq!(answer.responses[0].partitions[0].error_code, 0, "reads go on");
+    }
+    // Every vote of this node is one of a start: it starts with a full disk, too.
+    node.cluster.kill();
+    node.start().unwrap();
+    let mut end = node.connect();
+    let answer = node.ask::<FetchRequest>(&mut end, FETCH, &fetch("t", [(0, 0)].into_iter(), 1 << 20), 5_000).unwrap();
+    assert!(answer.responses[0].partitions[0].high_watermark >= length, "what was acknowledged is there");
+
+    // A deletion makes room, and needs none.
+    let gone = DeleteTopicState::default().with_name(Some(topic("ballast")));
+    let delete = DeleteTopicsRequest::default().with_topics(vec![gone]).with_timeout_ms(5_000);
+    assert_eq!(node.ask(&mut end, 6, &delete, 5_000).unwrap().responses[0].error_code, 0);
+    let length = answer.responses[0].partitions[0].high_watermark;
+    let mut resumed = None;
+    for _ in 0..100 {
+        let (code, _, base) = append(&mut node, &mut end, "t", length);
+        if code == 0 {
+            resumed = Some(base);
+            break;
+        }
+        node.run(100, |_| false);
+    }
+    assert_eq!(resumed, Some(length), "produce goes on without a restart");
+    node.world.set_capacity(NODE, None);
+    for batch in 1..40 {
+        assert_eq!(append(&mut node, &mut end, "t", length + batch * 10), (0, String::new(), length + batch * 10));
+    }
+}
