@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use millrace_base::settings::{Given, Source, help};
 use millrace_inspect::{Show, Verb};
 
-use crate::failure::Failure;
+use millrace::failure::Failure;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Invocation {

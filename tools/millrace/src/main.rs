@@ -4,16 +4,15 @@
 //! standard error. What fails ends in one line `millrace: ...`; the exit code is 2 for what was asked wrongly, 1 for what went wrong.
 
 mod cli;
-mod failure;
 mod log;
 mod run;
-mod settings_file;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use cli::Invocation;
-use failure::Failure;
+use millrace::failure::Failure;
+use millrace::settings_file;
 use millrace_base::settings::{Given, Settings, help, sample};
 
 fn main() -> ExitCode {
