@@ -2,7 +2,7 @@
 
 `judge` gets the whole log of every partition, the acknowledgements, and what tailing consumers were served, and returns the
 violations of these promises, each as (kind, line):
-  gap       offsets of a partition are dense from 0 on
+  gap       offsets of a partition are dense from its log start on, which is 0 where nothing deletes
   altered   every record is byte for byte what some producer sent (its checksum holds, key and value follow from its identity)
   lost      every acknowledged record is there; every record served to a consumer is still at its offset
   moved     an acknowledged record is at exactly the offset that was acknowledged
@@ -10,6 +10,8 @@ violations of these promises, each as (kind, line):
   reordered sequences of an idempotent producer increase along a partition; of one that is not (one request in flight), the offsets
             acknowledged increase with the sequence
 
+What lies below a log start that may move is excused, and the log start itself is judged: by `judge_trims` where DeleteRecords moves it, by
+`judge_retention` where retention does. `judge_topics` judges which topics exist.
 Marks: `went_back` compares high watermarks, or committed offsets with the last acknowledged commits.
 Knows nothing of brokers, processes and files: checker_test.py plants each crime.
 """
@@ -20,6 +22,7 @@ import payload
 
 Violation = namedtuple("Violation", "kind line")
 MOST_SHOWN = 5
+OVERHEAD = 100  # bytes of a record in a batch of its own, at most
 
 
 class Convictions(list):
@@ -35,25 +38,28 @@ class Convictions(list):
             self.append(Violation(kind, line))
 
 
-def judge(logs, acks, served, idempotent):
+def judge(logs, acks, served, idempotent, starts=None):
     """logs: {(topic, partition): [(offset, key, value)]} as read from the log start; acks: [payload.Ack]; served: [payload.Seen];
-    idempotent: the set of producers that are."""
+    idempotent: the set of producers that are; starts: {(topic, partition): log start} where it may have moved."""
+    starts = starts or {}
     found = Convictions()
     places = {}  # (topic, partition, offset) -> (producer, sequence)
     copies = {}  # (producer, sequence) -> [(topic, partition, offset)]
     for (topic, partition), log in logs.items():
-        _read_log(found, topic, partition, log, places, copies, idempotent)
-    _check_acks(found, acks, places, copies)
+        _read_log(found, topic, partition, log, places, copies, idempotent, starts.get((topic, partition), 0))
+    _check_acks(found, acks, places, copies, starts)
     _check_ack_order(found, acks, idempotent)
     for one in served:
+        if one.offset < starts.get((one.topic, one.partition), 0):
+            continue
         held = places.get((one.topic, one.partition, one.offset))
         if held != (one.producer, one.sequence):
             found.add("lost", f"a consumer was served {_who(one)} at {_where(one)}, now there is {held}")
     return found
 
 
-def _read_log(found, topic, partition, log, places, copies, idempotent):
-    following, last = 0, {}
+def _read_log(found, topic, partition, log, places, copies, idempotent, start):
+    following, last = start, {}
     for offset, key, value in log:
         where = f"{topic}-{partition} offset {offset}"
         if offset != following:
@@ -74,8 +80,11 @@ def _read_log(found, topic, partition, log, places, copies, idempotent):
             last[producer] = max(sequence, last.get(producer, -1))
 
 
-def _check_acks(found, acks, places, copies):
+def _check_acks(found, acks, places, copies, starts):
     for ack in acks:
+        start = starts.get((ack.topic, ack.partition), 0)
+        if start > 0 and ack.offset < start:
+            continue  # deleted, or acknowledged without an offset where it may have been
         who = (ack.producer, ack.sequence)
         in_partition = [place for place in copies.get(who, []) if place[:2] == (ack.topic, ack.partition)]
         if not in_partition:
@@ -101,6 +110,56 @@ def went_back(what, before, now):
     for place, mark in sorted(before.items()):
         if now.get(place, -1) < mark:
             found.add("went back", f"{what} of {place} was {mark}, is {now.get(place)}")
+    return found
+
+
+def judge_trims(trims, starts):
+    """trims: [payload.Trim]; starts: {partition: log start}. DeleteRecords deletes what was acknowledged, and never more than was asked."""
+    found = Convictions()
+    for partition, start in sorted(starts.items()):
+        of_one = [trim for trim in trims if trim.partition == partition]
+        asked = max((trim.asked for trim in of_one), default=0)
+        done = max((trim.low for trim in of_one), default=0)
+        if start > asked:
+            found.add("deleted", f"partition {partition} begins at {start}, and at most {asked} was asked for")
+        if start < done:
+            found.add("came back", f"partition {partition} begins at {start}, and {done} was acknowledged as its log start")
+    return found
+
+
+def judge_retention(log, start, retained):
+    """What retention by bytes leaves of a partition: more than `retained` bytes. A stored record takes at most OVERHEAD more than its key and
+    value, compressed or not."""
+    found = Convictions()
+    left = sum(len(key) + len(value) + OVERHEAD for _, key, value in log)
+    if start > 0 and left < retained:
+        found.add("deleted", f"retention left at most {left} bytes from offset {start} on, {retained} were to stay")
+    return found
+
+
+def judge_topics(before, listed, after):
+    """before, after: {generation: state} as noted before and after the broker listed its topics; listed: names. Generations in use when the
+    list was made may be either way."""
+    found, last = Convictions(), {}
+    for generation, state in after.items():
+        name = payload.churned(generation)[0]
+        if generation >= last.get(name, (-1, 0))[0]:
+            last[name] = (generation, state)
+    for name, (generation, state) in sorted(last.items()):
+        if before.get(generation) in (payload.MADE, payload.FILLED) and state in (payload.MADE, payload.FILLED) and name not in listed:
+            found.add("lost", f"topic {name} (generation {generation}) was made and is not there")
+        if before.get(generation) == payload.DELETED and state == payload.DELETED and name in listed:
+            found.add("came back", f"topic {name} (generation {generation}) was deleted and is there")
+    return found
+
+
+def judge_churned(generation, log):
+    """The whole log [(offset, key, value)] of a topic that was filled: its records, and none of the topic that had its name before."""
+    found = Convictions()
+    name, records = payload.churned(generation)
+    if [(key, value) for _, key, value in log] != records:
+        held = [payload.identity(value) for _, _, value in log]
+        found.add("lost", f"topic {name} (generation {generation}) holds {held}, not the {len(records)} records that were acknowledged")
     return found
 
 

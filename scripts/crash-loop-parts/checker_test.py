@@ -4,7 +4,7 @@ import unittest
 
 import checker
 import payload
-from payload import Ack, Seen
+from payload import Ack, Seen, Trim
 
 IDEMPOTENT, PLAIN = 0, 4
 
@@ -115,6 +115,45 @@ class CheckerTest(unittest.TestCase):
         self.assertEqual(checker.went_back("high watermark", before, {("t", 0): 10, ("t", 1): 7}), [])
         self.assertEqual(len(checker.went_back("high watermark", before, {("t", 0): 9, ("t", 1): 5})), 1)
         self.assertEqual(len(checker.went_back("committed offset", before, {("t", 0): 10})), 1)
+
+    def deleted_below(self, start):
+        self.log = [row for row in self.log if row[0] >= start]
+        return checker.judge({("t", 0): self.log}, self.acks, self.served, {IDEMPOTENT}, {("t", 0): start})
+
+    def test_what_lies_below_the_log_start_is_excused_and_nothing_else(self):
+        self.assertEqual(set(self.deleted_below(5).counts), set())
+        self.log.pop(2)
+        self.assertEqual(set(self.deleted_below(5).counts), {"gap", "lost"})
+
+    def test_a_log_start_is_judged_by_what_was_asked_and_acknowledged(self):
+        trims = [Trim(0, 7, -1), Trim(0, 7, 7), Trim(0, 9, -1), Trim(1, 50, -1)]
+        self.assertEqual([one.kind for start in (7, 8, 9) for one in checker.judge_trims(trims, {0: start})], [])
+        self.assertEqual([one.kind for one in checker.judge_trims(trims, {0: 10})], ["deleted"])
+        self.assertEqual([one.kind for one in checker.judge_trims(trims, {0: 6})], ["came back"])
+        self.assertEqual([one.kind for one in checker.judge_trims([], {0: 1})], ["deleted"])
+
+    def test_retention_that_leaves_too_little_is_convicted(self):
+        self.assertEqual(checker.judge_retention(self.log, 0, 1 << 20), [])
+        self.assertEqual(checker.judge_retention(self.log, 9, 1000), [])
+        self.assertEqual([one.kind for one in checker.judge_retention(self.log, 9, 1 << 20)], ["deleted"])
+
+    def test_topics_that_vanish_and_topics_that_return_are_convicted(self):
+        made, deleted = {3: payload.FILLED}, {3: payload.DELETED}
+        name = payload.churned(3)[0]
+        self.assertEqual(checker.judge_topics(made, {name}, made), [])
+        self.assertEqual(checker.judge_topics(deleted, set(), deleted), [])
+        self.assertEqual([one.kind for one in checker.judge_topics(made, set(), made)], ["lost"])
+        self.assertEqual([one.kind for one in checker.judge_topics(deleted, {name}, deleted)], ["came back"])
+        again = {3: payload.DELETED, 3 + payload.CHURN_NAMES: payload.CREATING}
+        self.assertEqual(checker.judge_topics(deleted, {name}, again), [], "being made anew")
+        self.assertEqual(checker.judge_topics(made, set(), {3: payload.DELETING}), [], "being deleted")
+
+    def test_a_topic_that_holds_what_its_name_held_before_is_convicted(self):
+        records = [(at, *pair) for at, pair in enumerate(payload.churned(15)[1])]
+        self.assertEqual(checker.judge_churned(15, records), [])
+        self.assertEqual([one.kind for one in checker.judge_churned(15, records[:-1])], ["lost"])
+        before = [(at, *pair) for at, pair in enumerate(payload.churned(3)[1])]
+        self.assertEqual([one.kind for one in checker.judge_churned(15, before)], ["lost"])
 
     def test_all_violations_are_counted_although_few_are_shown(self):
         self.log = []

@@ -1,16 +1,19 @@
-"""One process of the crash loop's load. Usage: load.py produce WORK PORT NUMBER | load.py consume WORK PORT NUMBER GROUP
+"""One process of the crash loop's load. Usage: load.py produce WORK PORT NUMBER | load.py consume WORK PORT NUMBER GROUP | load.py manage WORK PORT NUMBER
 
 A producer sends until SIGTERM, then waits for what is under way; every acknowledgement is noted at once in WORK/acks-NUMBER. A consumer is a
 member of GROUP on all topics: it notes what it was served in WORK/seen-NUMBER and, after each acknowledged synchronous commit, the
-commit in WORK/commits-NUMBER. Both live through the broker's deaths. A fatal client error (as an idempotent producer's
+commit in WORK/commits-NUMBER. A manager deletes records up to offsets that exist and makes, fills and deletes topics, each asked for until it
+is done; what it asks and what is acknowledged goes to WORK/trims and WORK/churn. All live through the broker's deaths. A fatal client error (as an idempotent producer's
 lost state) goes to WORK/fatal-NUMBER, which fails the run.
 """
 
+import random
 import signal
 import sys
 import time
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 
 import payload
 
@@ -122,12 +125,98 @@ def consume(work, port, number, group):
     return 0
 
 
+class Manager:
+    def __init__(self, work, port, number):
+        self.client = {
+            "bootstrap.servers": f"127.0.0.1:{port}", "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200, "log_level": 0,
+        }  # fmt: skip
+        self.admin, self.rng = AdminClient(self.client), random.Random(number)
+        self.watcher = Consumer(self.client | {"group.id": "crash-manager"})
+        # Topics come and go under one name: a producer that knew the former one by its sequence numbers would be a different test.
+        self.trims, self.churn = payload.Notes(f"{work}/trims"), payload.Notes(f"{work}/churn")
+        self.alive, self.generation = [], 0
+
+    def run(self):
+        while not stopping:
+            self.trim()
+            if len(self.alive) < payload.CHURN_NAMES // 2:
+                self.make()
+            elif self.rng.random() < 0.7:
+                self.delete()
+            time.sleep(0.3)
+        self.watcher.close()
+        return 0
+
+    def trim(self):
+        partition = self.rng.randrange(payload.TOPICS[payload.TRIMMED])
+        place = TopicPartition(payload.TRIMMED, partition)
+        try:
+            low, high = self.watcher.get_watermark_offsets(place, timeout=2, cached=False)
+            asked = self.rng.randint(low, high)
+            self.trims.write(payload.TRIM.pack(partition, asked, -1))
+            place.offset = asked
+            done = self.admin.delete_records([place], request_timeout=5)
+            for future in done.values():
+                self.trims.write(payload.TRIM.pack(partition, asked, future.result().low_watermark))
+        except KafkaException:
+            return  # not acknowledged: it may have happened or not
+
+    def note(self, generation, state):
+        self.churn.write(payload.CHURN.pack(generation, state))
+
+    def until_done(self, ask, already):
+        """Asks until it is acknowledged, or an earlier attempt turns out to have been. False: the end came first."""
+        while not stopping:
+            try:
+                for future in ask().values():
+                    future.result()
+                return True
+            except KafkaException as problem:
+                if problem.args[0].code() == already:
+                    return True
+                time.sleep(0.1)
+        return False
+
+    def make(self):
+        generation, self.generation = self.generation, self.generation + 1
+        name, records = payload.churned(generation)
+        if any(other % payload.CHURN_NAMES == generation % payload.CHURN_NAMES for other in self.alive):
+            return
+        self.note(generation, payload.CREATING)
+        if not self.until_done(lambda: self.admin.create_topics([NewTopic(name, 1, 1)], request_timeout=5), KafkaError.TOPIC_ALREADY_EXISTS):
+            return
+        self.note(generation, payload.MADE)
+        self.alive.append(generation)
+        failed = []
+        producer = Producer(self.client | {
+            "enable.idempotence": True, "linger.ms": 0, "message.timeout.ms": 60_000, "request.timeout.ms": 5_000, "retry.backoff.ms": 20,
+        })  # fmt: skip
+        for key, value in records:
+            producer.produce(name, value, key, on_delivery=lambda error, _message: failed.append(error) if error else None)
+        if producer.flush(60) == 0 and not failed:
+            self.note(generation, payload.FILLED)
+
+    def delete(self):
+        generation = self.alive.pop(self.rng.randrange(len(self.alive)))
+        name, _ = payload.churned(generation)
+        self.note(generation, payload.DELETING)
+        if self.until_done(lambda: self.admin.delete_topics([name], request_timeout=5), KafkaError.UNKNOWN_TOPIC_OR_PART):
+            self.note(generation, payload.DELETED)
+            return
+        self.alive.append(generation)
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kind, work, port, number = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     try:
-        code = produce(work, port, number) if kind == "produce" else consume(work, port, number, int(sys.argv[5]))
+        if kind == "produce":
+            code = produce(work, port, number)
+        elif kind == "consume":
+            code = consume(work, port, number, int(sys.argv[5]))
+        else:
+            code = Manager(work, port, number).run()
     except KafkaException as problem:  # librdkafka raises out of poll once it is in a fatal state
         fatal(work, number, f"{kind} {number}: {problem}")
         code = 1

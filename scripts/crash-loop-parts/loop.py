@@ -3,11 +3,12 @@
 Usage: loop.py WORK PORT CYCLES SECONDS SEED -- COMMAND... (the broker; the same command on the same directory every time). SECONDS 0: no limit.
 
 How it works:
-1. Producers and group members (load.py) run from the first start to after the last restart.
+1. Producers, group members and a manager of topics (load.py) run from the first start to after the last restart.
 2. Each cycle waits 0.2 to 3 s under load, reading high watermarks meanwhile, kills the broker with SIGKILL and starts it again at once.
+   One cycle in four stops it first for up to 1.5 s (SIGSTOP), and kills it half of those times as it stands.
    The restart time is from the kill to the first acknowledged record of a probe producer.
-3. After each restart: high watermarks and committed offsets have not gone back; every acknowledged offset is below its partition's
-   high watermark. At the end checker.judge reads everything.
+3. After each restart: high watermarks, log starts and committed offsets have not gone back; every acknowledged offset is below its
+   partition's high watermark; topics exist as acknowledged. At the end checker.judge reads everything.
 Only processes started here are ended, by pid. WORK is removed after a run without violations, unless KEEP is set; a failed run keeps it.
 """
 
@@ -79,8 +80,11 @@ class Loop:
         self.broker = Broker(work, port, command)
         self.children, self.restarts = [], []
         self.places = [(topic, partition) for topic, count in payload.TOPICS.items() for partition in range(count)]
-        self.watermarks, self.committed = {}, {}
+        self.watermarks, self.starts, self.committed = {}, {}, {}
         self.acknowledged = {}
+        self.trim_file = payload.Reader(f"{work}/trims", payload.TRIM, payload.Trim)
+        self.churn_file = payload.Reader(f"{work}/churn", payload.CHURN, payload.Churn)
+        self.trims, self.churn, self.pauses = [], {}, 0
         producers = range(len(payload.STYLES))
         self.ack_files = [payload.Reader(f"{work}/acks-{n}", payload.PLACE, payload.Ack) for n in producers]
         self.commit_files = [payload.Reader(f"{work}/commits-{100 + n}", payload.COMMIT, payload.Commit) for n in range(len(GROUPS))]
@@ -95,7 +99,8 @@ class Loop:
         self.broker.start()
         self.broker.wait_answers()
         admin = AdminClient(self.client())
-        topics = [NewTopic(name, count, 1) for name, count in payload.TOPICS.items()] + [NewTopic("crash-probe", 1, 1)]
+        topics = [NewTopic(name, count, 1, config=payload.SETTINGS.get(name, {})) for name, count in payload.TOPICS.items()]
+        topics.append(NewTopic("crash-probe", 1, 1))
         for future in admin.create_topics(topics, operation_timeout=30).values():
             future.result(60)
         self.probe()
@@ -103,6 +108,7 @@ class Loop:
             self.spawn("produce", number)
         for index, group in enumerate(GROUPS):
             self.spawn("consume", 100 + index, group)
+        self.spawn("manage", 200)
 
     def spawn(self, kind, number, *more):
         command = [sys.executable, f"{HERE}/load.py", kind, self.work, str(self.port), str(number), *map(str, more)]
@@ -120,14 +126,14 @@ class Loop:
             raise Failed(f"no record was acknowledged within {START_SECONDS} s of the start: {done}")
 
     def read_watermarks(self, patient):
-        """High watermark of every partition; a partition that does not answer is left out unless `patient`."""
+        """(log start, high watermark) of every partition; a partition that does not answer is left out unless `patient`."""
         consumer, marks = Consumer(self.client(**{"group.id": "crash-watch"})), {}
         try:
             for topic, partition in self.places:
                 deadline = time.monotonic() + 60
                 while True:
                     try:
-                        marks[(topic, partition)] = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=5, cached=False)[1]
+                        marks[(topic, partition)] = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=5, cached=False)
                         break
                     except KafkaException as problem:
                         if not patient:
@@ -164,6 +170,9 @@ class Loop:
             for one in file.rows():
                 place = (one.group, payload.NAMES[one.topic], one.partition)
                 self.committed[place] = max(self.committed.get(place, 0), one.offset)
+        self.trims += self.trim_file.rows()
+        for one in self.churn_file.rows():
+            self.churn[one.generation] = one.state
 
     def read_served(self):
         for group, file in zip(GROUPS, self.seen_files):
@@ -178,26 +187,51 @@ class Loop:
         self.read_notes()
         convicted = []
         known = dict(self.committed)
-        marks = self.read_watermarks(patient=True)
-        convicted += checker.went_back("high watermark", self.watermarks, marks)
-        convicted += checker.went_back("high watermark against the last acknowledged offset + 1", self.acknowledged, marks)
+        ends = self.keep(self.read_watermarks(patient=True))
+        convicted += ends
         for group in sorted(set(GROUPS)):
             of_group = {place: mark for place, mark in known.items() if place[0] == group}
             convicted += checker.went_back("committed offset", of_group, self.read_committed(group))
-        self.keep(marks)
+        convicted += self.check_topics()
         for one in convicted:
             self.violations.add(one.kind, f"{when}: {one.line}")
 
     def keep(self, marks):
-        for place, mark in marks.items():
-            self.watermarks[place] = max(mark, self.watermarks.get(place, 0))
+        """Takes over marks of all partitions that answered. What went back, against what was known when they were asked for."""
+        starts = {place: mark[0] for place, mark in marks.items()}
+        ends = {place: mark[1] for place, mark in marks.items()}
+        convicted = []
+        for what, known, now in (
+            ("log start", self.starts, starts),
+            ("high watermark", self.watermarks, ends),
+            ("high watermark against the last acknowledged offset + 1", self.acknowledged, ends),
+        ):
+            convicted += checker.went_back(what, {place: mark for place, mark in known.items() if place in marks}, now)
+        for known, now in ((self.starts, starts), (self.watermarks, ends)):
+            known.update({place: max(mark, known.get(place, 0)) for place, mark in now.items()})
+        return convicted
+
+    def check_topics(self):
+        before, deadline = dict(self.churn), time.monotonic() + 60
+        while True:
+            try:
+                listed = set(AdminClient(self.client()).list_topics(timeout=5).topics)
+                break
+            except KafkaException as problem:
+                if time.monotonic() > deadline:
+                    raise Failed(f"the list of topics does not come: {problem}") from problem
+        self.read_notes()
+        return checker.judge_topics(before, listed, self.churn)
 
     def cycle(self, number):
         wait = self.rng.uniform(0.2, 3.0)
         kill_at = time.monotonic() + wait
         if wait > 0.6:
-            self.keep(self.read_watermarks(patient=False))
+            for one in self.keep(self.read_watermarks(patient=False)):
+                self.violations.add(one.kind, f"before the kill of cycle {number}: {one.line}")
         time.sleep(max(0.0, kill_at - time.monotonic()))
+        if self.rng.random() < 0.25:
+            self.pause()
         killed = time.monotonic()
         self.broker.kill()
         self.broker.start()
@@ -207,6 +241,15 @@ class Loop:
         self.check_marks(f"cycle {number}")
         self.check_children()
         print(f"cycle {number}: killed after {wait:.1f} s, back in {self.restarts[-1]:.2f} s, {len(self.acks)} acknowledged so far", flush=True)
+
+    def pause(self):
+        """Stops the process as a whole; it is killed like that, or goes on first."""
+        self.pauses += 1
+        self.broker.process.send_signal(signal.SIGSTOP)
+        time.sleep(self.rng.uniform(0.05, 1.5))
+        if self.rng.random() < 0.5:
+            self.broker.process.send_signal(signal.SIGCONT)
+            time.sleep(self.rng.uniform(0.0, 0.3))
 
     def check_children(self):
         """A client that ended by itself (a fatal error, as sequences lost by the broker) is a violation; the others go on, so that the
@@ -225,9 +268,10 @@ class Loop:
 
     def settle(self):
         """Lets the producers finish what is under way, then every group read to the end, and ends them."""
+        self.end_children("manage", 150)
         self.end_children("produce", 150)
-        ends, deadline = self.read_watermarks(patient=True), time.monotonic() + CATCH_UP_SECONDS
-        wanted = {(group, *place): mark for group in set(GROUPS) for place, mark in ends.items()}
+        marks, deadline = self.read_watermarks(patient=True), time.monotonic() + CATCH_UP_SECONDS
+        wanted = {(group, *place): high for group in set(GROUPS) for place, (low, high) in marks.items() if high > low}
         while True:
             self.read_served()
             behind = {place: mark for place, mark in wanted.items() if self.positions.get(place, 0) < mark}
@@ -253,18 +297,29 @@ class Loop:
             if code != 0:
                 self.violations.add("client", f"a {wanted} process ended with {code}")
 
-    def read_logs(self):
+    def resting_marks(self):
+        """Marks of a log that nobody writes to, once retention has done its work."""
+        marks = self.read_watermarks(patient=True)
+        for _ in range(60):
+            time.sleep(2.5)
+            now = self.read_watermarks(patient=True)
+            if now == marks:
+                return marks
+            marks = now
+        raise Failed(f"log starts do not come to rest: {marks}")
+
+    def read_logs(self, marks):
+        """{(topic, partition): [(offset, key, value)]} from log start to high watermark, `marks` being both."""
         logs = {}
         consumer = Consumer(self.client(**{"group.id": "crash-check", "enable.auto.commit": False, "check.crcs": True}))
-        ends = self.read_watermarks(patient=True)
-        consumer.assign([TopicPartition(topic, partition, 0) for topic, partition in self.places])
-        following = dict.fromkeys(self.places, 0)
+        consumer.assign([TopicPartition(*place, low) for place, (low, _high) in marks.items()])
+        following = {place: low for place, (low, _high) in marks.items()}
         idle = time.monotonic()
-        while any(following[place] < ends[place] for place in self.places):
+        while any(following[place] < high for place, (_low, high) in marks.items()):
             messages = consumer.consume(10_000, 0.5)
             idle = time.monotonic() if messages else idle
             if time.monotonic() - idle > 60:
-                raise Failed(f"reading everything stopped: at {following}, the high watermarks are {ends}")
+                raise Failed(f"reading everything stopped: at {following}, the marks are {marks}")
             for message in messages:
                 if message.error():
                     raise Failed(f"reading everything: {message.error()}")
@@ -278,9 +333,20 @@ class Loop:
         self.check_marks("at the end")
         self.read_served()
         served = self.served
-        logs = self.read_logs()
+        marks = self.resting_marks()
+        for one in self.keep(marks):
+            self.violations.add(one.kind, f"at rest: {one.line}")
+        logs = self.read_logs(marks)
         idempotent = {number for number, style in enumerate(payload.STYLES) if style.idempotent}
-        judged = checker.judge(logs, self.acks, served, idempotent)
+        starts = {place: low for place, (low, _high) in marks.items() if place[0] in (payload.SHORT, payload.TRIMMED)}
+        judged = checker.judge(logs, self.acks, served, idempotent, starts)
+        more = checker.judge_trims(self.trims, {partition: low for (topic, partition), low in starts.items() if topic == payload.TRIMMED})
+        for (topic, partition), low in starts.items():
+            if topic == payload.SHORT:
+                more += checker.judge_retention(logs.get((topic, partition), []), low, payload.RETAINED)
+        more += self.judge_churned()
+        for one in more:
+            self.violations.add(one.kind, one.line)
         for text in self.fatal_notes():
             self.violations.add("client", text)
         for one in list(self.violations) + list(judged):
@@ -289,9 +355,24 @@ class Loop:
         where_unknown = sum(ack.offset < 0 for ack in self.acks)
         print(f"records in the log {records}, acknowledged {len(self.acks)} ({where_unknown} without an offset), served to groups {len(served)}, "
               f"committed offsets {len(self.committed)}")  # fmt: skip
+        deleted = sum(starts.values())
+        gone = sum(state == payload.DELETED for state in self.churn.values())
+        print(f"records deleted by DeleteRecords and retention {deleted}, topics made {len(self.churn)}, deleted {gone}, pauses {self.pauses}")
         if not self.acks or not served or not self.committed:
             raise Failed("nothing was acknowledged, served or committed: the load never ran")
         return sum(self.violations.counts.values()) + sum(judged.counts.values())
+
+    def judge_churned(self):
+        """Every topic that was filled and not deleted holds its records."""
+        filled = [generation for generation, state in self.churn.items() if state == payload.FILLED]
+        places = {(payload.churned(generation)[0], 0): generation for generation in filled}
+        consumer = Consumer(self.client(**{"group.id": "crash-watch"}))
+        marks = {place: consumer.get_watermark_offsets(TopicPartition(*place), timeout=10, cached=False) for place in places}
+        consumer.close()
+        logs, convicted = self.read_logs(marks), []
+        for place, generation in places.items():
+            convicted += checker.judge_churned(generation, logs.get(place, []))
+        return convicted
 
     def close(self):
         for _kind, child in self.children:

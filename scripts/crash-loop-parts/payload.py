@@ -11,8 +11,14 @@ import struct
 import zlib
 from collections import namedtuple
 
-TOPICS = {"crash-a": 1, "crash-b": 3, "crash-c": 8}
+TOPICS = {"crash-a": 1, "crash-b": 3, "crash-c": 8, "crash-short": 1, "crash-trim": 2}
 NAMES = list(TOPICS)
+# What is deleted below a log start that moves: by retention, which leaves RETAINED bytes, and by DeleteRecords.
+RETAINED = 1 << 20
+SHORT, TRIMMED = "crash-short", "crash-trim"
+SETTINGS = {SHORT: {"segment.bytes": str(1 << 20), "retention.bytes": str(RETAINED), "retention.ms": "-1"}}
+# Topics that are made, filled with CHURN_RECORDS by CHURNER, deleted, and made again by the same name. Generation N is of name N % CHURN_NAMES.
+CHURN_NAMES, CHURN_RECORDS, CHURNER = 12, 10, 200
 HEAD = struct.Struct(">IQ")
 
 # What a producer does: which options librdkafka gets, and how the partition is chosen.
@@ -29,8 +35,13 @@ STYLES = [
 Ack = namedtuple("Ack", "topic partition offset producer sequence")
 Seen = namedtuple("Seen", "topic partition offset producer sequence")
 Commit = namedtuple("Commit", "group topic partition offset")
+Trim = namedtuple("Trim", "partition asked low")  # low -1: asked; else the log start that was acknowledged
+Churn = namedtuple("Churn", "generation state")
+CREATING, MADE, FILLED, DELETING, DELETED = range(5)
 PLACE = struct.Struct(">HHqIQ")  # of Ack and Seen; offset -1: acknowledged, but the broker did not say where
 COMMIT = struct.Struct(">HHHq")
+TRIM = struct.Struct(">Hqq")
+CHURN = struct.Struct(">IH")
 
 
 def key(producer, sequence):
@@ -42,6 +53,12 @@ def value(producer, sequence):
     head = HEAD.pack(producer, sequence)
     body = head + rng.randbytes(20) * rng.choice((1, 2, 4, 4, 8, 40))
     return body + struct.pack(">I", zlib.crc32(body))
+
+
+def churned(generation):
+    """Name of the topic, and its records in order as (key, value)."""
+    sequences = range(generation * CHURN_RECORDS, (generation + 1) * CHURN_RECORDS)
+    return f"crash-churn-{generation % CHURN_NAMES}", [(key(CHURNER, one), value(CHURNER, one)) for one in sequences]
 
 
 def identity(held):

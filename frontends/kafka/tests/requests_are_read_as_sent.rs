@@ -254,3 +254,12 @@ fn list_offsets_11_of_the_java_client_is_read() {
     let partition = &list.topics[0].partitions[0];
     assert_eq!((partition.partition_index, partition.current_leader_epoch, partition.timestamp), (3, 11, -6));
 }
+
+/// librdkafka 2.16 asks for all topics, as captured: a null array that takes one byte, and the three that were kept for its length at the end.
+#[test]
+fn all_topics_as_librdkafka_asks_for_them() {
+    let frame = b"\x00\x03\x00\x0d\x00\x00\x00\x03\x00\x07rdkafka\x00\x00\x00\x00\x00\x01\x00\x00";
+    let header = RequestHeader::decode(frame).unwrap();
+    let Request::Metadata(metadata) = Request::decode(&header, frame, 1024).unwrap() else { panic!("not Metadata") };
+    assert_eq!(metadata.topics, None);
+}

@@ -95,7 +95,8 @@ class Driver:
         self.admin.create_topics([NewTopic(topic, num_partitions=partitions, replication_factor=1)])[topic].result(30)
 
     def partitions(self, topic):
-        return len(json.loads(self.run("-L", "-J", "-t", topic))["topics"][0]["partitions"])
+        found = [one for one in json.loads(self.run("-L", "-J"))["topics"] if one["topic"] == topic]
+        return len(found[0]["partitions"]) if found else 0
 
     def produce(self, topic, records, codec, idempotent):
         """kcat says nothing of offsets; per partition it sends in the order given."""

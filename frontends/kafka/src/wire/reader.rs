@@ -53,8 +53,6 @@ pub enum DecodeError {
     TagSize { at: usize, left: usize },
     /// The array at this byte would pass the memory granted.
     Memory { at: usize, needed: usize, left: usize },
-    /// Bytes after the end of the body.
-    Trailing { at: usize, left: usize },
     /// The presence byte of a nullable struct is neither -1 nor 1.
     Presence { at: usize, found: i8 },
     /// No API of this key is served.
@@ -76,7 +74,6 @@ impl DecodeError {
             | DecodeError::Tags { at, .. }
             | DecodeError::TagSize { at, .. }
             | DecodeError::Memory { at, .. }
-            | DecodeError::Trailing { at, .. }
             | DecodeError::Presence { at, .. } => at,
             DecodeError::UnknownKey { .. } => 0,
             DecodeError::UnsupportedVersion { .. } => 2,
@@ -101,7 +98,6 @@ impl fmt::Display for DecodeError {
             DecodeError::Tags { count, most, .. } => write!(f, "{count} tagged fields where {most} are possible")?,
             DecodeError::TagSize { left, .. } => write!(f, "tagged field with {left} bytes more than its type has")?,
             DecodeError::Memory { needed, left, .. } => write!(f, "array of {needed} bytes of memory where {left} are granted")?,
-            DecodeError::Trailing { left, .. } => write!(f, "{left} bytes after the end of the body")?,
             DecodeError::Presence { found, .. } => write!(f, "presence byte {found} is neither -1 nor 1")?,
             DecodeError::UnknownKey { key } => write!(f, "API key {key} is not served")?,
             DecodeError::UnsupportedVersion { key, version } => write!(f, "version {version} of API key {key} is not served")?,
@@ -173,11 +169,6 @@ impl<'a> Reader<'a> {
 
     pub fn left(&self) -> usize {
         self.end - self.at
-    }
-
-    /// Refuses bytes after the body.
-    pub fn finish(self) -> Result<(), DecodeError> {
-        if self.left() == 0 { Ok(()) } else { Err(DecodeError::Trailing { at: self.at, left: self.left() }) }
     }
 
     fn take(&mut self, needed: usize) -> Result<&'a [u8], DecodeError> {

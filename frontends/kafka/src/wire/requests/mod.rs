@@ -1,7 +1,8 @@
 //! Every served request as a plain struct that borrows from its frame.
 //!
 //! Declared as Kafka's schemas are, version ranges included, for the versions of [`super::table`] only: what older versions had is absent.
-//! Invariants: a [`Request`] is returned only if its body ends where the frame ends.
+//! Bytes after the end of a body are passed over, as Kafka does: librdkafka (2.16, seen) leaves three of them behind when it asks for all
+//! topics.
 //! Knows nothing of what the fields mean; a struct says only what the wire says.
 
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)]
@@ -26,9 +27,7 @@ use super::table::Api;
 /// Reads the body behind `header` as `T`, which must be the struct of `header.api`. `budget`: memory for arrays, see [`super::reader::budget_for`].
 pub fn decode<'a, T: Field<'a>>(header: &RequestHeader<'_>, frame: &'a [u8], budget: usize) -> Result<T, DecodeError> {
     let mut reader = Reader::new(frame, header.body_at, header.shape(), budget).with_elements_max(header.api.elements_max());
-    let request = T::read(&mut reader, false)?;
-    reader.finish()?;
-    Ok(request)
+    T::read(&mut reader, false)
 }
 
 macro_rules! requests {
