@@ -38,7 +38,8 @@ fn run() -> Result<(), String> {
     let seed = seed.parse().map_err(|_| format!("{seed} is not a seed"))?;
     let store = Store::open(&PathBuf::from(folder), seed).map_err(|error| format!("{folder}: {error}"))?;
     let store = Arc::new(Mutex::new(store));
-    let session = mount::mount(Arc::clone(&store), &PathBuf::from(mountpoint)).map_err(|error| format!("cannot mount {mountpoint}: {error}"))?;
+    let session =
+        mount::mount(Arc::clone(&store), &PathBuf::from(mountpoint)).map_err(|error| format!("cannot mount {mountpoint}: {error}"))?;
     println!("ready");
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(|error| format!("standard input: {error}"))?;

@@ -234,7 +234,8 @@ mod tests {
             names.cut(&mut Prng::new(seed));
             let there: Vec<bool> = ["a.unfinished", "a", "b"].iter().map(|text| names.now.find(ROOT, name(text)).is_some()).collect();
             assert!(
-                [[false, false, false], [true, false, false], [false, true, false], [false, true, true]].contains(&[there[0], there[1], there[2]])
+                [[false, false, false], [true, false, false], [false, true, false], [false, true, true]]
+                    .contains(&[there[0], there[1], there[2]])
             );
         }
     }

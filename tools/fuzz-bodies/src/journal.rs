@@ -82,7 +82,8 @@ pub fn seal(file: &mut [u8], chained: bool) {
         if !file[at..].starts_with(MAGIC) {
             continue;
         }
-        let field = |file: &[u8], place: usize| file[at + place..].first_chunk::<4>().map_or(0, |field| u32::from_le_bytes(*field)) as usize;
+        let field =
+            |file: &[u8], place: usize| file[at + place..].first_chunk::<4>().map_or(0, |field| u32::from_le_bytes(*field)) as usize;
         let (len, payload, contents) =
             (field(file, place::ENTRY_BYTES), field(file, place::PAYLOAD_BYTES), field(file, place::CONTENTS_BYTES));
         let Some(entry) = file[at..].get_mut(..len).filter(|entry| entry.len() >= HEADER_BYTES) else { continue };

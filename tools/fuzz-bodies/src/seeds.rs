@@ -131,7 +131,13 @@ pub fn partition_state() -> Vec<Vec<u8>> {
 pub fn state_file() -> Vec<Vec<u8>> {
     let with = |kind: u8, end: i64, bytes: &[u8]| [&[kind], end.to_le_bytes().as_slice(), &[0; 4], bytes].concat();
     let name = b"00000000000000000042-3.state";
-    vec![with(0, 1010, STATE_FILE), with(1, 1010, STATE_FILE), with(0, -1, name), with(0, 0, b"00000000000000000042.log"), with(1, 0, b"12")]
+    vec![
+        with(0, 1010, STATE_FILE),
+        with(1, 1010, STATE_FILE),
+        with(0, -1, name),
+        with(0, 0, b"00000000000000000042.log"),
+        with(1, 0, b"12"),
+    ]
 }
 
 pub fn index() -> Vec<Vec<u8>> {
@@ -249,8 +255,14 @@ pub fn consensus() -> Vec<Vec<u8>> {
 }
 
 pub fn settings_file() -> Vec<Vec<u8>> {
-    let few: Vec<String> = settings::sample().lines().filter_map(|line| line.strip_prefix('#')).filter(|line| !line.starts_with(' ')).map(str::to_owned).collect();
-    let mut all = vec![NODE.as_bytes().to_vec(), b"a: &x 1\nb: *x\n".to_vec(), b"a: [1, [2]]\n---\n".to_vec(), b"a: \"\\u263a\"\n".to_vec()];
+    let few: Vec<String> = settings::sample()
+        .lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .filter(|line| !line.starts_with(' '))
+        .map(str::to_owned)
+        .collect();
+    let mut all =
+        vec![NODE.as_bytes().to_vec(), b"a: &x 1\nb: *x\n".to_vec(), b"a: [1, [2]]\n---\n".to_vec(), b"a: \"\\u263a\"\n".to_vec()];
     all.extend(few.chunks(12).map(|lines| lines.join("\n").into_bytes()));
     all
 }
@@ -263,7 +275,8 @@ pub fn frames() -> Vec<Vec<u8>> {
     let framed = |length: usize| [&(length as u32).to_be_bytes(), vec![7u8; length].as_slice()].concat();
     let row: Vec<u8> = [8, 100, 9, 500, 1000, 8].into_iter().flat_map(framed).collect();
     let with = |longest: u8, cuts: &[u16], stream: &[u8]| {
-        let cuts: Vec<u8> = [&[longest, cuts.len() as u8], cuts.iter().flat_map(|cut| cut.to_le_bytes()).collect::<Vec<u8>>().as_slice()].concat();
+        let cuts: Vec<u8> =
+            [&[longest, cuts.len() as u8], cuts.iter().flat_map(|cut| cut.to_le_bytes()).collect::<Vec<u8>>().as_slice()].concat();
         [cuts.as_slice(), stream].concat()
     };
     vec![
