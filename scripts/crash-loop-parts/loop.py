@@ -392,7 +392,12 @@ def main():
     signal.signal(signal.SIGINT, interrupted)
     work, port, cycles, seconds, seed = sys.argv[1], int(sys.argv[2]), *map(int, sys.argv[3:6])
     command = sys.argv[sys.argv.index("--") + 1 :]
-    loop, began, done, bad = Loop(work, port, seed, command), time.monotonic(), 0, 0
+    return drive(Loop(work, port, seed, command), "crash-loop", cycles, seconds, seed)
+
+
+def drive(loop, name, cycles, seconds, seed):
+    """Runs a loop to its verdict, prints that, and gives the exit code."""
+    work, began, done, bad = loop.work, time.monotonic(), 0, 0
     try:
         loop.open()
         while done < cycles and not (seconds and time.monotonic() - began > seconds):
@@ -402,14 +407,14 @@ def main():
         bad = loop.verdict()
     except Failed as problem:
         bad += 1
-        print(f"FAIL crash-loop (seed {seed}): {problem}")
+        print(f"FAIL {name} (seed {seed}): {problem}")
         for text in loop.violations:
             print(f"VIOLATION {text.kind}: {text.line}")
     finally:
         loop.close()
     if loop.restarts:
         print(f"restart (kill to first acknowledged record): median {statistics.median(loop.restarts):.2f} s, max {max(loop.restarts):.2f} s")
-    print(f"crash-loop: {done} of {cycles} cycles, seed {seed}, {bad} violations, {time.monotonic() - began:.0f} s")
+    print(f"{name}: {done} of {cycles} cycles, seed {seed}, {bad} violations, {time.monotonic() - began:.0f} s")
     # Stopping early because of --seconds is not a failure; a run without a single cycle proves nothing.
     good = bad == 0 and done > 0
     if good and not os.environ.get("KEEP"):

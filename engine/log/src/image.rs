@@ -19,6 +19,7 @@ use crate::index::Index;
 use crate::journal::Damage;
 use crate::journal::record::{PayloadRange, Record};
 use crate::partition_state::{Checkpoint, Large, LargeAt, Note, PartitionState, ROLLS_MAX};
+use crate::paths;
 use crate::producers::Producers;
 use crate::state_file::{self, Reference};
 use crate::walk;
@@ -59,6 +60,16 @@ impl PendingBytes {
     }
 }
 
+impl Pending {
+    /// Whether the bytes that are here are batches of its range. Those in a segment are read later.
+    fn is_as_stated(&self) -> bool {
+        match &self.bytes {
+            PendingBytes::Journal(bytes) => walk::covers(bytes, self.base, self.end),
+            PendingBytes::Direct(_) => true,
+        }
+    }
+}
+
 /// Bytes in a segment whose last fragment is in the journal.
 #[derive(Clone, Debug)]
 pub struct DirectBytes {
@@ -72,6 +83,22 @@ pub struct DirectBytes {
     pub written_end: Offset,
     /// A later entry says that it is durable: if it is not there, that is damage.
     pub is_stated: bool,
+}
+
+impl DirectBytes {
+    /// Of the bytes that were read, those up to `end`, if they are the batches from `base` to there.
+    fn batches(&self, bytes: Slice, base: Offset, end: Offset) -> ExtentFound {
+        let to = if end < self.written_end { walk::place_of(&bytes, end) } else { Some(bytes.len()) };
+        match to.map(|to| bytes.sub(0..to)).filter(|bytes| walk::covers(bytes, base, end)) {
+            Some(batches) => ExtentFound::Whole(batches),
+            None => ExtentFound::Differs(Corrupt {
+                file: paths::segment_name(self.segment),
+                place: self.place,
+                expected: format!("batches of offsets {base}..{end}"),
+                found: format!("{} bytes that are not these", bytes.len()),
+            }),
+        }
+    }
 }
 
 /// What the consensus core is told, in this order.
@@ -111,6 +138,8 @@ pub enum ImageError {
     StateFile(Corrupt),
     /// No state among the records.
     NoState,
+    /// The bytes that the journal holds for these offsets are not whole batches of them.
+    Batches { base: Offset, end: Offset },
     /// Batches that the journal should hold are not there.
     Missing { from: Offset, to: Offset },
     /// An entry that held records of this partition is damaged.
@@ -140,6 +169,9 @@ impl fmt::Display for ImageError {
             ImageError::Malformed(error) => error.fmt(f),
             ImageError::StateFile(error) => error.fmt(f),
             ImageError::NoState => write!(f, "the journal holds records of the partition, but no state"),
+            ImageError::Batches { base, end } => {
+                write!(f, "the journal's bytes for offsets {base}..{end} are not batches of these offsets")
+            }
             ImageError::Missing { from, to } => write!(f, "batches {from}..{to} are missing in the journal"),
             ImageError::Damaged { sequence } => write!(f, "journal entry {sequence} is damaged"),
             ImageError::Noted { reason } => f.write_str(reason),
@@ -543,12 +575,15 @@ impl PartitionImage {
         let mut log_end = self.log_end.unwrap_or(state.log_end);
         let mut at = state.durable_end;
         let mut whole = 0;
-        while let Some(pending) = self.pending.get(whole).filter(|pending| pending.base == at) {
+        while let Some(pending) = self.pending.get(whole).filter(|pending| pending.base == at && pending.is_as_stated()) {
             (at, whole) = (pending.end, whole + 1);
         }
         if at != log_end {
-            let to = self.pending.get(whole).map_or(log_end, |pending| pending.base);
-            damage = damage.or(Some(ImageError::Missing { from: at, to }));
+            let why = match self.pending.get(whole) {
+                Some(pending) if pending.base == at => ImageError::Batches { base: at, end: pending.end },
+                next => ImageError::Missing { from: at, to: next.map_or(log_end, |pending| pending.base) },
+            };
+            damage = damage.or(Some(why));
             self.lost.reached(log_end);
             self.pending.truncate(whole);
             state.rolls.retain(|base| *base <= at);
@@ -642,12 +677,14 @@ impl Recovered {
                 PendingBytes::Direct(direct) => direct,
             };
             let found = read(direct, place);
-            place = direct.place + direct.bytes + direct.tail.len() as u64;
+            place = direct.place.saturating_add(direct.bytes).saturating_add(direct.tail.len() as u64);
+            let found = match found {
+                ExtentFound::Whole(bytes) => direct.batches(bytes, pending.base, pending.end),
+                other => other,
+            };
             match found {
                 ExtentFound::Whole(bytes) => {
-                    let end = if pending.end < direct.written_end { walk::place_of(&bytes, pending.end) } else { Some(bytes.len()) };
-                    let end = end.unwrap_or(bytes.len());
-                    pending.bytes = PendingBytes::Journal(bytes.sub(0..end));
+                    pending.bytes = PendingBytes::Journal(bytes);
                     self.extents_end = Some(pending.end);
                 }
                 ExtentFound::Differs(found) if !direct.is_stated => {

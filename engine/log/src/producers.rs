@@ -269,6 +269,8 @@ impl Producers {
     /// counts from now.
     pub fn expire(&mut self, now: WallMs, expiration_ms: i64) -> usize {
         let before = self.committed.len();
+        self.pending.iter_mut().for_each(|step| step.last_use = step.last_use.min(now));
+        self.ahead.values_mut().for_each(|ahead| ahead.producer.last_use = ahead.producer.last_use.min(now));
         let (ahead, changed) = (&self.ahead, &mut self.changed);
         self.committed.retain(|id, producer| {
             producer.last_use = producer.last_use.min(now);

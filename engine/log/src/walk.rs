@@ -162,6 +162,18 @@ pub fn place_of(bytes: &[u8], offset: Offset) -> Option<usize> {
     (end == Some(offset)).then_some(bytes.len())
 }
 
+/// Whether `bytes` are whole batches that cover the offsets from `base` to `end` without a gap.
+pub fn covers(bytes: &[u8], base: Offset, end: Offset) -> bool {
+    let mut at = base;
+    for found in batches(bytes) {
+        match found {
+            Ok(found) if found.header.base_offset == at => at = found.header.next_offset(),
+            Ok(_) | Err(_) => return false,
+        }
+    }
+    at == end
+}
+
 /// Length of the fixed header, which is all that a walk needs of each batch.
 pub const WALK_BYTES: usize = HEADER_BYTES;
 
@@ -193,8 +205,10 @@ pub(crate) mod tests {
         assert_eq!(place_of(&bytes, 3), Some(second));
         assert_eq!(place_of(&bytes, 5), Some(bytes.len()));
         assert_eq!(place_of(&bytes, 1), None);
+        assert!(covers(&bytes, 0, 5) && covers(&[], 5, 5));
+        assert!(![(0, 4), (0, 6), (1, 5), (0, 3)].into_iter().any(|(base, end)| covers(&bytes, base, end)));
         let cut = &bytes[..bytes.len() - 1];
-        assert!(batches(cut).last().unwrap().is_err());
+        assert!(batches(cut).last().unwrap().is_err() && !covers(cut, 0, 5));
     }
 
     #[test]

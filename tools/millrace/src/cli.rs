@@ -13,8 +13,8 @@ use millrace_base::settings::{Given, Source, help};
 use millrace_inspect::{Show, Verb};
 use millrace_shard::recover::Accept;
 
-use crate::failure::Failure;
 use crate::recover::Format;
+use millrace::failure::Failure;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Invocation {

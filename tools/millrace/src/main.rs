@@ -4,18 +4,17 @@
 //! standard error. What fails ends in one line `millrace: ...`; the exit code is 2 for what was asked wrongly, 1 for what went wrong.
 
 mod cli;
-mod failure;
 mod log;
 mod recover;
 mod run;
-mod settings_file;
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use cli::Invocation;
-use failure::Failure;
+use millrace::failure::Failure;
+use millrace::settings_file;
 use millrace_base::settings::{Given, Settings, Source, help, sample};
 
 fn main() -> ExitCode {

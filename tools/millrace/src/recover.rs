@@ -11,7 +11,7 @@ use millrace_io::system;
 use millrace_shard::boot::Plan;
 use millrace_shard::recover::{self, Accept, Loss, Report};
 
-use crate::failure::Failure;
+use millrace::failure::Failure;
 
 /// How what was found is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

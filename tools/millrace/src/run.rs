@@ -24,8 +24,8 @@ use millrace_shard::shard::{FrontSetup, Shard, Status};
 use millrace_shard::{Routes, lanes};
 use millrace_state::meta;
 
-use crate::failure::Failure;
 use crate::recover::{self, Format};
+use millrace::failure::Failure;
 
 /// Part of the machine's memory that a broker takes when it is not told.
 const MEMORY_SHARE: u64 = 4;

@@ -41,6 +41,9 @@ const ARROWS: &[(&str, To)] = &[
     ("tools/sim", To::Anything),
     ("tools/millrace", To::Anything),
     ("tools/bench", To::Anything),
+    ("tools/faultfs", To::Only(&[])),
+    ("tools/fuzz-bodies", To::Anything),
+    ("fuzz", To::Only(&["tools/fuzz-bodies"])),
     ("tools/tidy", To::Only(&[])),
 ];
 

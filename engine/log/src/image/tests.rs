@@ -325,3 +325,31 @@ fn a_note_stays_with_its_state_and_goes_with_the_next() {
     lost.put(&note.encode(), |reason| Record::Damaged { partition: P, reason });
     assert!(matches!(lost.image().finish_intact(None), Err(ImageError::Noted { .. })));
 }
+
+#[test]
+fn bytes_that_are_not_the_batches_of_their_range_are_damage() {
+    let cut = &batch(2, 2, 9, 0)[..20];
+    for bytes in [batch(2, 1, 9, 0), batch(3, 2, 9, 0), [batch(2, 2, 9, 0), batch(5, 1, 9, 0)].concat(), cut.to_vec(), Vec::new()] {
+        let mut journal = Journal::new();
+        journal.state(&birth()).batches(0, 2);
+        journal.put(&bytes, |payload| Record::Batches { partition: P, base: 2, end: 4, payload }).batches(4, 6);
+        let (recovered, damage) = journal.image().finish_intact(None).unwrap();
+        assert_eq!((recovered.log_end, damage), (2, Some(ImageError::Batches { base: 2, end: 4 })));
+    }
+}
+
+#[test]
+fn an_extent_of_other_batches_is_torn_or_damage_as_if_it_were_not_there() {
+    let mut journal = Journal::new();
+    journal.state(&birth()).batches(0, 4);
+    journal.put(b"", |tail| Record::Extent { partition: P, base: 4, end: 8, segment: 0, place: 4096, bytes: u64::MAX, crc: 1, tail });
+    for is_stated in [false, true] {
+        let mut image = journal.image();
+        if is_stated {
+            image.extent_is_stated();
+        }
+        let mut recovered = image.finish(None).unwrap();
+        let found = recovered.take_extents(|_, _| ExtentFound::Whole(slice(&batch(4, 2, 9, 0))));
+        assert_eq!((found.is_err(), recovered.log_end), (is_stated, 4));
+    }
+}
