@@ -9,8 +9,8 @@ use crate::controller::Controller;
 use crate::directory::{Directory, Health};
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::TIMING;
-use crate::open_files::OpenFiles;
 use crate::memory::Shares;
+use crate::open_files::OpenFiles;
 use crate::partition::{Partition, Standing};
 use crate::room::Room;
 use crate::routes::{Routes, Submitter};
@@ -20,6 +20,7 @@ use crate::tail::{Piece, Tail};
 use crate::waits::Waits;
 use millrace_base::clock::Nanos;
 use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, Uuid};
+use millrace_base::planted::{Bug, is_planted};
 use millrace_io::{File, IoError, OpenHow, Slice};
 use millrace_log::image::PendingBytes;
 use millrace_log::journal::{PayloadRange, Record, Urgency, layout};
@@ -150,7 +151,7 @@ impl Engine {
             Err(error) => return self.adopt_unread(t, id, index, error.to_string(), true),
         };
         let mut tail = Tail::new(found.image.durable_end);
-        let mut producers = found.image.large.producers;
+        let mut producers = if is_planted(Bug::ForgetProducers) { Default::default() } else { found.image.large.producers };
         for pending in found.image.pending {
             if let PendingBytes::Journal(bytes) = pending.bytes {
                 if let Err(error) = producers.append_all(&bytes, t.wall) {

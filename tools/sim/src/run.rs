@@ -9,7 +9,7 @@
 //!
 //! Invariants: the same seed gives the same trace and the same history.
 
-use crate::checker;
+use crate::checker::{self, Rule};
 use crate::client::{Admin, Client, FetchStyle, Named, Probe, Producer, Reader, Scanner, Shared, Style, Team};
 use crate::cluster::{Cluster, Config, NODE};
 use crate::history::{Event, History, Partition};
@@ -92,11 +92,40 @@ pub struct Report {
     pub seen: BTreeMap<&'static str, u64>,
 }
 
+/// The check that a run did not pass.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Check {
+    /// The checker's.
+    Rule(Rule),
+    /// The node starts, opens and stops in bounded time.
+    Start,
+    /// When all is healed, everybody comes to an end in bounded time.
+    Progress,
+    /// The assertions in the broker and the harness.
+    Assertion,
+}
+
+/// One thing that a check found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub check: Check,
+    pub what: String,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.check {
+            Check::Rule(rule) => write!(f, "{rule:?}: {}", self.what),
+            check => write!(f, "{check:?}: {}", self.what),
+        }
+    }
+}
+
 /// Why a run failed.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub seed: u64,
-    pub what: Vec<String>,
+    pub found: Vec<Found>,
     pub story: Vec<String>,
 }
 
@@ -108,8 +137,8 @@ impl fmt::Display for Failure {
             self.seed, self.seed
         )?;
         self.story.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
-        self.what.iter().take(12).try_for_each(|line| writeln!(f, "  ! {line}"))?;
-        if self.what.len() > 12 { writeln!(f, "  ! and {} more", self.what.len() - 12) } else { Ok(()) }
+        self.found.iter().take(12).try_for_each(|found| writeln!(f, "  ! {found}"))?;
+        if self.found.len() > 12 { writeln!(f, "  ! and {} more", self.found.len() - 12) } else { Ok(()) }
     }
 }
 
@@ -120,13 +149,12 @@ impl fmt::Display for Failure {
 pub fn run(seed: u64, scale: &Scale) -> Result<Report, Box<Failure>> {
     let mut run = Run::new(seed, scale);
     let result = catch_unwind(AssertUnwindSafe(|| run.all(scale)));
-    match result.unwrap_or_else(|panic| Err(vec![format!("panic: {}", message(&*panic))])) {
-        Ok(()) => Ok(run.report()),
-        Err(mut what) => {
-            what.extend(checker::check(&run.shared.history).iter().map(ToString::to_string));
-            Err(Box::new(Failure { seed, what, story: run.story }))
-        }
-    }
+    let result = result.unwrap_or_else(|panic| Err(vec![Found { check: Check::Assertion, what: message(&*panic) }]));
+    // Whatever ended the run, its history is judged.
+    let violations = checker::check(&run.shared.history).into_iter();
+    let violations = violations.map(|violation| Found { check: Check::Rule(violation.rule), what: violation.what });
+    let found: Vec<Found> = result.err().into_iter().flatten().chain(violations).collect();
+    if found.is_empty() { Ok(run.report()) } else { Err(Box::new(Failure { seed, found, story: run.story })) }
 }
 
 /// What a panic said.
@@ -281,16 +309,16 @@ impl Run {
         wake
     }
 
-    fn start(&mut self) -> Result<(), Vec<String>> {
+    fn start(&mut self) -> Result<(), Vec<Found>> {
         let shards = 1 + self.prng.below(3) as u16;
         let shards = if self.prng.one_in(3) { shards } else { self.cluster.config().shards };
         self.tell(format!("start with {shards} shards"));
-        self.cluster.start(shards).map_err(|error| vec![format!("the node does not start: {error}")])?;
+        self.cluster.start(shards).map_err(|error| vec![Found { check: Check::Start, what: error }])?;
         let limit = self.shared.now() + OPEN_MS * MS;
-        if self.until(limit, |run| run.cluster.is_open()) { Ok(()) } else { Err(vec!["the node does not open".to_owned()]) }
+        if self.until(limit, |run| run.cluster.is_open()) { Ok(()) } else { Err(late("the node does not open")) }
     }
 
-    fn all(&mut self, scale: &Scale) -> Result<(), Vec<String>> {
+    fn all(&mut self, scale: &Scale) -> Result<(), Vec<Found>> {
         self.start()?;
         // A swarm: not every seed knows every kind of harm.
         let known: Vec<Harm> = scale.harms.iter().copied().filter(|_| !self.prng.one_in(3)).collect();
@@ -309,7 +337,7 @@ impl Run {
         self.finish()
     }
 
-    fn harm(&mut self, harm: Harm) -> Result<(), Vec<String>> {
+    fn harm(&mut self, harm: Harm) -> Result<(), Vec<Found>> {
         self.tell(format!("{harm:?}"));
         match harm {
             Harm::Kill => self.kill(),
@@ -318,7 +346,7 @@ impl Run {
                 self.cluster.stop();
                 let limit = self.shared.now() + OPEN_MS * MS;
                 if !self.until(limit, |run| !run.cluster.is_up()) {
-                    return Err(vec!["the node does not stop".to_owned()]);
+                    return Err(late("the node does not stop"));
                 }
                 self.is_down();
             }
@@ -416,7 +444,7 @@ impl Run {
         self.is_down();
     }
 
-    fn finish(&mut self) -> Result<(), Vec<String>> {
+    fn finish(&mut self) -> Result<(), Vec<Found>> {
         self.tell("healed".to_owned());
         self.shared.world.set_rates(Rates::CALM);
         let limit = self.shared.now() + 300 * MS;
@@ -440,8 +468,7 @@ impl Run {
         let limit = self.shared.now() + LEFTOVER_MS * MS;
         self.until(limit, |_| false);
         self.look_at_files();
-        let violations = checker::check(&self.shared.history);
-        if violations.is_empty() { Ok(()) } else { Err(Vec::new()) }
+        Ok(())
     }
 
     /// What lies in the data directories.
@@ -481,9 +508,10 @@ impl Run {
         producers.chain(readers).chain(teams).chain([&self.admin as &dyn Client])
     }
 
-    fn stuck(&self) -> Vec<String> {
+    fn stuck(&self) -> Vec<Found> {
         let clients = self.clients().chain(self.scanner.iter().map(|client| client as &dyn Client));
-        clients.filter(|client| !client.is_done()).map(|client| format!("no progress: {}", client.state())).collect()
+        let stuck = clients.filter(|client| !client.is_done());
+        stuck.map(|client| Found { check: Check::Progress, what: client.state() }).collect()
     }
 
     fn report(&self) -> Report {
@@ -497,6 +525,10 @@ impl Run {
             seen: self.shared.seen.clone(),
         }
     }
+}
+
+fn late(what: &str) -> Vec<Found> {
+    vec![Found { check: Check::Start, what: what.to_owned() }]
 }
 
 fn draw_config(prng: &mut Prng) -> Config {

@@ -13,10 +13,31 @@
 use super::{Loss, SECTOR};
 use millrace_base::prng::Prng;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::rc::Rc;
+
+/// The bytes of one sector, shared with the others of the same write.
+#[derive(Clone)]
+struct Sector {
+    of: Rc<[u8]>,
+    at: usize,
+}
+
+impl Sector {
+    /// The sectors of `of`, whole ones.
+    fn all(of: Vec<u8>) -> impl Iterator<Item = Sector> {
+        let of: Rc<[u8]> = of.into();
+        (0..of.len()).step_by(SECTOR).map(move |at| Sector { of: Rc::clone(&of), at })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.of[self.at..self.at + SECTOR]
+    }
+}
 
 struct Version {
     number: u64,
-    bytes: [u8; SECTOR],
+    bytes: Sector,
     /// Made by cutting the file, not by a write.
     cut: bool,
 }
@@ -38,7 +59,7 @@ pub(super) struct Image {
     spoiled: BTreeSet<u64>,
 }
 
-fn sectors(place: u64, len: u64) -> std::ops::Range<u64> {
+fn sectors(place: u64, len: u64) -> Range<u64> {
     place / SECTOR as u64..(place + len).div_ceil(SECTOR as u64)
 }
 
@@ -68,25 +89,31 @@ impl Image {
         *byte ^= 1 << bit;
         if let Some(history) = self.sectors.get_mut(&(place / SECTOR as u64)) {
             for version in &mut history.versions {
-                version.bytes[place as usize % SECTOR] ^= 1 << bit;
+                let mut bytes = version.bytes.bytes().to_vec();
+                bytes[place as usize % SECTOR] ^= 1 << bit;
+                version.bytes = Sector { of: bytes.into(), at: 0 };
             }
         }
     }
 
-    fn sector(&self, sector: u64) -> [u8; SECTOR] {
-        let mut bytes = [0; SECTOR];
-        self.read(sector * SECTOR as u64, &mut bytes);
+    /// What `sectors` hold now; zeros behind the end.
+    fn content(&self, sectors: Range<u64>) -> Vec<u8> {
+        let mut bytes = vec![0; (sectors.end - sectors.start) as usize * SECTOR];
+        self.read(sectors.start * SECTOR as u64, &mut bytes);
         bytes
     }
 
-    /// The history of a sector about to change, begun with what it is now.
-    fn history(&mut self, sector: u64) -> &mut History {
-        let now = self.sector(sector);
-        let history = self.sectors.entry(sector).or_default();
-        if history.versions.is_empty() {
-            history.versions.push(Version { number: 0, bytes: now, cut: false });
+    /// Sectors are about to change: begins the history of those that have none with what they are now.
+    fn begin(&mut self, touched: Range<u64>) {
+        if self.sectors.range(touched.clone()).count() as u64 == touched.end - touched.start {
+            return;
         }
-        history
+        for (sector, bytes) in touched.clone().zip(Sector::all(self.content(touched))) {
+            let history = self.sectors.entry(sector).or_default();
+            if history.versions.is_empty() {
+                history.versions.push(Version { number: 0, bytes, cut: false });
+            }
+        }
     }
 
     fn set_len(&mut self, number: u64, len: u64) {
@@ -100,43 +127,52 @@ impl Image {
     pub(super) fn write(&mut self, number: u64, place: u64, bytes: &[u8]) {
         let end = place + bytes.len() as u64;
         let touched = sectors(place, bytes.len() as u64);
-        for sector in touched.clone() {
-            self.history(sector);
-        }
+        self.begin(touched.clone());
         if end > self.len() {
             self.set_len(number, end);
         }
         self.bytes[place as usize..end as usize].copy_from_slice(bytes);
-        for sector in touched {
-            let bytes = self.sector(sector);
-            let history = self.history(sector);
+        let after = Sector::all(self.content(touched.clone()));
+        for ((_, history), bytes) in self.sectors.range_mut(touched.clone()).zip(after) {
             history.versions.push(Version { number, bytes, cut: false });
             history.poisoned = false;
-            self.spoiled.remove(&sector);
+        }
+        if !self.spoiled.is_empty() {
+            self.spoiled.retain(|sector| !touched.contains(sector));
         }
     }
 
     pub(super) fn truncate(&mut self, number: u64, len: u64) {
         let old = self.len();
         let gone = if len < old { sectors(len, old - len) } else { 0..0 };
-        for sector in gone.clone() {
-            self.history(sector);
-        }
+        self.begin(gone.clone());
         self.set_len(number, len);
-        for sector in gone {
-            let bytes = self.sector(sector);
-            self.history(sector).versions.push(Version { number, bytes, cut: true });
+        if gone.is_empty() {
+            return;
+        }
+        // The first may be cut in part, the others are zeros alike.
+        let first = Sector { of: self.content(gone.start..gone.start + 1).into(), at: 0 };
+        let zeros = Sector { of: vec![0; SECTOR].into(), at: 0 };
+        for (sector, history) in self.sectors.range_mut(gone.clone()) {
+            let bytes = if *sector == gone.start { first.clone() } else { zeros.clone() };
+            history.versions.push(Version { number, bytes, cut: true });
         }
     }
 
     /// Makes durable what was numbered up to `number`, in `range` of bytes or everywhere.
     pub(super) fn sync(&mut self, number: u64, range: Option<(u64, u64)>) {
         let touched = range.map_or(0..u64::MAX, |(place, len)| sectors(place, len));
-        for history in self.sectors.range_mut(touched).map(|(_, history)| history).filter(|history| !history.poisoned) {
+        let mut settled = Vec::new();
+        for (sector, history) in self.sectors.range_mut(touched).filter(|(_, history)| !history.poisoned) {
             let keep = history.versions.iter().rposition(|version| version.number <= number).unwrap_or(0);
             history.versions.drain(..keep);
+            settled.extend((history.versions.len() == 1).then_some(*sector));
         }
-        self.sectors.retain(|_, history| history.versions.len() > 1 || history.poisoned);
+        if settled.len() == self.sectors.len() {
+            self.sectors.clear();
+        } else {
+            settled.iter().for_each(|sector| drop(self.sectors.remove(sector)));
+        }
         let keep = self.lengths.iter().rposition(|(at, _)| *at <= number).unwrap_or(0);
         self.lengths.drain(..keep);
         if self.lengths.len() == 1 {
@@ -177,7 +213,7 @@ impl Image {
             }
             let start = sector as usize * SECTOR;
             if let Some(into) = self.bytes.get_mut(start..start + SECTOR) {
-                into.copy_from_slice(&candidates[pick].bytes);
+                into.copy_from_slice(candidates[pick].bytes.bytes());
             }
         }
         self.lengths.clear();
