@@ -103,7 +103,7 @@ impl Engine {
         let partition = self.partitions.get_mut(&id).expect("found above");
         partition.core.appended(end);
         partition.producers.append(&header, t.wall);
-        partition.appended(&header, t.wall);
+        partition.appended(&header, t.now);
         Ok((base, end))
     }
 

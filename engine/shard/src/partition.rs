@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::tail::{Piece, Tail};
 use crate::waits::WaitId;
 use millrace_base::batch::Header;
-use millrace_base::clock::WallMs;
+use millrace_base::clock::Nanos;
 use millrace_base::ids::{DirectoryIndex, PartitionId};
 use millrace_base::offset::{Offset, Position};
 use millrace_base::planted::{Bug, is_planted};
@@ -206,7 +206,7 @@ impl Partition {
     }
 
     /// A batch was appended to the journal entry being built.
-    pub fn appended(&mut self, header: &Header, now: WallMs) {
+    pub fn appended(&mut self, header: &Header, now: Nanos) {
         self.store.appended(header, now);
     }
 

@@ -160,12 +160,12 @@ impl Engine {
                 tail.push(Piece { base: pending.base, end: pending.end, bytes, sequence: pending.sequence });
             }
         }
-        let mut store = Store::recovered(folder.clone(), found.segments, found.image.rolls, found.part, t.wall);
+        let mut store = Store::recovered(folder.clone(), found.segments, found.image.rolls, found.part, t.now);
         store.state_file = found.image.state_file;
         let last_roll = store.rolls.back().copied().unwrap_or(found.image.durable_end);
         for piece in tail.pending().filter(|piece| piece.base >= last_roll) {
             for batch in millrace_log::walk::batches(&piece.bytes).flatten() {
-                store.appended(&batch.header, t.wall);
+                store.appended(&batch.header, t.now);
             }
         }
         let state = PartitionState::birth(0, config.index_interval_bytes as u32, Vec::new());

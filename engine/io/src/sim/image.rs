@@ -35,6 +35,7 @@ impl Sector {
     }
 }
 
+#[derive(Clone)]
 struct Version {
     number: u64,
     bytes: Sector,
@@ -42,14 +43,14 @@ struct Version {
     cut: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct History {
     versions: Vec<Version>,
     /// A sync of it has failed since it was written.
     poisoned: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Image {
     bytes: Vec<u8>,
     sectors: BTreeMap<u64, History>,
@@ -186,19 +187,35 @@ impl Image {
         }
     }
 
-    /// The power went: what is left becomes all there is. `last` is the number of the last write on the whole disk.
+    /// The power went. `last` is the number of the last write on the whole disk.
     pub(super) fn cut_power(&mut self, loss: Loss, last: u64, keep_to: u64, prng: &mut Prng) {
-        let kept = |number: u64, prng: &mut Prng| match loss {
+        self.cut_to(loss != Loss::Nothing, &mut |number, _| match loss {
             Loss::Seeded => !prng.one_in(2),
             Loss::All => false,
             Loss::Nothing => true,
             Loss::Suffix => number <= keep_to,
             Loss::TornLast => number < last || !prng.one_in(2),
+        });
+    }
+
+    /// What is not durable: the number of each version of a sector, and of each length (None).
+    pub(super) fn undurable(&self) -> impl Iterator<Item = (u64, Option<u64>)> {
+        let lengths = self.lengths.iter().skip(1).map(|(number, _)| (*number, None));
+        let of = |(sector, history): (&u64, &History)| {
+            let sector = *sector;
+            let numbers: Vec<u64> = history.versions.iter().skip(1).filter(|version| !version.cut).map(|version| version.number).collect();
+            numbers.into_iter().map(move |number| (number, Some(sector)))
         };
+        lengths.chain(self.sectors.iter().flat_map(of))
+    }
+
+    /// What is left becomes all there is: of the undurable what is `kept`, by number and sector, None for a length. `takes_poisoned`: what a
+    /// failed sync was to cover is lost whatever is kept.
+    pub(super) fn cut_to(&mut self, takes_poisoned: bool, kept: &mut dyn FnMut(u64, Option<u64>) -> bool) {
         let mut chosen = (u64::MAX, self.len());
         if let Some(first) = self.lengths.first() {
             // Lengths are journaled: what is kept is a prefix of their changes.
-            chosen = self.lengths[1..].iter().take_while(|(number, _)| kept(*number, prng)).last().copied().unwrap_or(*first);
+            chosen = self.lengths[1..].iter().take_while(|(number, _)| kept(*number, None)).last().copied().unwrap_or(*first);
         }
         let longest = self.lengths.iter().map(|(_, len)| *len).max().unwrap_or(0).max(chosen.1).max(self.len());
         self.bytes.resize(longest.next_multiple_of(SECTOR as u64) as usize, 0);
@@ -207,8 +224,8 @@ impl Image {
             let from = versions.iter().rposition(|version| version.cut && version.number <= chosen.0).unwrap_or(0);
             let to = versions.iter().position(|version| version.cut && version.number > chosen.0).unwrap_or(versions.len());
             let Some(candidates) = versions.get(from..to).filter(|candidates| !candidates.is_empty()) else { continue };
-            let mut pick = candidates.iter().rposition(|version| version.number == 0 || kept(version.number, prng)).unwrap_or(0);
-            if history.poisoned && loss != Loss::Nothing {
+            let mut pick = candidates.iter().rposition(|version| version.number == 0 || kept(version.number, Some(sector))).unwrap_or(0);
+            if history.poisoned && takes_poisoned {
                 pick = 0;
             }
             let start = sector as usize * SECTOR;

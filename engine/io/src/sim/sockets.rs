@@ -182,10 +182,11 @@ impl Core {
         self.tell_owner(end);
     }
 
-    /// Something changed for this end: its shard's operations may go on.
+    /// Something changed for this end: its shard's operations, or a client outside, may go on.
     pub(super) fn tell_owner(&mut self, end: End) {
-        if let Some((shard, socket)) = self.owners.get(&end).copied() {
-            self.progress(shard, socket);
+        match self.owners.get(&end).copied() {
+            Some((shard, socket)) => self.progress(shard, socket),
+            None => self.outside += 1,
         }
     }
 
