@@ -10,6 +10,7 @@ pub mod ids;
 pub mod lane;
 pub mod limits;
 pub mod offset;
+pub mod planted;
 pub mod prng;
 pub mod record_walk;
 pub mod settings;

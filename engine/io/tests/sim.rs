@@ -316,3 +316,65 @@ fn no_one_listening_resets_the_client() {
     assert_eq!(client.receive(), Ok(Some(Vec::new())));
     assert_eq!(client.send(b"hello"), Err(IoError(libc::EPIPE)));
 }
+
+/// A recorded run: "one" is synced, "two" is not, and the file is removed.
+fn recorded() -> millrace_io::sim::Recording {
+    let world = World::new(1, Rates::CALM);
+    let mut disk = world.disk(1);
+    let how = OpenHow { write: true, create: true, ..OpenHow::default() };
+    let file = disk.open(Path::new("/f"), how).unwrap();
+    disk.sync_directory(Path::new("/")).unwrap();
+    assert!(world.record(1).is_none());
+    disk.write(file, 0, &[1; 1024]).unwrap();
+    disk.sync(file).unwrap();
+    disk.write(file, 0, &[2; 1024]).unwrap();
+    disk.unlink(Path::new("/f")).unwrap();
+    world.record(1).unwrap()
+}
+
+/// What a node reads from the disk that is left; None: no file.
+fn left(disk: millrace_io::sim::CutDisk) -> Option<(u8, u8)> {
+    let world = World::after(2, Nanos(0), 1, disk, 0);
+    let mut disk = world.disk(1);
+    let file = disk.open(Path::new("/f"), OpenHow::default()).ok()?;
+    let mut bytes = vec![0; 1024];
+    (disk.read(file, 0, &mut bytes) == Ok(1024)).then(|| (bytes[0], bytes[512]))
+}
+
+#[test]
+fn a_recorded_disk_can_be_cut_at_every_moment_and_in_every_way() {
+    let recording = recorded();
+    assert_eq!(recording.len(), 4);
+    let moments: Vec<_> = recording.replay().collect();
+    let items: Vec<_> = moments.iter().map(|moment| (moment.items(), moment.writes())).collect();
+    // Before the write, before its sync (two sectors and a length), before the second write, before the removal.
+    assert_eq!(items, [(0, 0), (3, 1), (0, 0), (2, 1)]);
+    let last = &moments[3];
+    let ways: Vec<_> = (0..4).map(|kept| left(last.by_items(kept)).unwrap()).collect();
+    assert_eq!(ways, [(1, 1), (2, 1), (1, 2), (2, 2)]);
+    assert_eq!([0, 1].map(|kept| left(last.by_writes(kept)).unwrap()), [(1, 1), (2, 2)]);
+}
+
+#[test]
+fn a_write_under_way_may_be_there_in_part_at_a_recorded_moment() {
+    let world = World::new(1, Rates::CALM);
+    let mut driver = world.driver(1);
+    let how = OpenHow { write: true, create: true, ..OpenHow::default() };
+    let file = driver.disk().open(Path::new("/f"), how).unwrap();
+    driver.disk().write(file, 0, &[1; 512]).unwrap();
+    driver.disk().sync(file).unwrap();
+    driver.disk().sync_directory(Path::new("/")).unwrap();
+    world.record(1);
+    driver.submit(Op::Write { file, place: 0, from: Pool::new(1 << 20).take(512).push(&[2; 512]), synced: true }, 1);
+    driver.poll(Wait::Until(Nanos::NEVER), &mut Vec::new());
+    // Ten microseconds later, while it is under way, there is another change.
+    let mut clock = world.driver(2);
+    clock.poll(Wait::Until(Nanos(world.now().0 + 10_000)), &mut Vec::new());
+    world.step();
+    driver.disk().make_directories(Path::new("/d")).unwrap();
+    clock.poll(Wait::Until(Nanos::NEVER), &mut Vec::new());
+    world.step();
+    let recording = world.record(1).unwrap();
+    let moment = recording.replay().next().unwrap();
+    assert_eq!(moment.items(), 1, "the sector of the write");
+}

@@ -26,6 +26,7 @@ use millrace_base::batch::{Header, sequence_after};
 use millrace_base::clock::WallMs;
 use millrace_base::limits::PRODUCER_BATCHES;
 use millrace_base::offset::Offset;
+use millrace_base::planted::{Bug, is_planted};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Producers remembered per partition; the one unused for longest goes first.
@@ -125,7 +126,8 @@ impl Producer {
         }
         self.last_use = self.last_use.max(step.last_use);
         if let Some(batch) = step.batch {
-            if self.batches.len() == PRODUCER_BATCHES {
+            let most = if is_planted(Bug::RememberOne) { 1 } else { PRODUCER_BATCHES };
+            if self.batches.len() == most {
                 self.batches.remove(0);
             }
             self.batches.reserve_exact(1);

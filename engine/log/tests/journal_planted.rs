@@ -5,7 +5,7 @@
 mod journal_support;
 
 use journal_support::world::{Habits, ROUGH, World};
-use millrace_log::journal::planted::{Bug, plant};
+use millrace_base::planted::{Bug, plant};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 fn run(seed: u64, habits: Habits, steps: u64, crash_one_in: u64) -> Result<(), String> {

@@ -13,6 +13,7 @@ use millrace_base::batch::{self, Header};
 use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::ids::PartitionId;
 use millrace_base::offset::{Epoch, Offset, Position};
+use millrace_base::planted::{Bug, is_planted};
 use millrace_io::{Driver, Slice};
 use millrace_log::journal::{NoRoom, PayloadRange, Record, Urgency};
 
@@ -61,7 +62,8 @@ pub fn patch_all(held: &[Held], bytes: &mut [u8]) {
     let mut at = 0;
     for one in held {
         let copied = &mut bytes[at..at + one.batch.len()];
-        batch::patch(copied, one.base, one.epoch);
+        let base = if is_planted(Bug::ReuseOffset) { held[0].base } else { one.base };
+        batch::patch(copied, base, one.epoch);
         if let Some(now) = one.stamp {
             batch::stamp_append_time(copied, now);
         } else if let Some(max_timestamp) = one.max_timestamp {
@@ -101,7 +103,7 @@ impl Engine {
         let partition = self.partitions.get_mut(&id).expect("found above");
         partition.core.appended(end);
         partition.producers.append(&header, t.wall);
-        partition.appended(&header, t.wall);
+        partition.appended(&header, t.now);
         Ok((base, end))
     }
 

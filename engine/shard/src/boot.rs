@@ -22,6 +22,7 @@ use crate::settle;
 use millrace_base::fault::{Corrupt, Fault};
 use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, TopicId, Uuid};
 use millrace_base::offset::{Offset, Position};
+use millrace_base::planted::{Bug, is_planted};
 use millrace_base::settings::Settings;
 use millrace_io::{Disk, IoError, OpenHow, Pool};
 use millrace_log::extent;
@@ -666,14 +667,14 @@ fn take_extents(
     let (term, vote, marks) = (consensus.term, consensus.vote, consensus.marks);
     let record = ConsensusRecord { term, vote, marks, truncate: Some(to), start: None };
     consensus.apply(&record).map_err(|error| error.to_string())?;
-    Ok(Ok(Some(record)))
+    Ok(Ok(Some(record).filter(|_| !is_planted(Bug::ForgetTruncation))))
 }
 
 /// Takes away what stands behind byte `end` of a segment, which the journal does not know, and makes the rest durable.
 fn cut_behind(disk: &mut dyn Disk, segment: &Path, end: u64) -> Result<(), IoError> {
     let file = disk.open(segment, OpenHow { write: true, ..OpenHow::default() })?;
     let cut = match disk.len(file) {
-        Ok(len) if len > end => disk.truncate(file, end),
+        Ok(len) if len > end && !is_planted(Bug::LeaveBehindEnd) => disk.truncate(file, end),
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };

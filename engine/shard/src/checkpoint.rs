@@ -23,6 +23,7 @@ use millrace_base::batch::HEADER_BYTES;
 use millrace_base::ids::PartitionId;
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
+use millrace_base::planted::{Bug, is_planted};
 use millrace_io::{IoError, OpenHow, Pool, Slice};
 use millrace_log::journal::{NoRoom, PayloadRange, Record, Urgency};
 use millrace_log::partition_state::{Checkpoint, Large, LargeAt, PartitionState};
@@ -124,6 +125,7 @@ impl Engine {
         let journal = self.directories[index].journal();
         let durable = journal.durable();
         let needed = self.partitions.values().filter(|p| usize::from(p.directory) == index).map(|p| p.oldest_sequence()).min();
+        let needed = needed.filter(|_| !is_planted(Bug::ReleaseTooMuch));
         let oldest = needed.unwrap_or(durable + 1).min(durable + 1);
         self.directories[index].journal_mut().release(oldest);
     }
@@ -190,7 +192,7 @@ impl Engine {
             .collect();
         let write = partition.store.plan(&slices, end, &behind, &pool);
         steps.push(Step::Write { file, place: write.place, from: write.bytes.clone() });
-        steps.push(Step::Sync(file));
+        steps.extend((!is_planted(Bug::SkipSegmentSync)).then_some(Step::Sync(file)));
         steps.extend(synced_folders.into_iter().map(Step::SyncDirectory));
         partition.busy = true;
         self.checkpoints += 1;
@@ -236,6 +238,9 @@ impl Engine {
                 return self.device_failed(t, directory, reason);
             }
         }
+        if is_planted(Bug::LoseCheckpoint) {
+            return self.checkpoint_stated(t, id, write.end);
+        }
         if self.state_checkpoint(t, id, After::Checkpointed(id, write.end)).is_err() {
             self.fail_directory(t, directory, "the journal has no room left to state a checkpoint; its reserve is spent".to_owned());
         }
@@ -270,6 +275,9 @@ impl Engine {
         let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
         let index = partition.store.segments.active();
         let summary = *index.summary();
+        if is_planted(Bug::ForgetSequence) {
+            partition.producers.forget_changes();
+        }
         let delta = Checkpoint::of(index, partition.config.index_interval_bytes as u32, &mut partition.producers, partition.store.stated);
         partition.store.stated = (summary.base, summary.bytes);
         let record =
@@ -627,7 +635,7 @@ impl Engine {
     pub fn roll_if_due(&mut self, t: &mut Turn<'_>, id: PartitionId, size: usize, records: i32) -> Result<(), NoRoom> {
         let Some(partition) = self.partitions.get(&id) else { return Ok(()) };
         let base = partition.core.log_end();
-        if !partition.store.is_roll_due(&partition.config, size, base + i64::from(records), t.wall) {
+        if !partition.store.is_roll_due(&partition.config, size, base + i64::from(records), t.now) {
             return Ok(());
         }
         self.state_roll(t, id, base)
@@ -637,7 +645,7 @@ impl Engine {
     pub fn roll_if_old(&mut self, t: &mut Turn<'_>, id: PartitionId, force: bool) {
         let Some(partition) = self.partitions.get(&id) else { return };
         let base = partition.core.log_end();
-        let due = force || partition.store.is_old(&partition.config, t.wall);
+        let due = force || partition.store.is_old(&partition.config, t.now);
         if due && partition.is_writable() && partition.store.newest_holds_something() && self.state_roll(t, id, base).is_ok() {
             self.checkpoint(t, id);
         }
@@ -655,7 +663,7 @@ impl Engine {
     /// Unlinks segments that are wholly below the log start, which is durable.
     pub fn unlink_below(&mut self, t: &mut Turn<'_>, id: PartitionId) {
         let Some(partition) = self.partitions.get_mut(&id).filter(|partition| partition.note.is_none()) else { return };
-        let settled = partition.core.marks_settled().log_start;
+        let settled = if is_planted(Bug::UnlinkEarly) { partition.core.log_start() } else { partition.core.marks_settled().log_start };
         let mut files = partition.store.cut_below(settled);
         let durable = self.directories[usize::from(partition.directory)].journal().durable();
         let old = partition.old_state_file.take_if(|(_, sequence)| *sequence <= durable);

@@ -18,12 +18,13 @@ use crate::script::{Outcome, Step};
 use millrace_base::batch::{self, Builder};
 use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, Uuid};
 use millrace_base::offset::Offset;
-use millrace_base::settings::{Given, Source};
+use millrace_base::settings::{Given, Settings, Source};
 use millrace_io::{IoError, Space};
 use millrace_log::journal::{PayloadRange, Record, Urgency};
 use millrace_log::partition_state::PartitionState;
 use millrace_raftlog::{Configuration, Core, State, Timing};
 use millrace_state::meta::{Command, Effect, NodeScope};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -141,7 +142,7 @@ impl Engine {
             Ok(settings) => self.settings = settings,
             Err(error) => log::warn!("a setting changed at run time is not taken: {error}"),
         }
-        self.topic_defaults = self.settings.topic_defaults().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        self.topic_defaults = topic_defaults(&self.settings);
     }
 
     fn refresh_configs(&mut self, topic: Option<Uuid>) {
@@ -313,7 +314,7 @@ impl Engine {
             }
             partition.producers.expire(t.wall, expiration);
             let (start, commit) = (partition.core.log_start(), partition.core.commit());
-            let due = partition.store.retention(&partition.config, start, commit, t.wall);
+            let due = partition.store.retention(&partition.config, start, commit, t.now, t.wall);
             if let Some(to) = due.log_start {
                 self.raise_log_start(t, id, to);
             }
@@ -453,5 +454,30 @@ impl Engine {
         if let Some(controller) = &mut self.controller {
             controller.applied();
         }
+    }
+}
+
+/// The broker settings that topics take their defaults from, by name, in their own units.
+fn topic_defaults(settings: &Settings) -> BTreeMap<String, String> {
+    let for_topics = settings.entries().filter(|entry| entry.setting.topic.is_some());
+    for_topics.filter_map(|entry| Some((entry.setting.name.to_owned(), entry.value()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_state::meta::topic_configs::TopicConfig;
+
+    #[test]
+    fn topics_without_settings_of_their_own_have_the_brokers() {
+        let effective = |pairs: &[&str]| {
+            let given = pairs.iter().map(|pair| Given::from_pair(pair, "a test").expect("key=value"));
+            TopicConfig::effective(&BTreeMap::new(), &topic_defaults(&Settings::new(given).expect("allowed values")))
+        };
+        assert_eq!(effective(&[]), TopicConfig::effective(&BTreeMap::new(), &BTreeMap::new()), "Kafka's defaults");
+        assert_eq!(effective(&["log.retention.ms=7"]).retention_ms, Some(7));
+        assert_eq!(effective(&["log.retention.hours=1"]).retention_ms, Some(3_600_000));
+        assert_eq!(effective(&["log.segment.bytes=2MiB"]).segment_bytes, 2 << 20);
+        assert_eq!(effective(&["log.message.timestamp.after.max.ms=5"]).message_timestamp_after_max_ms, 5);
     }
 }

@@ -12,9 +12,10 @@ use crate::store::Store;
 use crate::tail::{Piece, Tail};
 use crate::waits::WaitId;
 use millrace_base::batch::Header;
-use millrace_base::clock::WallMs;
+use millrace_base::clock::Nanos;
 use millrace_base::ids::{DirectoryIndex, PartitionId};
 use millrace_base::offset::{Offset, Position};
+use millrace_base::planted::{Bug, is_planted};
 use millrace_log::partition_state::{Note, PartitionState};
 use millrace_log::producers::Producers;
 use millrace_raftlog::Core;
@@ -171,7 +172,8 @@ impl Partition {
 
     /// What a reader may read up to.
     pub fn read_bound(&self) -> Offset {
-        if self.is_damaged() { self.tail.end() } else { self.core.commit().min(self.tail.end()) }
+        let is_unbounded = self.is_damaged() || is_planted(Bug::ReadUncommitted);
+        if is_unbounded { self.tail.end() } else { self.core.commit().min(self.tail.end()) }
     }
 
     /// Whether it is served up to its damage only.
@@ -181,7 +183,8 @@ impl Partition {
 
     /// What clients are told: a start that is not settled yet could go back with a crash.
     pub fn log_start(&self) -> Offset {
-        if self.is_damaged() { self.core.log_start() } else { self.core.marks_settled().log_start }
+        let is_settled = self.is_damaged() || is_planted(Bug::TellLogStartEarly);
+        if is_settled { self.core.log_start() } else { self.core.marks_settled().log_start }
     }
 
     pub fn is_writable(&self) -> bool {
@@ -203,7 +206,7 @@ impl Partition {
     }
 
     /// A batch was appended to the journal entry being built.
-    pub fn appended(&mut self, header: &Header, now: WallMs) {
+    pub fn appended(&mut self, header: &Header, now: Nanos) {
         self.store.appended(header, now);
     }
 
@@ -234,7 +237,7 @@ impl Partition {
 
     /// Takes what the core may be told now.
     pub fn released(&mut self) -> Option<Told> {
-        let durable = self.directs_durable;
+        let durable = if is_planted(Bug::IgnoreDirects) { u64::MAX } else { self.directs_durable };
         self.held.pop_front_if(|held| held.directs <= durable).map(|held| held.what)
     }
 

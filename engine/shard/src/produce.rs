@@ -16,6 +16,7 @@ use crate::waits::WaitId;
 use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::offset::Offset;
+use millrace_base::planted::{Bug, is_planted};
 use millrace_log::journal::{NoRoom, Urgency};
 use millrace_log::producers::Verdict;
 use millrace_state::meta::topic_configs::{TimestampType, TopicConfig};
@@ -83,7 +84,7 @@ impl Engine {
             let id = part.partition;
             match self.append_part(t, part, produce.acks) {
                 Outcome::Waits { end, produced } => {
-                    let early = produce.acks == Acks::None || self.answers_early(id);
+                    let early = produce.acks == Acks::None || self.answers_early(id) || is_planted(Bug::AnswerEarly);
                     self.set_result(wait, index, Ok(produced));
                     if !early && let Some(partition) = self.partitions.get_mut(&id) {
                         partition.wait(CommitWaiter { end, what: Waiting::Produce { wait, part: index } });
@@ -136,6 +137,7 @@ impl Engine {
             Verdict::Duplicate { base_offset, end, timestamp, committed } => {
                 let append_time = if config.message_timestamp_type == TimestampType::LogAppendTime { timestamp } else { -1 };
                 let produced = Produced { base: base_offset, append_time, log_start };
+                let committed = committed || is_planted(Bug::AnswerDuplicateEarly);
                 return if committed { Outcome::Done(produced) } else { Outcome::Waits { end, produced } };
             }
             Verdict::OutOfOrder { expected } => {

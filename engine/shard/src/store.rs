@@ -12,7 +12,7 @@
 //! Knows nothing of the ring: it plans, the engine executes.
 
 use millrace_base::batch::Header;
-use millrace_base::clock::WallMs;
+use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
 use millrace_io::{File, Pool, Slice};
@@ -74,7 +74,11 @@ pub struct Store {
     pub has_folder: bool,
     /// Counted for the newest segment, written or not.
     newest: Summary,
-    newest_since: WallMs,
+    newest_since: Nanos,
+    newest_written: Nanos,
+    /// When segments in front of the newest were last appended to, by base; those that were there at the start count from then.
+    written: BTreeMap<Offset, Nanos>,
+    started: Nanos,
     /// As of the last checkpoint stated: the active segment and its bytes.
     pub stated: (Offset, u64),
     /// The state file that the journal names.
@@ -101,7 +105,10 @@ impl Store {
             allocated: 0,
             has_folder: false,
             newest: Summary::empty(base),
-            newest_since: 0,
+            newest_since: Nanos(0),
+            newest_written: Nanos(0),
+            written: BTreeMap::new(),
+            started: Nanos(0),
             stated: (base, 0),
             state_file: None,
             unwritten: None,
@@ -109,7 +116,7 @@ impl Store {
     }
 
     /// As recovery found it. `part`: the active segment's bytes behind its last whole block.
-    pub fn recovered(folder: PathBuf, segments: Segments, rolls: Vec<Offset>, part: Vec<u8>, now: WallMs) -> Store {
+    pub fn recovered(folder: PathBuf, segments: Segments, rolls: Vec<Offset>, part: Vec<u8>, now: Nanos) -> Store {
         let active = *segments.active().summary();
         assert_eq!(part.len() as u64, active.bytes % BLOCK as u64);
         let newest = rolls.last().map_or(active, |base| Summary::empty(*base));
@@ -131,6 +138,9 @@ impl Store {
             has_folder: false,
             newest,
             newest_since: now,
+            newest_written: now,
+            written: BTreeMap::new(),
+            started: now,
             stated: (active.base, active.bytes),
             state_file: None,
             unwritten: None,
@@ -148,31 +158,32 @@ impl Store {
     }
 
     /// Counts a batch that was appended.
-    pub fn appended(&mut self, header: &Header, now: WallMs) {
+    pub fn appended(&mut self, header: &Header, now: Nanos) {
         if self.newest.bytes == 0 {
             self.newest_since = now;
         }
+        self.newest_written = now;
         self.newest.bytes += header.size as u64;
         self.newest.end = header.next_offset();
         self.newest.max_timestamp = self.newest.max_timestamp.max(header.max_timestamp);
     }
 
     /// Whether the newest segment should be closed before a batch of `size` bytes whose offsets end at `end` is appended.
-    pub fn is_roll_due(&self, config: &TopicConfig, size: usize, end: Offset, now: WallMs) -> bool {
+    pub fn is_roll_due(&self, config: &TopicConfig, size: usize, end: Offset, now: Nanos) -> bool {
         let newest = &self.newest;
         let full = newest.bytes + size as u64 > config.segment_bytes as u64 || !Summary::reaches(newest.base, end);
         newest.bytes > 0 && (full || self.is_old(config, now))
     }
 
-    /// Whether the newest segment holds something and is older than `segment.ms`.
-    pub fn is_old(&self, config: &TopicConfig, now: WallMs) -> bool {
+    /// Whether the newest segment holds something and is older than `segment.ms`, however the clock was set meanwhile.
+    pub fn is_old(&self, config: &TopicConfig, now: Nanos) -> bool {
         // Jitter spreads the rolls of many partitions: a part of it, fixed for each segment.
         let jitter = if config.segment_jitter_ms > 0 {
             (self.newest.base.wrapping_mul(0x9e37_79b9) & 0xffff) * config.segment_jitter_ms / 0x10000
         } else {
             0
         };
-        self.newest.bytes > 0 && now.saturating_sub(self.newest_since) >= config.segment_ms.saturating_sub(jitter)
+        self.newest.bytes > 0 && age_ms(now, self.newest_since) >= config.segment_ms.saturating_sub(jitter)
     }
 
     pub fn newest_holds_something(&self) -> bool {
@@ -182,6 +193,7 @@ impl Store {
     /// A new segment is stated to begin at `base`, the end of all that was appended.
     pub fn rolled(&mut self, base: Offset) {
         self.rolls.push_back(base);
+        self.written.insert(self.newest.base, self.newest_written);
         self.newest = Summary::empty(base);
     }
 
@@ -352,15 +364,20 @@ impl Store {
         paths::index(&self.folder, base)
     }
 
-    /// What retention asks for.
-    pub fn retention(&self, config: &TopicConfig, log_start: Offset, committed: Offset, now: WallMs) -> retention::Outcome {
+    /// What retention asks for. `now` counts for records without a sound timestamp, `wall` for those with one.
+    pub fn retention(&self, config: &TopicConfig, log_start: Offset, committed: Offset, now: Nanos, wall: WallMs) -> retention::Outcome {
         let bound = |value: Option<u64>| value.map_or(-1, |value| i64::try_from(value).unwrap_or(i64::MAX));
         let policy = retention::Policy {
             delete: config.cleanup_delete,
             retention_ms: bound(config.retention_ms),
             retention_bytes: bound(config.retention_bytes),
         };
-        retention::due(&self.segments, &policy, log_start, committed, now, |_| self.newest_since)
+        // As the clock would have shown it then, had it always run as it does now.
+        let written = |summary: &Summary| {
+            let at = if summary.base == self.newest.base { Some(&self.newest_written) } else { self.written.get(&summary.base) };
+            wall.saturating_sub(age_ms(now, *at.unwrap_or(&self.started)))
+        };
+        retention::due(&self.segments, &policy, log_start, committed, wall, written)
     }
 
     /// Takes the closed segments that are wholly below `start`; gives the files to unlink.
@@ -369,6 +386,7 @@ impl Store {
         for base in retention::removable(&self.segments, start) {
             self.segments.remove(base);
             self.indexes.remove(&base);
+            self.written.remove(&base);
             files.extend([self.index_path(base), self.segment_path(base)]);
         }
         files
@@ -380,5 +398,77 @@ impl Store {
             self.segments.all().flat_map(|summary| [self.segment_path(summary.base), self.index_path(summary.base)]).collect();
         files.extend(self.state_file.map(|name| paths::state(&self.folder, name)));
         files
+    }
+}
+
+/// Milliseconds that have passed.
+fn age_ms(now: Nanos, since: Nanos) -> i64 {
+    i64::try_from(now.since(since).as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millrace_base::batch::Builder;
+
+    const HOUR_MS: i64 = 3_600_000;
+
+    fn config(changes: &[(&str, &str)]) -> TopicConfig {
+        let changes = changes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        TopicConfig::effective(&changes, &Default::default())
+    }
+
+    fn at_ms(ms: u64) -> Nanos {
+        Nanos(0).plus_ms(ms)
+    }
+
+    /// A store with a segment of one record for each timestamp, appended a second after the one before; all but the last are closed.
+    fn store(timestamps: &[WallMs]) -> Store {
+        let mut store = Store::new(PathBuf::new(), 0, 4096);
+        for (offset, timestamp) in (0..).zip(timestamps) {
+            if offset > 0 {
+                store.rolled(offset);
+                store.begin_next(4096);
+            }
+            let mut builder = Builder::new(*timestamp);
+            builder.push(*timestamp, None, Some(b"value"));
+            let mut bytes = builder.finish();
+            millrace_base::batch::patch(&mut bytes, offset, 0);
+            let header = walk::header_at(&bytes).unwrap();
+            store.appended(&header, at_ms(1_000 * offset as u64));
+            store.segments.active_mut().add(&header, &bytes);
+        }
+        store
+    }
+
+    #[test]
+    fn a_segment_is_old_when_its_time_has_passed_whatever_the_clock_shows() {
+        let config = config(&[("segment.ms", "5000")]);
+        let store = store(&[0]);
+        assert!(!store.is_old(&config, at_ms(4_999)));
+        assert!(store.is_old(&config, at_ms(5_000)));
+        assert!(store.is_roll_due(&config, 1, 2, at_ms(5_000)));
+    }
+
+    #[test]
+    fn records_of_a_false_future_go_when_their_time_has_passed_since_they_were_written() {
+        let config = config(&[("retention.ms", "10000")]);
+        // The clock was an hour and more ahead when the first two were made, and was set back to 1,000,000,000 at the third.
+        let ahead = 1_000_000_000 + 2 * HOUR_MS;
+        let store = store(&[ahead, ahead + 1_000, 1_000_002_000]);
+        let start = |ms: u64| store.retention(&config, 0, 3, at_ms(ms), 1_000_000_000 + ms as i64).log_start;
+        assert_eq!(start(10_000), None);
+        assert_eq!(start(10_001), Some(1), "though others were written since");
+        assert_eq!(start(11_001), Some(2));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_takes_nothing_early_and_one_set_forward_what_is_due_by_it() {
+        let config = config(&[("retention.ms", "10000")]);
+        let store = store(&[1_000_000_000, 1_000_001_000]);
+        let start = |wall: i64| store.retention(&config, 0, 2, at_ms(60_000), wall).log_start;
+        assert_eq!(start(1_000_000_000 - 600_000), None, "ten minutes back: the timestamps are believed");
+        assert_eq!(start(1_000_010_000), None);
+        assert_eq!(start(1_000_010_001), Some(1));
     }
 }

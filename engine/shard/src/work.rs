@@ -21,6 +21,7 @@ use crate::time_search::Searches;
 use crate::waits::Waits;
 use millrace_base::clock::Nanos;
 use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, Uuid};
+use millrace_base::planted::{Bug, is_planted};
 use millrace_io::{File, IoError, OpenHow, Slice};
 use millrace_log::image::PendingBytes;
 use millrace_log::journal::{PayloadRange, Record, Urgency, layout};
@@ -156,7 +157,7 @@ impl Engine {
             Err(error) => return self.adopt_unread(t, id, index, Note { end: found.image.log_end, reason: error.to_string() }, true),
         };
         let mut tail = Tail::new(found.image.durable_end);
-        let mut producers = found.image.large.producers;
+        let mut producers = if is_planted(Bug::ForgetProducers) { Default::default() } else { found.image.large.producers };
         for pending in found.image.pending {
             if let PendingBytes::Journal(bytes) = pending.bytes {
                 if let Err(error) = producers.append_all(&bytes, t.wall) {
@@ -165,12 +166,12 @@ impl Engine {
                 tail.push(Piece::new(pending.base, pending.end, bytes, pending.sequence));
             }
         }
-        let mut store = Store::recovered(folder.clone(), found.segments, found.image.rolls, found.part, t.wall);
+        let mut store = Store::recovered(folder.clone(), found.segments, found.image.rolls, found.part, t.now);
         store.state_file = found.image.state_file;
         let last_roll = store.rolls.back().copied().unwrap_or(found.image.durable_end);
         for piece in tail.pending().filter(|piece| piece.base >= last_roll) {
             for batch in millrace_log::walk::batches(&piece.bytes).flatten() {
-                store.appended(&batch.header, t.wall);
+                store.appended(&batch.header, t.now);
             }
         }
         let state = PartitionState::birth(0, config.index_interval_bytes as u32, Vec::new());

@@ -12,13 +12,16 @@
 //! 8. A committed offset is that of a commit which no other one, acknowledged, has followed ([`groups`]). Members of a generation share all
 //!    partitions out among them; what is acknowledged is read by somebody of the group before the group commits beyond it.
 //! 9. Topics that were made are there at the end, those deleted are not, nor are their folders, nor segments below a log start.
-//! 10. A record's timestamp is its producer's or the time of appending, which never goes back; lookups by time agree with them ([`times`]).
+//! 10. A record's timestamp is its producer's or the time of appending, which goes back only with the clock; lookups by time agree with
+//!     them ([`times`]).
 //! 11. While one data directory fails, partitions of another go on.
+//! 12. Nothing goes before it was to be deleted, was over its topic's time by the clock, or more was kept than its topic's bytes ([`kept`]).
 //!
 //! Invariants: O(n log n) in the events; every violation names what it saw.
 //! Knows nothing of the broker or of how the history came to be.
 
 mod groups;
+mod kept;
 mod times;
 
 use crate::history::{Bound, Event, History, Partition, Span};
@@ -41,6 +44,7 @@ pub enum Rule {
     Assignment,
     Unconsumed,
     Time,
+    Early,
     Lookup,
     Topics,
     Leftover,
@@ -69,8 +73,9 @@ pub fn check(history: &History) -> Vec<Violation> {
             logs.entry(partition).or_default().take(event, &mut found);
         }
     }
+    let terms = kept::Terms::of(history);
     for (partition, log) in logs {
-        log.judge(partition, &mut found);
+        log.judge(partition, &terms, &mut found);
     }
     check_readers(history, &mut found);
     groups::check_commits(history, &mut found);
@@ -89,6 +94,7 @@ fn partition_of(event: &Event) -> Option<&Partition> {
         | Event::SequenceBroken { partition, .. }
         | Event::Bounds { partition, .. }
         | Event::Read { partition, .. }
+        | Event::DeletionSent { partition, .. }
         | Event::Deleted { partition, .. }
         | Event::OutOfRange { partition, .. }
         | Event::Listed { partition, .. }
@@ -107,6 +113,8 @@ fn partition_of(event: &Event) -> Option<&Partition> {
         | Event::CommitSent { .. }
         | Event::Committed { .. }
         | Event::CommittedFetched { .. }
+        | Event::Policy { .. }
+        | Event::Clock { .. }
         | Event::TopicMade { .. }
         | Event::TopicGone { .. }
         | Event::Topics { .. }
@@ -118,6 +126,8 @@ struct Sent {
     first_at: u64,
     attempts: u32,
     idempotent: bool,
+    /// Of the batch, in the first of its values.
+    bytes: usize,
 }
 
 /// What is known of one partition.
@@ -131,6 +141,8 @@ struct Log {
     /// What reads have shown.
     read: BTreeMap<ValueId, BTreeSet<i64>>,
     bounds: Vec<(Span, i64, i64, i64)>,
+    /// When it went out, and up to where.
+    deletions: Vec<(u64, i64)>,
     deleted: Vec<(Span, i64)>,
     listed: Vec<(Span, Bound, i64)>,
     out_of_range: Vec<(Span, i64)>,
@@ -143,9 +155,10 @@ struct Log {
 impl Log {
     fn take(&mut self, event: &Event, found: &mut Vec<Violation>) {
         match event {
-            Event::Sent { at, first, count, attempt, idempotent, .. } => {
+            Event::Sent { at, first, count, attempt, idempotent, bytes, .. } => {
                 for id in ids(*first, *count) {
-                    let sent = self.sent.entry(id).or_insert(Sent { first_at: *at, attempts: 0, idempotent: *idempotent });
+                    let bytes = if id == *first { *bytes } else { 0 };
+                    let sent = self.sent.entry(id).or_insert(Sent { first_at: *at, attempts: 0, idempotent: *idempotent, bytes });
                     sent.attempts = sent.attempts.max(*attempt);
                 }
             }
@@ -183,6 +196,7 @@ impl Log {
                     }
                 }
             }
+            Event::DeletionSent { at, to, .. } => self.deletions.push((*at, *to)),
             Event::Deleted { span, log_start, .. } => self.deleted.push((*span, *log_start)),
             Event::OutOfRange { span, offset, .. } => self.out_of_range.push((*span, *offset)),
             Event::Listed { span, bound, offset, .. } => self.listed.push((*span, *bound, *offset)),
@@ -200,13 +214,14 @@ impl Log {
         }
     }
 
-    fn judge(mut self, partition: &Partition, found: &mut Vec<Violation>) {
+    fn judge(mut self, partition: &Partition, terms: &kept::Terms, found: &mut Vec<Violation>) {
         let mut wrong = |rule, what: String| found.push(Violation { rule, what: format!("{partition:?}: {what}") });
         self.judge_scan(&mut wrong);
         self.judge_values(&mut wrong);
         self.judge_order(&mut wrong);
         self.judge_bounds(&mut wrong);
-        self.times.judge_order(&mut wrong);
+        self.judge_kept(&partition.0, terms, &mut wrong);
+        self.times.judge_order(terms.set_back_ms(), &mut wrong);
         let starts: Vec<(Span, i64)> = self.log_starts().collect();
         let acknowledged: Vec<(u64, i64)> = self.acknowledged.values().map(|(offset, span)| (span.completed, *offset)).collect();
         self.times.judge_lookups(&starts, &acknowledged, &mut wrong);

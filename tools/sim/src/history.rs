@@ -33,6 +33,8 @@ pub enum Event {
         count: u32,
         attempt: u32,
         idempotent: bool,
+        /// Of the batch.
+        bytes: usize,
     },
     Acknowledged {
         span: Span,
@@ -78,6 +80,12 @@ pub enum Event {
     Sought {
         reader: u32,
         offset: i64,
+    },
+    /// DeleteRecords went out.
+    DeletionSent {
+        at: u64,
+        partition: Partition,
+        to: i64,
     },
     /// DeleteRecords was acknowledged.
     Deleted {
@@ -161,6 +169,18 @@ pub enum Event {
         group: String,
         partition: Partition,
         to: i64,
+    },
+    /// What a topic is to keep went out: from now on it may be in force. None: the broker's default, or what was in force before.
+    Policy {
+        at: u64,
+        topic: String,
+        retention_ms: Option<i64>,
+        retention_bytes: Option<i64>,
+    },
+    /// The node's clock is set: it shows so many milliseconds more than have passed in the world.
+    Clock {
+        at: u64,
+        ahead_ms: i64,
     },
     TopicMade {
         name: String,

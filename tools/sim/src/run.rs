@@ -9,8 +9,10 @@
 //!
 //! Invariants: the same seed gives the same trace and the same history.
 
-use crate::checker;
-use crate::client::{Admin, Client, FetchStyle, Named, Probe, Producer, Reader, Scanner, Shared, Style, Team};
+pub mod cuts;
+
+use crate::checker::{self, Rule};
+use crate::client::{Admin, Client, FetchStyle, Named, Probe, Producer, Reader, Scanner, Shared, Style, Team, Times};
 use crate::cluster::{Cluster, Config, NODE};
 use crate::history::{Event, History, Partition};
 use millrace_base::clock::Nanos;
@@ -41,6 +43,9 @@ const LEFTOVER_MS: u64 = 2_000;
 /// Longer than a fetch session must be idle to be evicted.
 const PAUSE_MS: u64 = 125_000;
 
+/// How far the clock is set off at most, either way: less than half the day after which a producer that says nothing is forgotten.
+const CLOCK_OFF_MS: i64 = 10 * 3_600_000;
+
 /// How long a start may take until connections are accepted.
 const OPEN_MS: u64 = 30_000;
 
@@ -56,6 +61,8 @@ pub enum Harm {
     Full,
     /// Nobody says anything for minutes.
     Pause,
+    /// Somebody sets the node's clock.
+    Clock,
 }
 
 /// Bounds of a run.
@@ -64,14 +71,21 @@ pub struct Scale {
     pub rounds: u64,
     pub round_ms: u64,
     pub harms: Vec<Harm>,
+    /// Few clients, small records, one data directory, and topics that stay as they were made.
+    pub is_small: bool,
 }
 
 impl Scale {
-    pub const ALL: [Harm; 6] = [Harm::Kill, Harm::PowerCut, Harm::Stop, Harm::Broken, Harm::Full, Harm::Pause];
+    pub const ALL: [Harm; 7] = [Harm::Kill, Harm::PowerCut, Harm::Stop, Harm::Broken, Harm::Full, Harm::Pause, Harm::Clock];
 
     /// For a run among hundreds.
     pub fn short() -> Scale {
-        Scale { rounds: 4, round_ms: 450, harms: Scale::ALL.to_vec() }
+        Scale { rounds: 4, round_ms: 450, harms: Scale::ALL.to_vec(), is_small: false }
+    }
+
+    /// For a run of which every moment is looked at.
+    pub fn small() -> Scale {
+        Scale { rounds: 2, round_ms: 60, harms: vec![Harm::Kill, Harm::PowerCut, Harm::Stop], is_small: true }
     }
 
     pub fn with(harms: &[Harm]) -> Scale {
@@ -92,11 +106,40 @@ pub struct Report {
     pub seen: BTreeMap<&'static str, u64>,
 }
 
+/// The check that a run did not pass.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Check {
+    /// The checker's.
+    Rule(Rule),
+    /// The node starts, opens and stops in bounded time.
+    Start,
+    /// When all is healed, everybody comes to an end in bounded time.
+    Progress,
+    /// The assertions in the broker and the harness.
+    Assertion,
+}
+
+/// One thing that a check found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub check: Check,
+    pub what: String,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.check {
+            Check::Rule(rule) => write!(f, "{rule:?}: {}", self.what),
+            check => write!(f, "{check:?}: {}", self.what),
+        }
+    }
+}
+
 /// Why a run failed.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub seed: u64,
-    pub what: Vec<String>,
+    pub found: Vec<Found>,
     pub story: Vec<String>,
 }
 
@@ -108,8 +151,8 @@ impl fmt::Display for Failure {
             self.seed, self.seed
         )?;
         self.story.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
-        self.what.iter().take(12).try_for_each(|line| writeln!(f, "  ! {line}"))?;
-        if self.what.len() > 12 { writeln!(f, "  ! and {} more", self.what.len() - 12) } else { Ok(()) }
+        self.found.iter().take(12).try_for_each(|found| writeln!(f, "  ! {found}"))?;
+        if self.found.len() > 12 { writeln!(f, "  ! and {} more", self.found.len() - 12) } else { Ok(()) }
     }
 }
 
@@ -120,13 +163,12 @@ impl fmt::Display for Failure {
 pub fn run(seed: u64, scale: &Scale) -> Result<Report, Box<Failure>> {
     let mut run = Run::new(seed, scale);
     let result = catch_unwind(AssertUnwindSafe(|| run.all(scale)));
-    match result.unwrap_or_else(|panic| Err(vec![format!("panic: {}", message(&*panic))])) {
-        Ok(()) => Ok(run.report()),
-        Err(mut what) => {
-            what.extend(checker::check(&run.shared.history).iter().map(ToString::to_string));
-            Err(Box::new(Failure { seed, what, story: run.story }))
-        }
-    }
+    let result = result.unwrap_or_else(|panic| Err(vec![Found { check: Check::Assertion, what: message(&*panic) }]));
+    // Whatever ended the run, its history is judged.
+    let violations = checker::check(&run.shared.history).into_iter();
+    let violations = violations.map(|violation| Found { check: Check::Rule(violation.rule), what: violation.what });
+    let found: Vec<Found> = result.err().into_iter().flatten().chain(violations).collect();
+    if found.is_empty() { Ok(run.report()) } else { Err(Box::new(Failure { seed, found, story: run.story })) }
 }
 
 /// What a panic said.
@@ -152,14 +194,22 @@ struct Run {
     paused: bool,
     story: Vec<String>,
     harms: BTreeMap<Harm, u64>,
+    /// How far the clock is off what it began with.
+    clock_off_ms: i64,
+    /// Times, and how many events there were by then; None: nobody wants to know.
+    marks: Option<Vec<(u64, usize)>>,
 }
 
 impl Run {
-    fn new(seed: u64, _scale: &Scale) -> Run {
+    fn new(seed: u64, scale: &Scale) -> Run {
         let mut prng = Prng::new(seed ^ 0x5eed_0f5e_ed00_0000);
         let rates = if prng.one_in(5) { Rates::CALM } else { Rates::default() };
         let world = World::new(seed, rates);
-        let config = draw_config(&mut prng);
+        let mut config = draw_config(&mut prng);
+        if scale.is_small {
+            config.directories = 1;
+            config.journal = journal_of(256 << 10, 3);
+        }
         let mut topics = Vec::new();
         for number in 0..1 + prng.below(2) {
             topics.push((format!("topic-{number}"), 1 + prng.below(4) as i32, draw_topic(&mut prng)));
@@ -175,18 +225,22 @@ impl Run {
             let some: Vec<Partition> = partitions.iter().filter(|_| prng.one_in(2)).cloned().collect();
             if alone || some.is_empty() { vec![partitions[prng.below(partitions.len() as u64) as usize].clone()] } else { some }
         };
-        let big = prng.one_in(3);
-        let producers = (1..=2 + prng.below(4) as u32)
+        let big = prng.one_in(3) && !scale.is_small;
+        let producers = (1..=if scale.is_small { 2 } else { 2 + prng.below(4) as u32 })
             .map(|number| {
+                let idempotent = !prng.one_in(3);
+                let without_answer = !idempotent && prng.one_in(5);
                 let style = Style {
-                    idempotent: !prng.one_in(3),
+                    idempotent,
                     in_flight_max: 1 + prng.below(5) as usize,
                     records_max: 1 + prng.below(20),
                     record_bytes_max: if big { 12_000 } else { 1_500 },
                     pause_ms: 1 + prng.below(20),
-                    leader_only: prng.one_in(6),
+                    acks: if without_answer { 0 } else { [-1, 1][usize::from(prng.one_in(6))] },
                     version: [9, 11, 13][prng.below(3) as usize],
                     compresses: prng.one_in(3),
+                    times: [Times::Present, Times::Past, Times::Future][if prng.one_in(4) { 1 + prng.below(2) as usize } else { 0 }],
+                    breaks_one_in: if prng.one_in(3) { 5 + prng.below(200) } else { 0 },
                 };
                 let partitions = some(&mut prng);
                 Producer::new(number, style, partitions, prng.fork())
@@ -204,7 +258,16 @@ impl Run {
             Team::new(number, names.clone(), members, session_ms, &mut prng)
         };
         let teams = (1..=teams).map(team).collect();
-        let admin = Admin::new(1000, topics, 50 + prng.below(400), prng.fork());
+        let pause_ms = if scale.is_small { 10 } else { 50 + prng.below(400) };
+        let admin = Admin::new(1000, topics, pause_ms, scale.is_small, prng.fork());
+        let mut run = Run::bare(world, config, admin);
+        run.story.insert(0, format!("{rates:?}"));
+        run.shared.append_time = append_time;
+        Run { prng, producers, readers, teams, ..run }
+    }
+
+    /// Without clients, but for one.
+    fn bare(world: World, config: Config, admin: Admin) -> Run {
         let shared = Shared {
             world: world.clone(),
             history: History::default(),
@@ -213,17 +276,29 @@ impl Run {
             producer_ids: Default::default(),
             topics: BTreeMap::new(),
             partitions: BTreeMap::new(),
-            append_time,
+            append_time: Default::default(),
             seen: BTreeMap::new(),
             finishing: false,
             written_at: None,
         };
-        let story = vec![format!("{rates:?} {config:?}")];
-        let cluster = Cluster::new(&world, config);
-        let clock = world.driver(CLOCK);
-        let harms = BTreeMap::new();
-        let (probe, scanner) = (None, None);
-        Run { prng, shared, cluster, clock, producers, readers, teams, admin, probe, probed: 0, scanner, paused: false, story, harms }
+        Run {
+            prng: world.prng(),
+            shared,
+            story: vec![format!("{config:?}")],
+            cluster: Cluster::new(&world, config),
+            clock: world.driver(CLOCK),
+            producers: Vec::new(),
+            readers: Vec::new(),
+            teams: Vec::new(),
+            admin,
+            probe: None,
+            probed: 0,
+            scanner: None,
+            paused: false,
+            harms: BTreeMap::new(),
+            clock_off_ms: 0,
+            marks: None,
+        }
     }
 
     fn tell(&mut self, what: String) {
@@ -234,15 +309,23 @@ impl Run {
 
     /// Runs until `limit` or until `done`; whether it is done.
     fn until(&mut self, limit: u64, mut done: impl FnMut(&Run) -> bool) -> bool {
+        let (mut wake, mut outside) = (0, None);
         loop {
             if done(self) {
                 return true;
             }
-            if self.shared.now() >= limit {
+            let now = self.shared.now();
+            if now >= limit {
                 return false;
             }
-            // Clients are looked at after every round of turns and every event.
-            let wake = self.step_clients().clamp(self.shared.now() + 1_000, limit.max(self.shared.now() + 1_000));
+            // Clients are looked at when something has come for one of them, and when one of them wants to act.
+            if now >= wake || outside != Some(self.shared.world.outside()) {
+                wake = self.step_clients().clamp(now + 1_000, limit.max(now + 1_000));
+                outside = Some(self.shared.world.outside());
+                if let Some(marks) = &mut self.marks {
+                    marks.push((now, self.shared.history.events.len()));
+                }
+            }
             self.clock.poll(Wait::Until(Nanos(wake)), &mut Vec::new());
             let runnable = self.shared.world.runnable();
             if runnable.is_empty() {
@@ -281,16 +364,24 @@ impl Run {
         wake
     }
 
-    fn start(&mut self) -> Result<(), Vec<String>> {
+    fn start(&mut self) -> Result<(), Vec<Found>> {
         let shards = 1 + self.prng.below(3) as u16;
         let shards = if self.prng.one_in(3) { shards } else { self.cluster.config().shards };
         self.tell(format!("start with {shards} shards"));
-        self.cluster.start(shards).map_err(|error| vec![format!("the node does not start: {error}")])?;
+        self.cluster.start(shards).map_err(|error| vec![Found { check: Check::Start, what: error }])?;
         let limit = self.shared.now() + OPEN_MS * MS;
-        if self.until(limit, |run| run.cluster.is_open()) { Ok(()) } else { Err(vec!["the node does not open".to_owned()]) }
+        if self.until(limit, |run| run.cluster.is_open()) { Ok(()) } else { Err(late("the node does not open")) }
     }
 
-    fn all(&mut self, scale: &Scale) -> Result<(), Vec<String>> {
+    fn all(&mut self, scale: &Scale) -> Result<(), Vec<Found>> {
+        self.begin(scale)?;
+        self.finish()
+    }
+
+    /// Everything but the end.
+    fn begin(&mut self, scale: &Scale) -> Result<(), Vec<Found>> {
+        let (at, ahead_ms) = (self.shared.now(), self.shared.ahead_ms());
+        self.shared.history.push(Event::Clock { at, ahead_ms });
         self.start()?;
         // A swarm: not every seed knows every kind of harm.
         let known: Vec<Harm> = scale.harms.iter().copied().filter(|_| !self.prng.one_in(3)).collect();
@@ -306,10 +397,10 @@ impl Run {
                 self.start()?;
             }
         }
-        self.finish()
+        Ok(())
     }
 
-    fn harm(&mut self, harm: Harm) -> Result<(), Vec<String>> {
+    fn harm(&mut self, harm: Harm) -> Result<(), Vec<Found>> {
         self.tell(format!("{harm:?}"));
         match harm {
             Harm::Kill => self.kill(),
@@ -318,7 +409,7 @@ impl Run {
                 self.cluster.stop();
                 let limit = self.shared.now() + OPEN_MS * MS;
                 if !self.until(limit, |run| !run.cluster.is_up()) {
-                    return Err(vec!["the node does not stop".to_owned()]);
+                    return Err(late("the node does not stop"));
                 }
                 self.is_down();
             }
@@ -327,6 +418,13 @@ impl Run {
                 let limit = self.shared.now() + PAUSE_MS * MS;
                 self.until(limit, |_| false);
                 self.paused = false;
+            }
+            Harm::Clock => {
+                let most = [100, 5_000, 60_000, CLOCK_OFF_MS][self.prng.below(4) as usize];
+                let wanted = self.prng.below(2 * most as u64) as i64 - most;
+                self.set_clock(wanted);
+                let limit = self.shared.now() + self.prng.below(1_500) * MS;
+                self.until(limit, |_| false);
             }
             Harm::Broken => {
                 let directory = self.prng.below(self.cluster.config().directories as u64) as usize;
@@ -362,6 +460,16 @@ impl Run {
         Ok(())
     }
 
+    /// Sets the clock so many milliseconds off what it began with.
+    fn set_clock(&mut self, off_ms: i64) {
+        self.tell(format!("the clock is {off_ms} ms off"));
+        let ahead = self.shared.ahead_ms();
+        self.shared.world.step_wall(NODE, off_ms - self.clock_off_ms);
+        let ahead_ms = ahead + off_ms - self.clock_off_ms;
+        self.clock_off_ms = off_ms;
+        self.shared.history.push(Event::Clock { at: self.shared.now(), ahead_ms });
+    }
+
     fn kill(&mut self) {
         self.cluster.kill();
         self.is_down();
@@ -376,6 +484,11 @@ impl Run {
     fn partitions(&self) -> Vec<Partition> {
         let of = |(name, count): (&String, &i32)| (0..*count).map(|index| (name.clone(), index)).collect::<Vec<_>>();
         self.shared.partitions.iter().flat_map(of).collect()
+    }
+
+    /// All that commit offsets.
+    fn groups(&self) -> Vec<String> {
+        self.readers.iter().map(Reader::group).chain(self.teams.iter().map(Team::group)).map(ToOwned::to_owned).collect()
     }
 
     /// A probe that knows which partitions lie beside a data directory.
@@ -416,7 +529,7 @@ impl Run {
         self.is_down();
     }
 
-    fn finish(&mut self) -> Result<(), Vec<String>> {
+    fn finish(&mut self) -> Result<(), Vec<Found>> {
         self.tell("healed".to_owned());
         self.shared.world.set_rates(Rates::CALM);
         let limit = self.shared.now() + 300 * MS;
@@ -432,7 +545,8 @@ impl Run {
             (0..*count).map(of).collect::<Vec<_>>()
         };
         let main = self.partitions().into_iter().map(|partition| (partition.clone(), partition));
-        self.scanner = Some(Scanner::new(main.chain(self.admin.own().flat_map(own)).collect()));
+        let scanned = main.chain(self.admin.own().flat_map(own)).collect();
+        self.scanner = Some(Scanner::new(scanned, self.groups(), self.partitions()));
         let limit = self.shared.now() + HEALED_MS * MS;
         if !self.until(limit, |run| run.scanner.as_ref().is_some_and(Client::is_done)) {
             return Err(self.stuck());
@@ -440,8 +554,7 @@ impl Run {
         let limit = self.shared.now() + LEFTOVER_MS * MS;
         self.until(limit, |_| false);
         self.look_at_files();
-        let violations = checker::check(&self.shared.history);
-        if violations.is_empty() { Ok(()) } else { Err(Vec::new()) }
+        Ok(())
     }
 
     /// What lies in the data directories.
@@ -481,9 +594,10 @@ impl Run {
         producers.chain(readers).chain(teams).chain([&self.admin as &dyn Client])
     }
 
-    fn stuck(&self) -> Vec<String> {
+    fn stuck(&self) -> Vec<Found> {
         let clients = self.clients().chain(self.scanner.iter().map(|client| client as &dyn Client));
-        clients.filter(|client| !client.is_done()).map(|client| format!("no progress: {}", client.state())).collect()
+        let stuck = clients.filter(|client| !client.is_done());
+        stuck.map(|client| Found { check: Check::Progress, what: client.state() }).collect()
     }
 
     fn report(&self) -> Report {
@@ -499,15 +613,18 @@ impl Run {
     }
 }
 
+fn late(what: &str) -> Vec<Found> {
+    vec![Found { check: Check::Start, what: what.to_owned() }]
+}
+
+fn journal_of(file_bytes: u64, files_max: u32) -> Options {
+    let (entry_bytes_max, reserve_bytes) = ((file_bytes / 2) as usize, file_bytes / 4);
+    Options { file_bytes, entry_bytes_max, files_first: 2, files_max, reserve_bytes }
+}
+
 fn draw_config(prng: &mut Prng) -> Config {
     let file_bytes = [256 << 10, 512 << 10, 1 << 20][prng.below(3) as usize];
-    let journal = Options {
-        file_bytes,
-        entry_bytes_max: (file_bytes / 2) as usize,
-        files_first: 2,
-        files_max: 3 + prng.below(4) as u32,
-        reserve_bytes: file_bytes / 4,
-    };
+    let journal = journal_of(file_bytes, 3 + prng.below(4) as u32);
     let mut settings = vec![
         "offsets.topic.num.partitions=3".to_owned(),
         "auto.create.topics.enable=false".to_owned(),
@@ -517,6 +634,7 @@ fn draw_config(prng: &mut Prng) -> Config {
         format!("group.initial.rebalance.delay.ms={}", [0, 50, 300][prng.below(3) as usize]),
         "group.min.session.timeout.ms=100".to_owned(),
         "offset.metadata.max.bytes=32767".to_owned(),
+        format!("log.message.timestamp.after.max.ms={}", i64::MAX),
     ];
     if prng.one_in(2) {
         settings.push(format!("queued.max.requests={}", 1 + prng.below(4)));

@@ -13,7 +13,7 @@ fn span(invoked: u64, completed: u64) -> Span {
 }
 
 fn sent(at: u64, first: u64, attempt: u32) -> Event {
-    Event::Sent { at, partition: partition(), first: ValueId(first), count: 1, attempt, idempotent: true }
+    Event::Sent { at, partition: partition(), first: ValueId(first), count: 1, attempt, idempotent: true, bytes: 100 }
 }
 
 fn acknowledged(at: u64, first: u64, base: i64) -> Event {
@@ -208,6 +208,31 @@ fn timestamps_that_change_or_fall_are_convicted() {
     let Event::Acknowledged { span, partition, first, count, base, .. } = acknowledged(20, 1, 0) else { unreachable!() };
     let acknowledged = Event::Acknowledged { span, partition, first, count, base, append_time: 9 };
     convicts(Rule::Time, vec![sent(10, 1, 1), acknowledged, timed_read(60, 0, true, &[(1, 10)])]);
+}
+
+/// The clock shows what has passed; records are kept for 10 ms.
+fn kept(events: Vec<Event>) -> Vec<Event> {
+    let policy = Event::Policy { at: 0, topic: "t".to_owned(), retention_ms: Some(10), retention_bytes: Some(150) };
+    [vec![Event::Clock { at: 0, ahead_ms: 0 }, policy], events].concat()
+}
+
+#[test]
+fn what_goes_before_its_time_is_convicted() {
+    let ms = 1_000_000;
+    let log = || kept(vec![sent(10 * ms, 1, 1), acknowledged(20 * ms, 1, 0), timed_read(21 * ms, 0, false, &[(1, 10)])]);
+    let early = |more: Vec<Event>| check(&History { events: [log(), more].concat() }).iter().any(|found| found.rule == Rule::Early);
+    assert!(early(vec![bounds(18 * ms, 1, 1)]));
+    assert!(!early(vec![bounds(20 * ms, 1, 1)]), "its time is over");
+    assert!(!early(vec![Event::DeletionSent { at: 15 * ms, partition: partition(), to: 1 }, bounds(16 * ms, 1, 1)]));
+    let set = |at, ahead_ms| Event::Clock { at, ahead_ms };
+    assert!(!early(vec![set(11 * ms, 9), bounds(12 * ms, 1, 1)]), "over by the clock");
+    assert!(early(vec![set(11 * ms, -9), bounds(27 * ms, 1, 1)]), "not over by the clock");
+    // With two more records of 100 bytes the topic's 150 are there without the first.
+    let more = |count: u64| {
+        (2..2 + count).flat_map(|value| [sent(11 * ms, value, 1), timed_read(12 * ms, value as i64 - 1, false, &[(value, 10)])])
+    };
+    assert!(early(more(1).chain([bounds(13 * ms, 1, 2)]).collect()));
+    assert!(!early(more(2).chain([bounds(13 * ms, 1, 3)]).collect()));
 }
 
 fn looked(at: u64, time: Option<i64>, offset: i64, timestamp: i64) -> Event {

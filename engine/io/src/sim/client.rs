@@ -24,7 +24,7 @@ impl ClientEnd {
     /// RESET once when the peer is gone or never was, then EPIPE.
     pub fn send(&mut self, bytes: &[u8]) -> Result<usize, IoError> {
         let mut core = self.core.borrow_mut();
-        core.try_send(self.end, bytes.iter().copied(), bytes.len()).map_or(Ok(0), |result| result.map(|count| count as usize))
+        core.try_send(self.end, &[bytes]).map_or(Ok(0), |result| result.map(|count| count as usize))
     }
 
     /// All that has arrived. None: nothing now. Empty: the peer has finished.

@@ -53,6 +53,8 @@ pub(super) struct Flight {
     pub(super) op: Op,
     /// For a sync: the last step of the disk that it covers. For a whole receive: bytes that are in.
     pub(super) mark: u64,
+    /// When it was submitted.
+    began: u64,
 }
 
 pub(super) struct Shard {
@@ -100,6 +102,8 @@ pub(super) struct Core {
     /// Which shard's socket an end is.
     pub(super) owners: BTreeMap<End, (u32, u32)>,
     pub(super) trace: Trace,
+    /// How often something changed for an end that is no shard's.
+    pub(super) outside: u64,
 }
 
 impl Core {
@@ -116,6 +120,7 @@ impl Core {
             network: Network::default(),
             owners: BTreeMap::new(),
             trace: Trace::new(),
+            outside: 0,
         }
     }
 
@@ -149,8 +154,10 @@ impl Core {
     }
 
     pub(super) fn storage_of(&mut self, shard: u32) -> &mut Storage {
-        let node = self.shard(shard).node;
-        &mut self.node(node).storage
+        let (node, now) = (self.shard(shard).node, self.now);
+        let storage = &mut self.node(node).storage;
+        storage.now = now;
+        storage
     }
 
     pub(super) fn odd(&mut self, one_in: u64) -> bool {
@@ -212,8 +219,8 @@ impl Core {
 
     pub(super) fn fly(&mut self, shard: u32, op: Op, token: Token, mark: u64) -> u64 {
         self.last += 1;
-        let flight = self.last;
-        self.shard(shard).flights.insert(flight, Flight { token, op, mark });
+        let (flight, began) = (self.last, self.now);
+        self.shard(shard).flights.insert(flight, Flight { token, op, mark, began });
         flight
     }
 
@@ -259,9 +266,13 @@ impl Core {
 
     /// An operation on files has come to its end: its effect, then its completion.
     fn finish(&mut self, shard: u32, flight: u64) {
-        let Some(Flight { token, op, mark }) = self.shards.get_mut(&shard).and_then(|shard| shard.flights.remove(&flight)) else { return };
+        let Some(Flight { token, op, mark, began }) = self.shards.get_mut(&shard).and_then(|shard| shard.flights.remove(&flight)) else {
+            return;
+        };
         let what = kind(&op);
+        self.storage_of(shard).began = Some(began);
         let (result, memory) = self.effect(shard, op, mark);
+        self.storage_of(shard).began = None;
         self.complete(shard, what, Completion { token, result, memory, more: false });
     }
 
@@ -356,6 +367,13 @@ impl Core {
                 Op::Write { file, place, from, .. } if self.prng.one_in(2) => {
                     if let Ok((file, true, _)) = self.opened(shard, file) {
                         self.storage_of(shard).write_in_part(file, place, &from);
+                    }
+                }
+                // All of it may have come to the device, and not yet farther than its cache.
+                Op::Write { file, place, from, synced } => {
+                    if let Ok((file, true, _)) = self.opened(shard, file) {
+                        let synced = synced && self.prng.one_in(2);
+                        let _ = self.storage_of(shard).write(file, place, &from, synced); // nobody is told
                     }
                 }
                 op => drop(self.effect(shard, op, mark)),

@@ -7,12 +7,16 @@
 
 use super::image::Image;
 use super::names::{Named, Names};
+use super::recording::{Change, Recording};
 use super::{Fault, Loss, On, Wrong};
 use crate::driver::{Entry, IoError, OpenHow};
 use millrace_base::prng::Prng;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
+#[derive(Clone)]
 struct Stored {
     image: Image,
     open: u32,
@@ -20,6 +24,18 @@ struct Stored {
     path: PathBuf,
 }
 
+/// Something that is not durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Item {
+    /// Of its step.
+    pub(super) number: u64,
+    /// None: a name.
+    file: Option<u64>,
+    /// None: a length.
+    sector: Option<u64>,
+}
+
+#[derive(Clone)]
 pub(super) struct Storage {
     names: Names,
     files: BTreeMap<u64, Stored>,
@@ -29,6 +45,10 @@ pub(super) struct Storage {
     capacity: u64,
     faults: Vec<Fault>,
     prng: Prng,
+    /// The present time, and when the present operation was submitted, if that was earlier: for the recording alone.
+    pub(super) now: u64,
+    pub(super) began: Option<u64>,
+    recording: Option<Rc<RefCell<Recording>>>,
 }
 
 /// The bytes of a file system without a limit of its own.
@@ -37,7 +57,96 @@ const CAPACITY: u64 = 1 << 40;
 impl Storage {
     pub(super) fn new(prng: Prng) -> Storage {
         let (names, files) = (Names::default(), BTreeMap::new());
-        Storage { names, files, last_file: 0, step: 0, capacity: CAPACITY, faults: Vec::new(), prng }
+        let (faults, recording) = (Vec::new(), None);
+        Storage { names, files, last_file: 0, step: 0, capacity: CAPACITY, faults, prng, now: 0, began: None, recording }
+    }
+
+    /// Keeps all changes from now on; gives what it has kept so far.
+    pub(super) fn record(&mut self) -> Option<Recording> {
+        let before = self.recording.take();
+        self.recording = Some(Rc::new(RefCell::new(Recording::new(self.clone()))));
+        before.and_then(Rc::into_inner).map(RefCell::into_inner)
+    }
+
+    fn note(&self, change: impl FnOnce() -> Change) {
+        if let Some(recording) = &self.recording {
+            recording.borrow_mut().note(self.now, self.began.unwrap_or(self.now), change());
+        }
+    }
+
+    /// Does a change again that was recorded.
+    pub(super) fn apply(&mut self, change: &Change) {
+        let done = match change {
+            Change::Make { number, path, named } => {
+                self.step = *number;
+                if let Named::File(file) = named {
+                    self.last_file = *file;
+                    self.files.insert(*file, Stored { image: Image::default(), open: 0, path: path.clone() });
+                }
+                self.names.make(*number, path, *named)
+            }
+            Change::Rename { number, from, to } => {
+                self.step = *number;
+                self.names.rename(*number, from, to)
+            }
+            Change::Unlink { number, path } => {
+                self.step = *number;
+                self.names.unlink(*number, path)
+            }
+            Change::RemoveDirectory { number, path } => {
+                self.step = *number;
+                self.names.remove_directory(*number, path)
+            }
+            Change::SyncDirectory { number, path } => {
+                self.names.sync(*number, path);
+                Ok(())
+            }
+            Change::Write { number, file, place, bytes, synced } => {
+                self.step = self.step.max(*number);
+                if let Some(stored) = self.files.get_mut(file) {
+                    stored.image.write(*number, *place, bytes);
+                    if *synced {
+                        stored.image.sync(*number, Some((*place, bytes.len() as u64)));
+                    }
+                }
+                Ok(())
+            }
+            Change::Truncate { number, file, len } => {
+                self.step = *number;
+                if let Some(stored) = self.files.get_mut(file) {
+                    stored.image.truncate(*number, *len);
+                }
+                Ok(())
+            }
+            Change::Sync { number, file } => {
+                if let Some(stored) = self.files.get_mut(file) {
+                    stored.image.sync(*number, None);
+                }
+                Ok(())
+            }
+        };
+        done.expect("what was done once can be done again");
+    }
+
+    /// All that a power cut may take now.
+    pub(super) fn undurable(&self) -> Vec<Item> {
+        let names = self.names.undurable().map(|number| Item { number, file: None, sector: None });
+        let of = |(file, stored): (&u64, &Stored)| {
+            let file = *file;
+            stored.image.undurable().map(|(number, sector)| Item { number, file: Some(file), sector }).collect::<Vec<_>>()
+        };
+        names.chain(self.files.iter().flat_map(of)).collect()
+    }
+
+    /// The power goes, and takes all that is not durable and not kept.
+    pub(super) fn cut_to(&mut self, kept: &mut dyn FnMut(Item) -> bool) {
+        self.names.cut_to(&mut |number| kept(Item { number, file: None, sector: None }));
+        let named = self.names.files();
+        self.files.retain(|file, _| named.contains(file));
+        for (file, stored) in &mut self.files {
+            stored.open = 0;
+            stored.image.cut_to(true, &mut |number, sector| kept(Item { number, file: Some(*file), sector }));
+        }
     }
 
     /// The number of the last step: what a sync submitted now covers.
@@ -101,6 +210,7 @@ impl Storage {
             None if how.create => {
                 let (number, file) = (self.next(), self.last_file + 1);
                 self.names.make(number, path, Named::File(file))?;
+                self.note(|| Change::Make { number, path: path.to_path_buf(), named: Named::File(file) });
                 self.last_file = file;
                 self.files.insert(file, Stored { image: Image::default(), open: 0, path: path.to_path_buf() });
                 file
@@ -187,6 +297,7 @@ impl Storage {
         }
         self.grow_to(file, at.saturating_add(bytes.len() as u64))?;
         let number = self.next();
+        self.note(|| Change::Write { number, file, place: at, bytes: bytes.as_slice().into(), synced });
         let image = &mut self.stored(file).image;
         image.write(number, at, &bytes);
         if synced {
@@ -205,7 +316,9 @@ impl Storage {
         while at < from.len() {
             let len = (super::SECTOR - (place as usize + at) % super::SECTOR).min(from.len() - at);
             if self.prng.one_in(2) {
-                self.stored(file).image.write(number, place + at as u64, &from[at..at + len]);
+                let (place, bytes) = (place + at as u64, &from[at..at + len]);
+                self.note(|| Change::Write { number, file, place, bytes: bytes.into(), synced: false });
+                self.stored(file).image.write(number, place, bytes);
             }
             at += len;
         }
@@ -222,6 +335,7 @@ impl Storage {
             // A device that says it has flushed, and has not.
             Some(Wrong::Lost) => Ok(()),
             Some(Wrong::Misdirected(_) | Wrong::Flipped) | None => {
+                self.note(|| Change::Sync { number, file });
                 self.stored(file).image.sync(number, None);
                 Ok(())
             }
@@ -233,6 +347,7 @@ impl Storage {
         self.refusal(On::Write, &path)?;
         self.grow_to(file, len)?;
         let number = self.next();
+        self.note(|| Change::Truncate { number, file, len });
         self.stored(file).image.truncate(number, len);
         Ok(())
     }
@@ -245,7 +360,10 @@ impl Storage {
         check(path)?;
         self.refusal(On::Sync, path)?;
         match self.names.get(path) {
-            Some(Named::Directory) => self.names.sync(number, path),
+            Some(Named::Directory) => {
+                self.note(|| Change::SyncDirectory { number, path: path.to_path_buf() });
+                self.names.sync(number, path);
+            }
             Some(Named::File(_)) => return Err(IoError(libc::ENOTDIR)),
             None => return Err(IoError::NOT_FOUND),
         }
@@ -259,6 +377,7 @@ impl Storage {
         self.refusal(On::Name, from)?;
         let number = self.next();
         self.names.rename(number, from, to)?;
+        self.note(|| Change::Rename { number, from: from.to_path_buf(), to: to.to_path_buf() });
         self.forget_nameless();
         Ok(())
     }
@@ -268,6 +387,7 @@ impl Storage {
         self.refusal(On::Name, path)?;
         let number = self.next();
         self.names.unlink(number, path)?;
+        self.note(|| Change::Unlink { number, path: path.to_path_buf() });
         self.forget_nameless();
         Ok(())
     }
@@ -276,7 +396,9 @@ impl Storage {
         check(path)?;
         self.refusal(On::Name, path)?;
         let number = self.next();
-        self.names.make(number, path, Named::Directory)
+        self.names.make(number, path, Named::Directory)?;
+        self.note(|| Change::Make { number, path: path.to_path_buf(), named: Named::Directory });
+        Ok(())
     }
 
     pub(super) fn make_directories(&mut self, path: &Path) -> Result<(), IoError> {
@@ -296,7 +418,9 @@ impl Storage {
         check(path)?;
         self.refusal(On::Name, path)?;
         let number = self.next();
-        self.names.remove_directory(number, path)
+        self.names.remove_directory(number, path)?;
+        self.note(|| Change::RemoveDirectory { number, path: path.to_path_buf() });
+        Ok(())
     }
 
     pub(super) fn list(&self, path: &Path) -> Result<Vec<Entry>, IoError> {
@@ -335,6 +459,10 @@ impl Storage {
         for stored in self.files.values_mut() {
             stored.open = 0;
             stored.image.cut_power(loss, last, keep_to, &mut self.prng);
+        }
+        if let Some(recording) = self.recording.take() {
+            recording.borrow_mut().cut(self.clone());
+            self.recording = Some(recording);
         }
     }
 }

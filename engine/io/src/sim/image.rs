@@ -13,22 +13,44 @@
 use super::{Loss, SECTOR};
 use millrace_base::prng::Prng;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::rc::Rc;
 
+/// The bytes of one sector, shared with the others of the same write.
+#[derive(Clone)]
+struct Sector {
+    of: Rc<[u8]>,
+    at: usize,
+}
+
+impl Sector {
+    /// The sectors of `of`, whole ones.
+    fn all(of: Vec<u8>) -> impl Iterator<Item = Sector> {
+        let of: Rc<[u8]> = of.into();
+        (0..of.len()).step_by(SECTOR).map(move |at| Sector { of: Rc::clone(&of), at })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.of[self.at..self.at + SECTOR]
+    }
+}
+
+#[derive(Clone)]
 struct Version {
     number: u64,
-    bytes: [u8; SECTOR],
+    bytes: Sector,
     /// Made by cutting the file, not by a write.
     cut: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct History {
     versions: Vec<Version>,
     /// A sync of it has failed since it was written.
     poisoned: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Image {
     bytes: Vec<u8>,
     sectors: BTreeMap<u64, History>,
@@ -38,7 +60,7 @@ pub(super) struct Image {
     spoiled: BTreeSet<u64>,
 }
 
-fn sectors(place: u64, len: u64) -> std::ops::Range<u64> {
+fn sectors(place: u64, len: u64) -> Range<u64> {
     place / SECTOR as u64..(place + len).div_ceil(SECTOR as u64)
 }
 
@@ -68,25 +90,31 @@ impl Image {
         *byte ^= 1 << bit;
         if let Some(history) = self.sectors.get_mut(&(place / SECTOR as u64)) {
             for version in &mut history.versions {
-                version.bytes[place as usize % SECTOR] ^= 1 << bit;
+                let mut bytes = version.bytes.bytes().to_vec();
+                bytes[place as usize % SECTOR] ^= 1 << bit;
+                version.bytes = Sector { of: bytes.into(), at: 0 };
             }
         }
     }
 
-    fn sector(&self, sector: u64) -> [u8; SECTOR] {
-        let mut bytes = [0; SECTOR];
-        self.read(sector * SECTOR as u64, &mut bytes);
+    /// What `sectors` hold now; zeros behind the end.
+    fn content(&self, sectors: Range<u64>) -> Vec<u8> {
+        let mut bytes = vec![0; (sectors.end - sectors.start) as usize * SECTOR];
+        self.read(sectors.start * SECTOR as u64, &mut bytes);
         bytes
     }
 
-    /// The history of a sector about to change, begun with what it is now.
-    fn history(&mut self, sector: u64) -> &mut History {
-        let now = self.sector(sector);
-        let history = self.sectors.entry(sector).or_default();
-        if history.versions.is_empty() {
-            history.versions.push(Version { number: 0, bytes: now, cut: false });
+    /// Sectors are about to change: begins the history of those that have none with what they are now.
+    fn begin(&mut self, touched: Range<u64>) {
+        if self.sectors.range(touched.clone()).count() as u64 == touched.end - touched.start {
+            return;
         }
-        history
+        for (sector, bytes) in touched.clone().zip(Sector::all(self.content(touched))) {
+            let history = self.sectors.entry(sector).or_default();
+            if history.versions.is_empty() {
+                history.versions.push(Version { number: 0, bytes, cut: false });
+            }
+        }
     }
 
     fn set_len(&mut self, number: u64, len: u64) {
@@ -100,43 +128,52 @@ impl Image {
     pub(super) fn write(&mut self, number: u64, place: u64, bytes: &[u8]) {
         let end = place + bytes.len() as u64;
         let touched = sectors(place, bytes.len() as u64);
-        for sector in touched.clone() {
-            self.history(sector);
-        }
+        self.begin(touched.clone());
         if end > self.len() {
             self.set_len(number, end);
         }
         self.bytes[place as usize..end as usize].copy_from_slice(bytes);
-        for sector in touched {
-            let bytes = self.sector(sector);
-            let history = self.history(sector);
+        let after = Sector::all(self.content(touched.clone()));
+        for ((_, history), bytes) in self.sectors.range_mut(touched.clone()).zip(after) {
             history.versions.push(Version { number, bytes, cut: false });
             history.poisoned = false;
-            self.spoiled.remove(&sector);
+        }
+        if !self.spoiled.is_empty() {
+            self.spoiled.retain(|sector| !touched.contains(sector));
         }
     }
 
     pub(super) fn truncate(&mut self, number: u64, len: u64) {
         let old = self.len();
         let gone = if len < old { sectors(len, old - len) } else { 0..0 };
-        for sector in gone.clone() {
-            self.history(sector);
-        }
+        self.begin(gone.clone());
         self.set_len(number, len);
-        for sector in gone {
-            let bytes = self.sector(sector);
-            self.history(sector).versions.push(Version { number, bytes, cut: true });
+        if gone.is_empty() {
+            return;
+        }
+        // The first may be cut in part, the others are zeros alike.
+        let first = Sector { of: self.content(gone.start..gone.start + 1).into(), at: 0 };
+        let zeros = Sector { of: vec![0; SECTOR].into(), at: 0 };
+        for (sector, history) in self.sectors.range_mut(gone.clone()) {
+            let bytes = if *sector == gone.start { first.clone() } else { zeros.clone() };
+            history.versions.push(Version { number, bytes, cut: true });
         }
     }
 
     /// Makes durable what was numbered up to `number`, in `range` of bytes or everywhere.
     pub(super) fn sync(&mut self, number: u64, range: Option<(u64, u64)>) {
         let touched = range.map_or(0..u64::MAX, |(place, len)| sectors(place, len));
-        for history in self.sectors.range_mut(touched).map(|(_, history)| history).filter(|history| !history.poisoned) {
+        let mut settled = Vec::new();
+        for (sector, history) in self.sectors.range_mut(touched).filter(|(_, history)| !history.poisoned) {
             let keep = history.versions.iter().rposition(|version| version.number <= number).unwrap_or(0);
             history.versions.drain(..keep);
+            settled.extend((history.versions.len() == 1).then_some(*sector));
         }
-        self.sectors.retain(|_, history| history.versions.len() > 1 || history.poisoned);
+        if settled.len() == self.sectors.len() {
+            self.sectors.clear();
+        } else {
+            settled.iter().for_each(|sector| drop(self.sectors.remove(sector)));
+        }
         let keep = self.lengths.iter().rposition(|(at, _)| *at <= number).unwrap_or(0);
         self.lengths.drain(..keep);
         if self.lengths.len() == 1 {
@@ -150,19 +187,35 @@ impl Image {
         }
     }
 
-    /// The power went: what is left becomes all there is. `last` is the number of the last write on the whole disk.
+    /// The power went. `last` is the number of the last write on the whole disk.
     pub(super) fn cut_power(&mut self, loss: Loss, last: u64, keep_to: u64, prng: &mut Prng) {
-        let kept = |number: u64, prng: &mut Prng| match loss {
+        self.cut_to(loss != Loss::Nothing, &mut |number, _| match loss {
             Loss::Seeded => !prng.one_in(2),
             Loss::All => false,
             Loss::Nothing => true,
             Loss::Suffix => number <= keep_to,
             Loss::TornLast => number < last || !prng.one_in(2),
+        });
+    }
+
+    /// What is not durable: the number of each version of a sector, and of each length (None).
+    pub(super) fn undurable(&self) -> impl Iterator<Item = (u64, Option<u64>)> {
+        let lengths = self.lengths.iter().skip(1).map(|(number, _)| (*number, None));
+        let of = |(sector, history): (&u64, &History)| {
+            let sector = *sector;
+            let numbers: Vec<u64> = history.versions.iter().skip(1).filter(|version| !version.cut).map(|version| version.number).collect();
+            numbers.into_iter().map(move |number| (number, Some(sector)))
         };
+        lengths.chain(self.sectors.iter().flat_map(of))
+    }
+
+    /// What is left becomes all there is: of the undurable what is `kept`, by number and sector, None for a length. `takes_poisoned`: what a
+    /// failed sync was to cover is lost whatever is kept.
+    pub(super) fn cut_to(&mut self, takes_poisoned: bool, kept: &mut dyn FnMut(u64, Option<u64>) -> bool) {
         let mut chosen = (u64::MAX, self.len());
         if let Some(first) = self.lengths.first() {
             // Lengths are journaled: what is kept is a prefix of their changes.
-            chosen = self.lengths[1..].iter().take_while(|(number, _)| kept(*number, prng)).last().copied().unwrap_or(*first);
+            chosen = self.lengths[1..].iter().take_while(|(number, _)| kept(*number, None)).last().copied().unwrap_or(*first);
         }
         let longest = self.lengths.iter().map(|(_, len)| *len).max().unwrap_or(0).max(chosen.1).max(self.len());
         self.bytes.resize(longest.next_multiple_of(SECTOR as u64) as usize, 0);
@@ -171,13 +224,13 @@ impl Image {
             let from = versions.iter().rposition(|version| version.cut && version.number <= chosen.0).unwrap_or(0);
             let to = versions.iter().position(|version| version.cut && version.number > chosen.0).unwrap_or(versions.len());
             let Some(candidates) = versions.get(from..to).filter(|candidates| !candidates.is_empty()) else { continue };
-            let mut pick = candidates.iter().rposition(|version| version.number == 0 || kept(version.number, prng)).unwrap_or(0);
-            if history.poisoned && loss != Loss::Nothing {
+            let mut pick = candidates.iter().rposition(|version| version.number == 0 || kept(version.number, Some(sector))).unwrap_or(0);
+            if history.poisoned && takes_poisoned {
                 pick = 0;
             }
             let start = sector as usize * SECTOR;
             if let Some(into) = self.bytes.get_mut(start..start + SECTOR) {
-                into.copy_from_slice(&candidates[pick].bytes);
+                into.copy_from_slice(candidates[pick].bytes.bytes());
             }
         }
         self.lengths.clear();

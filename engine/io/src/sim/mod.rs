@@ -18,6 +18,7 @@ mod driver;
 mod image;
 mod names;
 mod network;
+mod recording;
 mod sockets;
 mod storage;
 mod trace;
@@ -25,6 +26,7 @@ mod world;
 
 pub use client::ClientEnd;
 pub use driver::SimDriver;
+pub use recording::{CutDisk, Moment, Recording, Replay};
 pub use storage::SimDisk;
 pub use trace::Happening;
 pub use world::{ShardId, World};

@@ -27,6 +27,7 @@ enum Step {
     Rename(PathBuf, PathBuf),
 }
 
+#[derive(Clone)]
 struct Waiting {
     number: u64,
     step: Step,
@@ -41,7 +42,7 @@ impl Waiting {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Names {
     present: BTreeMap<PathBuf, Named>,
     durable: BTreeMap<PathBuf, Named>,
@@ -180,16 +181,25 @@ impl Names {
     }
 
     pub(super) fn cut_power(&mut self, loss: Loss, keep_to: u64, prng: &mut Prng) {
+        self.cut_to(&mut |number| match loss {
+            Loss::Seeded => !prng.one_in(3),
+            Loss::All => false,
+            Loss::Nothing | Loss::TornLast => true,
+            Loss::Suffix => number <= keep_to,
+        });
+    }
+
+    /// The numbers of the steps that wait.
+    pub(super) fn undurable(&self) -> impl Iterator<Item = u64> {
+        self.waiting.iter().map(|waiting| waiting.number)
+    }
+
+    /// Of the steps that wait those are done that are `kept`, as far as the module's head allows.
+    pub(super) fn cut_to(&mut self, kept: &mut dyn FnMut(u64) -> bool) {
         let mut stopped = BTreeSet::new();
         for waiting in std::mem::take(&mut self.waiting) {
-            let kept = match loss {
-                Loss::Seeded => !prng.one_in(3),
-                Loss::All => false,
-                Loss::Nothing | Loss::TornLast => true,
-                Loss::Suffix => waiting.number <= keep_to,
-            };
             let directories = waiting.directories();
-            if kept && !directories.iter().any(|directory| stopped.contains(directory)) {
+            if kept(waiting.number) && !directories.iter().any(|directory| stopped.contains(directory)) {
                 apply(&mut self.durable, &waiting.step);
             } else {
                 stopped.extend(directories);

@@ -90,10 +90,7 @@ impl Core {
             let result = match &mut flight.op {
                 Op::Send { .. } if send_waits => None,
                 Op::Receive { .. } if receive_waits => None,
-                Op::Send { from, .. } => {
-                    let bytes = from.iter().flat_map(|slice| slice.iter().copied());
-                    self.try_send(end, bytes, from.iter().map(|slice| slice.len()).sum())
-                }
+                Op::Send { from, .. } => self.try_send(end, &from.iter().map(|slice| &**slice).collect::<Vec<_>>()),
                 Op::Receive { into, at, len, whole, .. } => {
                     let target = &mut into.unfrozen()[*at as usize..(*at + *len) as usize];
                     self.try_receive(end, target, *whole, &mut flight.mark)
@@ -131,32 +128,37 @@ impl Core {
         }
         let count = if whole { there } else { self.perhaps_short(there, 1) };
         let side = self.network.side(end).expect("found above");
-        for (into, byte) in target[before..].iter_mut().zip(side.arrived.drain(..count)) {
-            *into = byte;
-        }
+        let (front, behind) = side.arrived.as_slices();
+        let split = front.len().min(count);
+        target[before..before + split].copy_from_slice(&front[..split]);
+        target[before + split..before + count].copy_from_slice(&behind[..count - split]);
+        side.arrived.drain(..count);
         *filled += count as u64;
         let complete = !whole || *filled as usize == target.len() || (over && side.arrived.is_empty());
         self.tell_owner(end.other());
         complete.then_some(Ok(*filled as u32))
     }
 
-    /// None: it must wait for room.
-    pub(super) fn try_send(&mut self, end: End, bytes: impl Iterator<Item = u8>, len: usize) -> Option<Result<u32, IoError>> {
+    /// Sends `parts`, one behind the other. None: it must wait for room.
+    pub(super) fn try_send(&mut self, end: End, parts: &[&[u8]]) -> Option<Result<u32, IoError>> {
         let side = self.network.side(end).expect("a connection stays while an end is open");
         if side.reset || side.finished {
             let first = side.reset && !std::mem::replace(&mut side.told, true);
             return Some(Err(if first { IoError::RESET } else { IoError(libc::EPIPE) }));
         }
+        let len = parts.iter().map(|part| part.len()).sum();
         let room = self.network.room(end).min(len);
         if room == 0 && len > 0 {
             return None;
         }
         let count = self.perhaps_short(room, 1);
-        let mut bytes = bytes.take(count).collect::<VecDeque<u8>>();
+        let mut bytes = Vec::with_capacity(count);
+        for part in parts {
+            bytes.extend_from_slice(&part[..part.len().min(count - bytes.len())]);
+        }
         while !bytes.is_empty() {
-            let cut = self.perhaps_short(bytes.len(), 1);
-            let rest = bytes.split_off(cut);
-            self.send_to(end.other(), Arrival::Bytes(std::mem::replace(&mut bytes, rest).into()));
+            let rest = bytes.split_off(self.perhaps_short(bytes.len(), 1));
+            self.send_to(end.other(), Arrival::Bytes(std::mem::replace(&mut bytes, rest)));
         }
         Some(Ok(count as u32))
     }
@@ -180,10 +182,11 @@ impl Core {
         self.tell_owner(end);
     }
 
-    /// Something changed for this end: its shard's operations may go on.
+    /// Something changed for this end: its shard's operations, or a client outside, may go on.
     pub(super) fn tell_owner(&mut self, end: End) {
-        if let Some((shard, socket)) = self.owners.get(&end).copied() {
-            self.progress(shard, socket);
+        match self.owners.get(&end).copied() {
+            Some((shard, socket)) => self.progress(shard, socket),
+            None => self.outside += 1,
         }
     }
 

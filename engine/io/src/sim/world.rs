@@ -3,6 +3,7 @@
 use super::client::ClientEnd;
 use super::core::{Core, Event};
 use super::driver::SimDriver;
+use super::recording::{CutDisk, Recording};
 use super::storage::SimDisk;
 use super::trace::Happening;
 use super::{Fault, Loss, Rates};
@@ -26,6 +27,22 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, rates: Rates) -> World {
         World { core: Rc::new(RefCell::new(Core::new(seed, rates))) }
+    }
+
+    /// A world in which it is `now`, and `node` has what a power cut has left of a disk; `wall` is what its clock shows.
+    pub fn after(seed: u64, now: Nanos, node: u32, disk: CutDisk, wall: WallMs) -> World {
+        let world = World::new(seed, Rates::CALM);
+        let mut core = world.core.borrow_mut();
+        core.now = now.0;
+        core.node(node).storage = disk.0;
+        core.node(node).wall = wall - (now.0 / 1_000_000) as WallMs;
+        drop(core);
+        world
+    }
+
+    /// Keeps every change of a node's disk from now on; gives what was kept before.
+    pub fn record(&self, node: u32) -> Option<Recording> {
+        self.core.borrow_mut().node(node).storage.record()
     }
 
     /// A new shard of `node` (made when it is new). Its disk is the node's.
@@ -121,6 +138,11 @@ impl World {
                 return done();
             }
         }
+    }
+
+    /// How often something changed for clients outside: while it stays the same, none of them has anything to receive or more room to send.
+    pub fn outside(&self) -> u64 {
+        self.core.borrow().outside
     }
 
     /// Whether the shard's process still is.

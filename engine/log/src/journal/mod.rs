@@ -13,8 +13,6 @@ pub mod opening;
 pub mod recovery;
 mod scan;
 
-pub mod planted;
-
 pub use error::JournalError;
 pub use opening::prepare;
 pub use record::{PayloadRange, Record};

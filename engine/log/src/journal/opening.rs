@@ -13,10 +13,10 @@
 use super::error::JournalError;
 use super::files::{FileRoom, Files, Used};
 use super::layout::{self, Opening, Openings};
-use super::planted::{Bug, is_planted};
 use super::recovery::Recovered;
 use super::writer::{Begin, Journal, Options};
 use millrace_base::limits::BLOCK;
+use millrace_base::planted::{Bug, is_planted};
 use millrace_io::{Disk, OpenHow, Pool};
 use std::collections::VecDeque;
 use std::path::Path;

@@ -17,12 +17,12 @@
 use super::error::JournalError;
 use super::files::FileRoom;
 use super::layout::{self, HEADER_BYTES, Header, Openings};
-use super::planted::{Bug, is_planted};
 use super::record::Record;
 use super::scan::{Body, Foot, Found, Scan, records_of, scan};
 use millrace_base::crc::crc32c;
 use millrace_base::fault::Corrupt;
 use millrace_base::ids::PartitionId;
+use millrace_base::planted::{Bug, is_planted};
 use millrace_io::{Disk, OpenHow, Pool, Slice};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

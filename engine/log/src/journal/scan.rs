@@ -13,11 +13,11 @@ use super::contents;
 use super::error::JournalError;
 use super::files::FileRoom;
 use super::layout::{self, HEADER_BYTES, Header, NoHeader, Openings, Trailer};
-use super::planted::{Bug, is_planted};
 use super::record::Record;
 use millrace_base::crc::crc32c;
 use millrace_base::fault::Corrupt;
 use millrace_base::limits::BLOCK;
+use millrace_base::planted::{Bug, is_planted};
 use millrace_io::{Disk, IoError, OpenHow};
 use std::path::Path;
 

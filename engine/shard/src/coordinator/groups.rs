@@ -16,6 +16,7 @@ use millrace_base::batch::{self, Builder};
 use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::ids::{PartitionId, ShardId, Uuid};
 use millrace_base::offset::Offset;
+use millrace_base::planted::{Bug, is_planted};
 use millrace_log::journal::Urgency;
 use millrace_state::groups::records::Record;
 use millrace_state::groups::{Effect, Groups, Now, Request, Settings, WriteError};
@@ -233,6 +234,7 @@ impl Engine {
 
     fn write_group_records(&mut self, t: &mut Turn<'_>, id: PartitionId, token: u64, records: &[Record]) {
         match self.append_records(t, id, records) {
+            Ok(_) if is_planted(Bug::AnswerCommitEarly) => self.coordinator_written(t, id, token),
             Ok((_, end)) => {
                 if let Some(partition) = self.partitions.get_mut(&id) {
                     partition.wait(CommitWaiter { end, what: Waiting::Coordinator { token } });

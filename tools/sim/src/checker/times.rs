@@ -1,7 +1,7 @@
 //! The timestamps of one partition's records, and what lookups by time said of them.
 //!
 //! 1. An offset has one timestamp for ever, in acknowledgements and in reads.
-//! 2. Where the broker gave it, it does not fall as offsets rise.
+//! 2. Where the broker gave it, it does not fall as offsets rise by more than the clock was set back.
 //! 3. A lookup gives the first record that is not older than asked. Records below a log start that may have been in force by its end do
 //!    not count, nor do records that may have come after it began.
 //!
@@ -38,11 +38,15 @@ impl Times {
         self.looked.push(Looked { span, time, offset, timestamp });
     }
 
-    pub(super) fn judge_order(&self, wrong: &mut impl FnMut(Rule, String)) {
+    pub(super) fn timestamp(&self, offset: i64) -> Option<i64> {
+        self.of.get(&offset).map(|(timestamp, _)| *timestamp)
+    }
+
+    pub(super) fn judge_order(&self, set_back_ms: i64, wrong: &mut impl FnMut(Rule, String)) {
         let mut last = (0, i64::MIN);
         for (offset, (timestamp, by_broker)) in &self.of {
             if *by_broker {
-                if *timestamp < last.1 {
+                if *timestamp < last.1.saturating_sub(set_back_ms) {
                     wrong(Rule::Time, format!("offset {offset} was appended at {timestamp}, and {} before it at {}", last.0, last.1));
                 }
                 last = (*offset, *timestamp);

@@ -120,6 +120,8 @@ pub struct Admin {
     unknown: bool,
     next_at: u64,
     pause_ms: u64,
+    /// Topics stay as they were made.
+    is_steady: bool,
     main: Vec<String>,
     /// Own topics that are there, by name: their history's name and their partitions.
     own: BTreeMap<String, (Named, i32)>,
@@ -131,13 +133,20 @@ pub struct Admin {
     next_reader: u32,
 }
 
+/// What a topic is to keep with these changes.
+fn policy(at: u64, topic: &Named, changes: &[Change]) -> Event {
+    let of = |key: &str| changes.iter().find(|(changed, _)| changed == key).and_then(|(_, value)| value.as_ref()?.parse().ok());
+    let (retention_ms, retention_bytes) = (of("retention.ms"), of("retention.bytes"));
+    Event::Policy { at, topic: topic.known_as.clone(), retention_ms, retention_bytes }
+}
+
 fn named(name: &str) -> Named {
     Named { name: name.to_owned(), known_as: name.to_owned() }
 }
 
 impl Admin {
-    /// First makes `topics`.
-    pub fn new(number: u32, topics: Vec<NewTopic>, pause_ms: u64, prng: Prng) -> Admin {
+    /// First makes `topics`. `is_steady`: it makes no others, and lets none grow.
+    pub fn new(number: u32, topics: Vec<NewTopic>, pause_ms: u64, is_steady: bool, prng: Prng) -> Admin {
         let main = topics.iter().map(|(name, ..)| name.clone()).collect();
         let create = |(name, partitions, configs): NewTopic| Task::Create { topic: named(&name), partitions, configs };
         let mut tasks: Vec<Task> = topics.into_iter().map(create).collect();
@@ -150,6 +159,7 @@ impl Admin {
             unknown: false,
             next_at: 0,
             pause_ms,
+            is_steady,
             main,
             own: BTreeMap::new(),
             set: BTreeMap::new(),
@@ -170,6 +180,7 @@ impl Admin {
         let at = self.prng.below(self.main.len() as u64) as usize;
         let name = self.main[at].clone();
         match self.prng.below(8) {
+            0..3 | 5 if self.is_steady => {}
             0..3 => self.think_of_own(),
             3..5 => {
                 let index = self.prng.below(shared.partitions[&name] as u64) as i32;
@@ -254,6 +265,8 @@ impl Admin {
         let now = shared.now();
         match self.tasks.last_mut().expect("the caller saw a task") {
             Task::Create { topic, partitions, configs } => {
+                let set = configs.iter().map(|(key, value)| (key.clone(), Some(value.clone())));
+                shared.history.push(policy(now, topic, &set.collect::<Vec<_>>()));
                 let config =
                     |(name, value): &(String, String)| CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)));
                 let topic = CreatableTopic::default()
@@ -271,8 +284,9 @@ impl Admin {
                 *attempt += 1;
                 let partition = (topic.known_as.clone(), *index);
                 let (first, count, attempt) = (*first, *count, *attempt);
-                shared.history.push(Event::Sent { at: now, partition, first, count, attempt, idempotent: false });
                 let bytes = value::batch(first, count, *len, shared.world.wall(crate::cluster::NODE), None, *codec);
+                let size = bytes.len();
+                shared.history.push(Event::Sent { at: now, partition, first, count, attempt, idempotent: false, bytes: size });
                 let data = PartitionProduceData::default().with_index(*index).with_records(Some(bytes.into()));
                 let topic = TopicProduceData::default().with_name(topic_name(&topic.name)).with_partition_data(vec![data]);
                 self.link.ask(now, PRODUCE, &ProduceRequest::default().with_acks(-1).with_timeout_ms(10_000).with_topic_data(vec![topic]));
@@ -299,6 +313,7 @@ impl Admin {
                 self.link.ask(now, GROW, &CreatePartitionsRequest::default().with_topics(vec![topic]).with_timeout_ms(10_000));
             }
             Task::Alter { topic, changes } => {
+                shared.history.push(policy(now, topic, changes));
                 let change = |(key, value): &Change| {
                     let operation = if value.is_some() { SET } else { UNSET };
                     let config = AlterableConfig::default().with_name(text(key)).with_config_operation(operation);
@@ -322,6 +337,7 @@ impl Admin {
                 self.link.ask(now, DELETE, &DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(10_000));
             }
             Task::DeleteRecords { partition, offset } => {
+                shared.history.push(Event::DeletionSent { at: now, partition: partition.clone(), to: *offset });
                 let part = DeleteRecordsPartition::default().with_partition_index(partition.1).with_offset(*offset);
                 let topic = DeleteRecordsTopic::default().with_name(topic_name(&partition.0)).with_partitions(vec![part]);
                 self.link.ask(now, DELETE_RECORDS, &DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(10_000));

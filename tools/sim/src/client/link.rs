@@ -76,6 +76,13 @@ impl Link {
 
     /// Queues a request; its correlation id.
     pub fn ask<R: Request>(&mut self, now: u64, version: i16, request: &R) -> i32 {
+        self.tell(version, request);
+        self.asked.push_back(Asked { correlation: self.correlation, deadline: now + ANSWER_MS * MS });
+        self.correlation
+    }
+
+    /// Queues a request that has no answer.
+    pub fn tell<R: Request>(&mut self, version: i16, request: &R) {
         self.correlation += 1;
         let header = RequestHeader::default()
             .with_request_api_key(R::KEY)
@@ -87,8 +94,6 @@ impl Link {
         request.encode(&mut frame, version).expect("the harness asks what the version has");
         self.outbox.extend_from_slice(&(frame.len() as i32).to_be_bytes());
         self.outbox.extend_from_slice(&frame);
-        self.asked.push_back(Asked { correlation: self.correlation, deadline: now + ANSWER_MS * MS });
-        self.correlation
     }
 
     /// Sends and receives what can be.
@@ -136,6 +141,15 @@ impl Link {
             answers.push((correlation, frame));
         }
         Ok(answers)
+    }
+
+    /// Sends what is queued, and goes without waiting for an answer; connects again at once.
+    pub fn break_off(&mut self, world: &World) {
+        let now = world.now().0;
+        let _ = self.exchange(); // what it brings is not looked at any more
+        drop(self.end.take());
+        self.lose(now);
+        self.retry_at = now;
     }
 
     /// Gives the connection up without a word.

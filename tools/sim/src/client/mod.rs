@@ -17,7 +17,7 @@ mod team;
 pub use admin::{Admin, Named};
 pub use fetcher::FetchStyle;
 pub use probe::Probe;
-pub use producer::{Producer, Style};
+pub use producer::{Producer, Style, Times};
 pub use reader::Reader;
 pub use scanner::Scanner;
 pub use team::Team;
@@ -54,6 +54,11 @@ pub struct Shared {
 impl Shared {
     pub fn now(&self) -> u64 {
         self.world.now().0
+    }
+
+    /// How much more the node's clock shows than has passed in the world.
+    pub fn ahead_ms(&self) -> i64 {
+        self.world.wall(crate::cluster::NODE) - (self.now() / MS) as i64
     }
 
     pub fn saw(&mut self, what: &'static str) {

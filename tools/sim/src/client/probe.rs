@@ -86,11 +86,12 @@ impl Probe {
         let first = ValueId::new(self.number, self.next_value);
         self.attempt += 1;
         let bytes = value::batch(first, RECORDS, 50, shared.world.wall(crate::cluster::NODE), None, 0);
+        let size = bytes.len();
         let data = PartitionProduceData::default().with_index(partition.1).with_records(Some(bytes.into()));
         let topic = TopicProduceData::default().with_name(topic_name(&partition.0)).with_partition_data(vec![data]);
         self.link.ask(now, PRODUCE, &ProduceRequest::default().with_acks(-1).with_timeout_ms(2_000).with_topic_data(vec![topic]));
         let attempt = self.attempt;
-        shared.history.push(Event::Sent { at: now, partition, first, count: RECORDS, attempt, idempotent: false });
+        shared.history.push(Event::Sent { at: now, partition, first, count: RECORDS, attempt, idempotent: false, bytes: size });
         self.asked = Some(now);
     }
 

@@ -26,6 +26,17 @@ const OUT_OF_ORDER_SEQUENCE: i16 = 45;
 /// Smaller than the smallest journal entry of a run.
 const BATCH_BYTES_MAX: usize = 100_000;
 
+/// What timestamps a producer gives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Times {
+    /// What the node's clock shows.
+    Present,
+    /// Of 1970.
+    Past,
+    /// Hours ahead of the clock.
+    Future,
+}
+
 /// How a producer behaves.
 #[derive(Clone, Debug)]
 pub struct Style {
@@ -35,12 +46,15 @@ pub struct Style {
     pub record_bytes_max: u64,
     /// Mean pause between batches.
     pub pause_ms: u64,
-    /// Requests with acks=1 instead of all.
-    pub leader_only: bool,
+    /// -1: all; 1; 0: nothing is answered, nor sent again.
+    pub acks: i16,
     /// Of Produce.
     pub version: i16,
     /// Batches are compressed with a codec drawn for each.
     pub compresses: bool,
+    pub times: Times,
+    /// One request in so many is the last of its connection, which goes without waiting for answers. 0: none is.
+    pub breaks_one_in: u64,
 }
 
 struct Batch {
@@ -224,7 +238,11 @@ impl Producer {
         let queue = &mut self.queues[at];
         let sequence = self.producer.map(|(producer_id, epoch)| Sequence { producer_id, epoch, first: queue.next_sequence });
         queue.next_sequence += count as i32;
-        let timestamp = shared.world.wall(crate::cluster::NODE);
+        let timestamp = match self.style.times {
+            Times::Present => shared.world.wall(crate::cluster::NODE),
+            Times::Past => 1_000 + self.prng.below(1_000_000) as i64,
+            Times::Future => shared.world.wall(crate::cluster::NODE) + 5 * 3_600_000,
+        };
         let codec = if self.style.compresses { self.prng.below(packing::CODECS) as u8 } else { 0 };
         let bytes = value::batch(first, count, len, timestamp, sequence, codec).into();
         queue.batches.push_back(Batch { first, count, bytes, attempts: 0, in_flight: false });
@@ -252,11 +270,12 @@ impl Producer {
             batch.attempts += 1;
             queue.in_flight += 1;
             let (partition, first, count, attempt) = (queue.partition.clone(), batch.first, batch.count, batch.attempts);
+            let bytes = batch.bytes.len();
             let data = PartitionProduceData::default().with_index(partition.1).with_records(Some(batch.bytes.clone()));
             topics.entry(partition.0.clone()).or_default().push(data);
             parts.push((at, first));
             let idempotent = self.style.idempotent;
-            shared.history.push(Event::Sent { at: now, partition, first, count, attempt, idempotent });
+            shared.history.push(Event::Sent { at: now, partition, first, count, attempt, idempotent, bytes });
         }
         if parts.is_empty() {
             return false;
@@ -266,9 +285,18 @@ impl Producer {
             if by_id { topic.with_topic_id(shared.topics[&name].topic_id) } else { topic.with_name(topic_name(&name)) }
         };
         let request = ProduceRequest::default()
-            .with_acks(if self.style.leader_only { 1 } else { -1 })
+            .with_acks(self.style.acks)
             .with_timeout_ms(10_000)
             .with_topic_data(topics.into_iter().map(topic).collect());
+        if self.style.acks == 0 {
+            shared.saw("batch without an answer");
+            self.link.tell(self.style.version, &request);
+            for (at, first) in parts {
+                self.queues[at].in_flight -= 1;
+                self.queues[at].batches.retain(|batch| batch.first != first);
+            }
+            return true;
+        }
         let correlation = self.link.ask(now, self.style.version, &request);
         self.asked.insert(correlation, (now, parts));
         true
@@ -306,7 +334,14 @@ impl Client for Producer {
             }
         } else {
             self.make(shared);
-            while self.link.in_flight() < self.style.in_flight_max && self.send(shared) {}
+            while self.link.in_flight() < self.style.in_flight_max && self.send(shared) {
+                if self.style.breaks_one_in > 0 && self.prng.one_in(self.style.breaks_one_in) {
+                    shared.saw("connection broken by its client");
+                    self.link.break_off(&shared.world);
+                    self.lost();
+                    return self.link.wake();
+                }
+            }
         }
         if let Came::Lost = self.link.look(&shared.world) {
             self.lost();

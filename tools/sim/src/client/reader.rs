@@ -78,6 +78,10 @@ impl Reader {
         Reader { group, prng, link: Link::new(), places, fetcher, asked: None, ready: false, next_at: 0, records: 0, done: false }
     }
 
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
     /// Records read.
     pub fn records(&self) -> u64 {
         self.records

@@ -1,18 +1,21 @@
-//! Reads every partition from its log start to its high watermark, and lists the topics: what is left at the end.
+//! Lists the topics, reads every partition from its log start to its high watermark, and asks for every group's commits: what is left.
 
 use super::link::{Came, Link, decode};
-use super::{Client, MS, Shared, is_retriable, take, topic_name};
+use super::{Client, MS, Shared, is_retriable, take, text, topic_name};
 use crate::history::{Event, Partition, Span};
 use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
-use kafka_protocol::messages::{BrokerId, MetadataRequest};
+use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequest, OffsetFetchRequestTopic};
+use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, GroupId, MetadataRequest};
 use millrace_base::ids::Uuid;
 use std::collections::BTreeMap;
 
 const FETCH: i16 = 12;
 const LIST: i16 = 7;
 const METADATA: i16 = 12;
+const COMMITTED: i16 = 7;
+const FIND: i16 = 3;
 
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;
@@ -20,14 +23,26 @@ const LATEST: i64 = -1;
 enum Stage {
     Topics,
     Start,
-    End { from: i64 },
-    Read { from: i64, to: i64, at: i64 },
+    End {
+        from: i64,
+    },
+    Read {
+        from: i64,
+        to: i64,
+        at: i64,
+    },
+    Group,
+    /// There is no coordinator yet; who asks for one makes it.
+    Coordinator,
 }
 
 pub struct Scanner {
     link: Link,
     /// As they are called, and as they stand in the history.
     left: Vec<(Partition, Partition)>,
+    /// Groups whose commits are to be asked for, of these partitions.
+    groups: Vec<String>,
+    of_groups: Vec<Partition>,
     /// Topics that there are, by id.
     pub topics: BTreeMap<String, String>,
     /// Where logs start, by partition as it is called.
@@ -40,10 +55,13 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    pub fn new(partitions: Vec<(Partition, Partition)>) -> Scanner {
+    /// `partitions`: as they are called, and as they stand in the history. `of_groups`: those that `groups` commit offsets of.
+    pub fn new(partitions: Vec<(Partition, Partition)>, groups: Vec<String>, of_groups: Vec<Partition>) -> Scanner {
         Scanner {
             link: Link::new(),
             left: partitions,
+            groups,
+            of_groups,
             topics: BTreeMap::new(),
             starts: BTreeMap::new(),
             stage: Stage::Topics,
@@ -84,6 +102,22 @@ impl Scanner {
                     .with_session_epoch(-1)
                     .with_topics(vec![topic]);
                 self.link.ask(now, FETCH, &request)
+            }
+            Stage::Coordinator => {
+                let group = self.groups.last().cloned().unwrap_or_default();
+                self.link.ask(now, FIND, &FindCoordinatorRequest::default().with_key(text(&group)).with_key_type(0))
+            }
+            Stage::Group => {
+                let group = self.groups.last().cloned().unwrap_or_default();
+                let mut topics: BTreeMap<&String, Vec<i32>> = BTreeMap::new();
+                self.of_groups.iter().for_each(|(name, index)| topics.entry(name).or_default().push(*index));
+                let topic = |(name, indexes): (&String, Vec<i32>)| {
+                    OffsetFetchRequestTopic::default().with_name(topic_name(name)).with_partition_indexes(indexes)
+                };
+                let request = OffsetFetchRequest::default()
+                    .with_group_id(GroupId(text(&group)))
+                    .with_topics(Some(topics.into_iter().map(topic).collect()));
+                self.link.ask(now, COMMITTED, &request)
             }
         };
         self.asked = Some(now);
@@ -128,11 +162,32 @@ impl Scanner {
                     (part.error_code, (part.error_code == 1).then_some(Stage::Start))
                 }
             }
+            Stage::Coordinator => {
+                decode::<FindCoordinatorRequest>(frame, FIND);
+                self.next_at = shared.now() + 20 * MS;
+                (0, Some(Stage::Group))
+            }
+            Stage::Group => {
+                let answer = decode::<OffsetFetchRequest>(frame, COMMITTED);
+                let parts = || answer.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |part| (topic, part)));
+                let code = parts().map(|(_, part)| part.error_code).chain([answer.error_code]).find(|code| *code != 0).unwrap_or(0);
+                if code == 0 {
+                    let group = self.groups.pop().unwrap_or_default();
+                    for (topic, part) in parts() {
+                        let (partition, offset) = (((*topic.name.0).to_owned(), part.partition_index), part.committed_offset);
+                        shared.history.push(Event::CommittedFetched { span, group: group.clone(), partition, offset });
+                    }
+                }
+                (code, None)
+            }
         };
         if code != 0 {
             self.next_at = shared.now() + 20 * MS;
             if code != 1 && !is_retriable(code) {
                 shared.wrong(format!("the scan was answered {code}"));
+            }
+            if matches!(self.stage, Stage::Group) {
+                self.stage = Stage::Coordinator;
             }
             if code != 1 {
                 return;
@@ -153,7 +208,10 @@ impl Scanner {
             self.reader += 1;
             self.stage = Stage::Start;
         }
-        self.done = self.left.is_empty() && !matches!(self.stage, Stage::Topics);
+        if self.left.is_empty() && !matches!(self.stage, Stage::Topics | Stage::Coordinator) {
+            self.stage = Stage::Group;
+            self.done = self.groups.is_empty();
+        }
     }
 }
 
@@ -184,6 +242,12 @@ impl Client for Scanner {
     }
 
     fn state(&self) -> String {
-        format!("scanner: up {}, asked {:?}, {} partitions left", self.link.is_up(), self.asked, self.left.len())
+        format!(
+            "scanner: up {}, asked {:?}, {} partitions and {} groups left",
+            self.link.is_up(),
+            self.asked,
+            self.left.len(),
+            self.groups.len()
+        )
     }
 }

@@ -601,6 +601,10 @@ impl Team {
         Team { terms, members, done: false }
     }
 
+    pub fn group(&self) -> &str {
+        &self.terms.group
+    }
+
     pub fn records(&self) -> u64 {
         self.members.iter().map(|member| member.records).sum()
     }

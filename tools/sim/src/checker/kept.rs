@@ -1,0 +1,133 @@
+//! What a partition keeps: nothing goes before its time.
+//!
+//! 1. A record below a log start that was told must have been named by a DeleteRecords that went out before, or be over its topic's time by
+//!    the node's clock, or its topic's bytes must have been there without it.
+//! 2. Of several settings that may have been in force the loosest counts; a timestamp ahead of the clock at its making counts as that.
+//!    Where it was more than an hour ahead, if only since the clock was set back, the time that has passed may count instead.
+//! 3. A record that nobody has seen is passed over, and so is a surplus of bytes behind which one lies.
+//!
+//! Knows nothing of segments: a record may be kept longer than its topic asks.
+
+use super::{Log, Rule};
+use crate::history::{Event, History};
+use std::collections::BTreeMap;
+
+/// Kafka's `log.retention.hours`.
+const RETENTION_MS: i64 = 168 * 3_600_000;
+
+/// How far ahead of the clock a timestamp is believed.
+const FUTURE_MS: i64 = 3_600_000;
+
+const MS: u64 = 1_000_000;
+
+struct Policy {
+    at: u64,
+    retention_ms: i64,
+    retention_bytes: Option<i64>,
+}
+
+/// What is known of clock and topics.
+#[derive(Default)]
+pub(super) struct Terms {
+    /// Since when the clock is how far ahead.
+    clock: Vec<(u64, i64)>,
+    policies: BTreeMap<String, Vec<Policy>>,
+}
+
+impl Terms {
+    pub(super) fn of(history: &History) -> Terms {
+        let mut terms = Terms::default();
+        for event in &history.events {
+            match event {
+                Event::Clock { at, ahead_ms } => terms.clock.push((*at, *ahead_ms)),
+                Event::Policy { at, topic, retention_ms, retention_bytes } => {
+                    let policy = Policy { at: *at, retention_ms: retention_ms.unwrap_or(RETENTION_MS), retention_bytes: *retention_bytes };
+                    terms.policies.entry(topic.clone()).or_default().push(policy);
+                }
+                _ => {}
+            }
+        }
+        terms
+    }
+
+    /// By how much the clock was set back in all.
+    pub(super) fn set_back_ms(&self) -> i64 {
+        self.clock.windows(2).map(|pair| (pair[0].1 - pair[1].1).max(0)).sum()
+    }
+
+    fn wall(&self, at: u64) -> i64 {
+        let ahead = self.clock.iter().rev().find(|(since, _)| *since <= at).map_or(0, |(_, ahead)| *ahead);
+        (at / MS) as i64 + ahead
+    }
+
+    /// The latest that the clock has shown by `at`.
+    fn latest_wall(&self, at: u64) -> i64 {
+        let before = self.clock.windows(2).filter(|pair| pair[1].0 <= at).map(|pair| (pair[1].0 / MS) as i64 + pair[0].1);
+        before.max().unwrap_or(i64::MIN).max(self.wall(at))
+    }
+
+    /// The earliest that it has shown from `from` to `to`.
+    fn earliest_wall(&self, from: u64, to: u64) -> i64 {
+        let set = self.clock.iter().map(|(since, _)| *since).filter(|since| (from..=to).contains(since));
+        set.map(|since| self.wall(since)).min().unwrap_or(i64::MAX).min(self.wall(from))
+    }
+
+    /// The shortest time and the fewest bytes that a topic may have been asked to keep by `at`.
+    fn loosest(&self, topic: &str, at: u64) -> (i64, Option<i64>) {
+        let policies = || self.policies.get(topic).into_iter().flatten().filter(|policy| policy.at <= at);
+        let ms = policies().map(|policy| policy.retention_ms).min().unwrap_or(RETENTION_MS);
+        (ms, policies().filter_map(|policy| policy.retention_bytes).min())
+    }
+}
+
+impl Log {
+    pub(super) fn judge_kept(&self, topic: &str, terms: &Terms, wrong: &mut impl FnMut(Rule, String)) {
+        if terms.clock.is_empty() {
+            return; // a history in which nobody has looked at it
+        }
+        let mut told: Vec<(u64, i64)> = self.log_starts().map(|(span, start)| (span.completed, start)).collect();
+        told.sort_unstable();
+        let mut reached = 0;
+        for (at, start) in told {
+            let early = (reached..start).find(|offset| !self.may_be_gone(*offset, start, topic, terms, at));
+            if let Some(offset) = early {
+                let what = format!("offset {offset} is gone at {at}, below log start {start}");
+                let what = format!("{what}; its timestamp is {:?}, the clock shows {}", self.times.timestamp(offset), terms.wall(at));
+                return wrong(Rule::Early, format!("{what}, {:?} is to be kept", terms.loosest(topic, at)));
+            }
+            reached = reached.max(start);
+        }
+    }
+
+    /// Whether a record may be gone at `at`, with all below `start`.
+    fn may_be_gone(&self, offset: i64, start: i64, topic: &str, terms: &Terms, at: u64) -> bool {
+        let sent = self.values.get(&offset).and_then(|id| self.sent.get(id));
+        let (Some(sent), Some(timestamp)) = (sent, self.times.timestamp(offset)) else { return true };
+        if self.deletions.iter().any(|(sent, to)| *sent <= at && *to > offset) {
+            return true;
+        }
+        let (ms, bytes) = terms.loosest(topic, at);
+        // One millisecond is lost to rounding.
+        if timestamp.min(terms.wall(sent.first_at)).saturating_add(ms) <= terms.latest_wall(at) + 1 {
+            return true;
+        }
+        let passed = ((at - sent.first_at.min(at)) / MS) as i64;
+        if timestamp > terms.earliest_wall(sent.first_at, at).saturating_add(FUTURE_MS) && ms <= passed + 1 {
+            return true;
+        }
+        bytes.is_some_and(|bytes| self.may_hold(start, bytes))
+    }
+
+    /// Whether so many bytes may lie from `start` on.
+    fn may_hold(&self, start: i64, bytes: i64) -> bool {
+        let (mut held, mut next) = (0, start);
+        for (offset, id) in self.values.range(start..) {
+            held += self.sent.get(id).map_or(0, |sent| sent.bytes as i64);
+            if *offset != next || held >= bytes {
+                return true;
+            }
+            next += 1;
+        }
+        false
+    }
+}
