@@ -16,9 +16,10 @@ pub(crate) fn last_error() -> IoError {
     IoError::from(std::io::Error::last_os_error())
 }
 
-/// What the kernel takes of answers beyond what a client has room to receive. By itself it would take several MiB for each client that reads
-/// nothing, and a shard would spend its time on that. A bound on its whole buffer (SO_SNDBUF) costs those that do read a fifth more CPU.
-const UNSENT_BYTES: libc::c_int = 256 << 10;
+/// What the kernel keeps of answers that a client has not taken (it allows for twice as much). By itself it would grow to several MiB for each
+/// client that takes little, and a shard would spend its time on filling them. A bound on what is beyond the client's window alone
+/// (TCP_NOTSENT_LOWAT) is no bound: the window is the client's to choose.
+const SEND_BUFFER_BYTES: libc::c_int = 256 << 10;
 
 /// Binds and listens; `shared` lets other sockets bind the same address. Whether `[::]` takes IPv4 too is the system's default, as in std.
 pub(crate) fn listen(address: SocketAddr, shared: bool) -> Result<(OwnedFd, SocketAddr), IoError> {
@@ -36,7 +37,7 @@ pub(crate) fn listen(address: SocketAddr, shared: bool) -> Result<(OwnedFd, Sock
     }
     set(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
     // Connections take it over from their listener.
-    set(&socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, UNSENT_BYTES)?;
+    set(&socket, libc::SOL_SOCKET, libc::SO_SNDBUF, SEND_BUFFER_BYTES)?;
     bind(&socket, address)?;
     // SAFETY: takes no memory; `socket` is open.
     if unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) } < 0 {

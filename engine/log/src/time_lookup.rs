@@ -17,7 +17,7 @@ use millrace_base::offset::Offset;
 /// Decompressed bytes of one batch that a caller with much memory searches.
 pub const OPENED_BYTES_MAX: usize = 16 << 20;
 
-/// Uncompressed bytes of a batch that are quick to search: a tenth of a millisecond, if its records are as small as can be.
+/// Uncompressed bytes of a batch that are quick to search: some 2,300 records, if they are as small as can be.
 pub const QUICK_BYTES_MAX: usize = 16 << 10;
 
 /// Whether [`first_from`] takes no longer than other work of a turn, and no scratch.

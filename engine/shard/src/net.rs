@@ -19,10 +19,10 @@ use std::net::SocketAddr;
 
 /// Bytes of one send. The kernel copies them within our turn, as long as the client's buffers have room: no client is to take so much of a
 /// turn that the others notice.
-const SENT_BYTES_MAX: usize = 256 << 10;
+const SENT_BYTES_MAX: usize = 128 << 10;
 
-/// Bytes of all sends of one turn: half a millisecond of copying or two.
-const FLUSHED_BYTES_MAX: usize = 2 << 20;
+/// Bytes of all sends of one turn: half a millisecond of copying.
+const FLUSHED_BYTES_MAX: usize = 1 << 20;
 
 /// One connection of this shard; never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -26,7 +26,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const BYTES_MAX: usize = 100 << 20;
 
 /// What one element may cost, and what a request costs that has next to none.
-const ELEMENT_BYTES: usize = 2 << 10;
+const ELEMENT_BYTES: usize = 4 << 10;
 const REQUEST_BYTES: usize = 256 << 10;
 
 /// Writes the count of a compact array.
