@@ -223,9 +223,16 @@ fn others_go_on_as_soon_as_a_damaged_journal_can_be_copied() {
     scene.node.world.add_fault(NODE, fault);
     scene.node.start().unwrap();
     let mut end = scene.node.connect();
+    // The error, or -1 when there is no answer: what a full journal holds back waits.
     let mut append = |scene: &mut Scene, batch: u32| {
-        let answer = scene.node.ask::<ProduceRequest>(&mut end, PRODUCE, &produce("t", 0, 700_000 + batch * 10, 10, 10_000), 15_000);
-        answer.unwrap().responses[0].partition_responses[0].error_code
+        let request = produce("t", 0, 700_000 + batch * 10, 10, 10_000);
+        match scene.node.ask::<ProduceRequest>(&mut end, PRODUCE, &request, 15_000) {
+            Some(answer) => answer.responses[0].partition_responses[0].error_code,
+            None => {
+                end = scene.node.connect();
+                -1
+            }
+        }
     };
     let held_up = (0..100).find(|batch| append(&mut scene, *batch) != 0);
     assert!(held_up.is_some(), "the journal is full: it is neither used again nor copied");

@@ -54,7 +54,8 @@ impl Scene {
         node.create("t", 1);
         let mut scene = Scene { node, batches: 0, folder: PathBuf::new() };
         let mut end = scene.node.connect();
-        for _ in 0..300 {
+        // Several times what the journal holds, so that segments are closed.
+        for _ in 0..900 {
             scene.append(&mut end);
         }
         scene.node.run(500, |_| false);
@@ -342,9 +343,9 @@ fn after_a_failed_write_or_sync_no_log_of_that_data_directory_acknowledges_befor
         node.create("t", 8);
         let mut end = node.connect();
         let mut ends = [0; 8];
-        node.world.add_fault(NODE, Fault { path: path.to_owned(), on, after: 30, times: 1, wrong: Wrong::Error(EIO) });
+        node.world.add_fault(NODE, Fault { path: path.to_owned(), on, after: 3, times: 1, wrong: Wrong::Error(EIO) });
         let mut failed = false;
-        for batch in 0..400 {
+        for batch in 0..1_200 {
             let partition = batch as usize % 8;
             let request = produce("t", partition as i32, ends[partition] as u32 + partition as u32 * 100_000, RECORDS, 1_000);
             let Some(answer) = node.ask::<ProduceRequest>(&mut end, PRODUCE, &request, 10_000) else { continue };

@@ -101,6 +101,7 @@ impl Scene {
                 true => disk.write(file, entry.place, &vec![0xa5; entry.header.entry_bytes as usize]).unwrap(),
                 false => disk.write(file, entry.place + 100, &[0xa5; 7]).unwrap(),
             }
+            disk.sync(file).unwrap();
             disk.close(file);
         }
     }
@@ -123,12 +124,13 @@ impl Scene {
         }
     }
 
+    /// The folder of a partition of topic `t`, the only one that the journal of one shard knows besides replica set 0.
     fn folder(&self, partition: i32) -> PathBuf {
-        let data = Cluster::directory(0);
-        let mut disk = self.node.world.disk(NODE);
-        let all = names(&mut disk, &data).into_iter().map(|name| data.join(name).join(partition.to_string()));
-        let with_segment = |folder: &PathBuf| names(&mut self.node.world.disk(NODE), folder).iter().any(|name| name.ends_with(".log"));
-        all.filter(|folder| folder.parent().unwrap() != data.join("journal")).find(with_segment).unwrap()
+        let recovered =
+            journal::recover(&mut self.node.world.disk(NODE), &Cluster::directory(0).join("journal/0"), &Pool::new(0), 0).unwrap();
+        let ids = recovered.entries.iter().flat_map(|entry| &entry.records).map(Record::partition);
+        let id = ids.filter(|id| *id != millrace_base::ids::META_PARTITION).find(|id| id.index == partition as u32).unwrap();
+        millrace_log::paths::partition(&Cluster::directory(0), id)
     }
 
     fn shard_of(&self, partition: i32, shards: u16) -> u16 {
@@ -313,6 +315,7 @@ fn a_partition_whose_birth_is_lost_is_not_taken_for_one_that_was_never_born() {
 fn a_segment_that_is_cut_or_missing_ends_what_is_served() {
     for missing in [false, true] {
         let mut scene = Scene::new(1);
+        let folder = scene.folder(2);
         scene.node.start().unwrap();
         let mut end = scene.node.connect();
         for batch in 0..120 {
@@ -322,7 +325,6 @@ fn a_segment_that_is_cut_or_missing_ends_what_is_served() {
         }
         scene.churn("others");
         scene.node.stop();
-        let folder = scene.folder(2);
         let segments: Vec<String> =
             names(&mut scene.node.world.disk(NODE), &folder).into_iter().filter(|name| name.ends_with(".log")).collect();
         assert!(segments.len() >= 3, "{segments:?}");
@@ -361,6 +363,7 @@ fn a_segment_that_is_cut_or_missing_ends_what_is_served() {
 #[test]
 fn a_state_file_that_is_lost_takes_only_the_memory_of_producers() {
     let mut scene = Scene::new(1);
+    let folder = scene.folder(2);
     let mut changed = scene.node.cluster.config().clone();
     changed.settings.push("log.index.interval.bytes=100".to_owned());
     scene.node.configure(changed);
@@ -374,7 +377,6 @@ fn a_state_file_that_is_lost_takes_only_the_memory_of_producers() {
     scene.churn("others");
     scene.node.run(1_000, |_| false);
     scene.node.stop();
-    let folder = scene.folder(2);
     let file = names(&mut scene.node.world.disk(NODE), &folder).into_iter().find(|name| name.ends_with(".state")).unwrap();
     assert!(scene.node.world.flip(NODE, &folder.join(&file), 100, 3));
     scene.node.start().unwrap();
