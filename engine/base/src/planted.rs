@@ -45,8 +45,6 @@ pub enum Bug {
     IgnoreExtentCrc,
     /// What recovery cuts off a log with a torn direct append is not stated.
     ForgetTruncation,
-    /// What stands in a segment behind the end that the journal knows is left there at recovery.
-    LeaveBehindEnd,
 
     // Acknowledgements and bounds.
     /// A produce is answered when it is appended.
@@ -57,10 +55,6 @@ pub enum Bug {
     ReadUncommitted,
     /// A batch gets the offset of the one before it in the same turn.
     ReuseOffset,
-    /// A log start is told before it is durable.
-    TellLogStartEarly,
-    /// Segments below a log start go before it is durable.
-    UnlinkEarly,
     /// Retention takes one segment more than is due.
     RetainTooLittle,
     /// A group's commit is answered when it is appended.

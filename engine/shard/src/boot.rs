@@ -674,7 +674,7 @@ fn take_extents(
 fn cut_behind(disk: &mut dyn Disk, segment: &Path, end: u64) -> Result<(), IoError> {
     let file = disk.open(segment, OpenHow { write: true, ..OpenHow::default() })?;
     let cut = match disk.len(file) {
-        Ok(len) if len > end && !is_planted(Bug::LeaveBehindEnd) => disk.truncate(file, end),
+        Ok(len) if len > end => disk.truncate(file, end),
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };

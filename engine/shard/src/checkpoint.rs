@@ -663,7 +663,7 @@ impl Engine {
     /// Unlinks segments that are wholly below the log start, which is durable.
     pub fn unlink_below(&mut self, t: &mut Turn<'_>, id: PartitionId) {
         let Some(partition) = self.partitions.get_mut(&id).filter(|partition| partition.note.is_none()) else { return };
-        let settled = if is_planted(Bug::UnlinkEarly) { partition.core.log_start() } else { partition.core.marks_settled().log_start };
+        let settled = partition.core.marks_settled().log_start;
         let mut files = partition.store.cut_below(settled);
         let durable = self.directories[usize::from(partition.directory)].journal().durable();
         let old = partition.old_state_file.take_if(|(_, sequence)| *sequence <= durable);

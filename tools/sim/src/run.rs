@@ -403,7 +403,16 @@ impl Run {
     fn harm(&mut self, harm: Harm) -> Result<(), Vec<Found>> {
         self.tell(format!("{harm:?}"));
         match harm {
-            Harm::Kill => self.kill(),
+            Harm::Kill => {
+                self.kill();
+                if self.prng.one_in(3) {
+                    // What the process left in the device's cache alone was served since.
+                    self.start()?;
+                    let limit = self.shared.now() + self.prng.below(60) * MS;
+                    self.until(limit, |_| false);
+                    self.cut_power();
+                }
+            }
             Harm::PowerCut => self.cut_power(),
             Harm::Stop => {
                 self.cluster.stop();

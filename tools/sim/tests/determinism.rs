@@ -8,7 +8,7 @@ fn scale() -> Scale {
 
 #[test]
 fn the_same_seed_gives_the_same_trace_with_produce_fetch_crash_and_recovery() {
-    for seed in [1, 7] {
+    for seed in [2, 5] {
         let [first, second] = [(), ()].map(|()| run(seed, &scale()).unwrap_or_else(|failure| panic!("{failure}")));
         assert_eq!(first, second, "seed {seed}");
         assert!(first.acknowledged > 0 && first.read > 0, "{first:?}");

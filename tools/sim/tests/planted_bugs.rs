@@ -8,47 +8,62 @@
 
 use millrace_base::planted::{Bug, plant};
 use millrace_sim::checker::Rule;
-use millrace_sim::run::{Check, Failure, Report, Scale, run};
+use millrace_sim::run::{Check, Failure, Harm, Report, Scale, run};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A bug, a check that convicts it, and the first seed that did.
-const BUGS: &[(Bug, Check, u64)] = &[
-    (Bug::AcknowledgeOutOfOrder, Check::Rule(Rule::Lost), 0),
-    (Bug::SkipSynced, Check::Rule(Rule::Lost), 0),
-    (Bug::ServeUnsynced, Check::Rule(Rule::Lost), 0),
-    (Bug::IgnoreCrc, Check::Rule(Rule::Lost), 0),
-    (Bug::SkipEntrySync, Check::Rule(Rule::Lost), 0),
-    (Bug::ReleaseTooMuch, Check::Rule(Rule::Lost), 0),
-    (Bug::SkipSegmentSync, Check::Rule(Rule::Lost), 0),
-    (Bug::SkipDirectorySync, Check::Rule(Rule::Lost), 0),
-    (Bug::IgnoreSyncError, Check::Rule(Rule::Lost), 0),
-    (Bug::IgnoreWriteError, Check::Rule(Rule::Lost), 0),
-    (Bug::LoseCheckpoint, Check::Rule(Rule::Lost), 0),
-    (Bug::IgnoreDirects, Check::Rule(Rule::Lost), 0),
-    (Bug::IgnoreExtentCrc, Check::Rule(Rule::Altered), 0),
-    (Bug::ForgetTruncation, Check::Rule(Rule::Lost), 0),
-    (Bug::LeaveBehindEnd, Check::Rule(Rule::Lost), 0),
-    (Bug::AnswerEarly, Check::Rule(Rule::Lost), 0),
-    (Bug::AnswerDuplicateEarly, Check::Rule(Rule::Lost), 0),
-    (Bug::ReadUncommitted, Check::Rule(Rule::WentBack), 0),
-    (Bug::ReuseOffset, Check::Rule(Rule::Agreement), 0),
-    (Bug::TellLogStartEarly, Check::Rule(Rule::WentBack), 0),
-    (Bug::UnlinkEarly, Check::Rule(Rule::Lost), 0),
-    (Bug::RetainTooLittle, Check::Rule(Rule::Lost), 0),
-    (Bug::AnswerCommitEarly, Check::Rule(Rule::CommittedOffset), 0),
-    (Bug::ForgetProducers, Check::Rule(Rule::Doubled), 0),
-    (Bug::ForgetSequence, Check::Rule(Rule::Doubled), 0),
-    (Bug::RememberOne, Check::Rule(Rule::Lost), 0),
+/// A bug that must be found, and how.
+struct Row {
+    bug: Bug,
+    /// A check that convicts it.
+    check: Check,
+    /// The first seed that did.
+    first: u64,
+    /// What happens to the node.
+    harms: &'static [Harm],
+}
+
+const fn row(bug: Bug, check: Check, first: u64, harms: &'static [Harm]) -> Row {
+    Row { bug, check, first, harms }
+}
+
+const ALL: &[Harm] = &Scale::ALL;
+const CRASHES: &[Harm] = &[Harm::Kill, Harm::PowerCut];
+const FAULTS: &[Harm] = &[Harm::Broken];
+
+const BUGS: &[Row] = &[
+    row(Bug::AcknowledgeOutOfOrder, Check::Assertion, 0, ALL),
+    row(Bug::SkipSynced, Check::Start, 0, ALL),
+    row(Bug::ServeUnsynced, Check::Start, 17, CRASHES),
+    row(Bug::IgnoreCrc, Check::Start, 7, ALL),
+    row(Bug::SkipEntrySync, Check::Start, 3, ALL),
+    row(Bug::ReleaseTooMuch, Check::Rule(Rule::Agreement), 0, ALL),
+    row(Bug::SkipSegmentSync, Check::Start, 7, ALL),
+    row(Bug::SkipDirectorySync, Check::Progress, 3, ALL),
+    row(Bug::IgnoreSyncError, Check::Progress, 1, FAULTS),
+    row(Bug::IgnoreWriteError, Check::Start, 9, FAULTS),
+    row(Bug::LoseCheckpoint, Check::Progress, 1, ALL),
+    row(Bug::IgnoreDirects, Check::Rule(Rule::Lost), 3, CRASHES),
+    row(Bug::IgnoreExtentCrc, Check::Rule(Rule::Client), 3, ALL),
+    row(Bug::ForgetTruncation, Check::Progress, 54, CRASHES),
+    row(Bug::AnswerEarly, Check::Rule(Rule::Lost), 0, ALL),
+    row(Bug::AnswerDuplicateEarly, Check::Rule(Rule::WentBack), 18, ALL),
+    row(Bug::ReadUncommitted, Check::Rule(Rule::Time), 12, ALL),
+    row(Bug::ReuseOffset, Check::Rule(Rule::Agreement), 1, ALL),
+    row(Bug::RetainTooLittle, Check::Rule(Rule::Early), 1, ALL),
+    row(Bug::AnswerCommitEarly, Check::Rule(Rule::CommittedOffset), 29, ALL),
+    row(Bug::ForgetProducers, Check::Rule(Rule::Doubled), 3, ALL),
+    row(Bug::ForgetSequence, Check::Rule(Rule::Lost), 3, ALL),
+    row(Bug::RememberOne, Check::Rule(Rule::Lost), 3, ALL),
 ];
 
 /// Seeds tried for a bug.
 const SEEDS: u64 = 60;
 
-fn with(bug: Option<Bug>, seed: u64) -> Result<Report, Box<Failure>> {
+fn with(bug: Option<Bug>, harms: &[Harm], seed: u64) -> Result<Report, Box<Failure>> {
     plant(bug);
-    let result = run(seed, &Scale::short());
+    let result = run(seed, &Scale::with(harms));
     plant(None);
     result
 }
@@ -58,14 +73,14 @@ fn checks(failure: &Failure) -> BTreeSet<Check> {
 }
 
 /// Runs `work` on every bug, on two threads; gives what it said.
-fn on_all(work: impl Fn(&(Bug, Check, u64)) -> Option<String> + Sync) -> Vec<String> {
+fn on_all(work: impl Fn(&Row) -> Option<String> + Sync) -> Vec<String> {
     let (next, said) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let one = std::env::var("MILLRACE_BUG").ok();
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 while let Some(row) = BUGS.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if one.as_ref().is_none_or(|one| *one == format!("{:?}", row.0)) {
+                    if one.as_ref().is_none_or(|one| *one == format!("{:?}", row.bug)) {
                         said.lock().unwrap().extend(work(row));
                     }
                 }
@@ -76,8 +91,8 @@ fn on_all(work: impl Fn(&(Bug, Check, u64)) -> Option<String> + Sync) -> Vec<Str
 }
 
 /// What the first seed of a range that convicts a bug says of it.
-fn show(bug: Bug, mut seeds: std::ops::Range<u64>) {
-    let first = seeds.find_map(|seed| with(Some(bug), seed).err());
+fn show(Row { bug, harms, .. }: &Row, mut seeds: std::ops::Range<u64>) {
+    let first = seeds.find_map(|seed| with(Some(*bug), harms, seed).err());
     println!("{bug:?}: {:?}", first.map(|failure| (failure.seed, checks(&failure))));
 }
 
@@ -85,17 +100,18 @@ fn show(bug: Bug, mut seeds: std::ops::Range<u64>) {
 fn every_planted_bug_is_convicted_by_a_named_check() {
     let asked = std::env::var("MILLRACE_SEEDS").ok();
     let asked = asked.as_deref().and_then(|text| text.split_once("..")).map(|(from, to)| from.parse().unwrap()..to.parse().unwrap());
-    let wrong = on_all(|(bug, check, first)| {
+    let wrong = on_all(|row| {
+        let Row { bug, check, first, harms } = row;
         if let Some(seeds) = asked.clone() {
-            show(*bug, seeds);
+            show(row, seeds);
             return None;
         }
-        let convicts = |seed: &u64| with(Some(*bug), *seed).is_err_and(|failure| checks(&failure).contains(check));
+        let convicts = |seed: &u64| with(Some(*bug), harms, *seed).is_err_and(|failure| checks(&failure).contains(check));
         let Some(seed) = (*first..*first + SEEDS).find(convicts) else {
             return Some(format!("{bug:?}: {check:?} convicts it in none of {SEEDS} seeds from {first}"));
         };
         println!("{bug:?}: {check:?}, seed {seed}, {} seeds tried", seed - first + 1);
-        (*first..=seed).find_map(|seed| with(None, seed).err()).map(|failure| format!("without {bug:?}: {failure}"))
+        (*first..=seed).find_map(|seed| with(None, harms, seed).err()).map(|failure| format!("without {bug:?}: {failure}"))
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -364,7 +364,7 @@ impl Core {
                 continue;
             }
             match op {
-                Op::Write { file, place, from, .. } if self.prng.one_in(2) => {
+                Op::Write { file, place, from, .. } if self.prng.one_in(3) => {
                     if let Ok((file, true, _)) = self.opened(shard, file) {
                         self.storage_of(shard).write_in_part(file, place, &from);
                     }
