@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), String> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, mountpoint, seed] = arguments.as_slice() else { return Err("usage: millrace-faultfs FOLDER MOUNTPOINT SEED".to_owned()) };
-    let seed = seed.parse().map_err(|_| format!("{seed} is not a seed"))?;
+    let seed = seed.parse::<u64>().map_err(|_| format!("{seed} is not a seed"))?;
     let store = Store::open(&PathBuf::from(folder), seed).map_err(|error| format!("{folder}: {error}"))?;
     let store = Arc::new(Mutex::new(store));
     let session =

@@ -126,7 +126,7 @@ fn homes(workspace: &str, violations: &mut Vec<Violation>) -> Vec<Home> {
     let mut homes = Vec::new();
     for line in lines(workspace).iter().filter(|line| line.section == "workspace.dependencies") {
         let package = line.key.split('.').next().unwrap_or(line.key).trim_matches('"').to_owned();
-        if package.starts_with("millrace-") {
+        if package == "millrace" || package.starts_with("millrace-") {
             continue;
         }
         let places = line.comment.split(':').next().unwrap_or("").split(',');

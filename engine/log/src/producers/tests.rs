@@ -143,6 +143,11 @@ fn a_clock_set_back_delays_expiry_by_one_period_at_most() {
     producers.commit(2);
     assert_eq!(producers.expire(10, 5), 0);
     assert_eq!(producers.expire(15, 5), 1);
+    // Likewise when its batches were not committed yet as the clock was found set back.
+    let mut producers = filled(1);
+    assert_eq!(producers.expire(10, 5), 0);
+    producers.commit(2);
+    assert_eq!(producers.expire(15, 5), 1);
 }
 
 #[test]
