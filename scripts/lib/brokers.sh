@@ -64,7 +64,7 @@ start_kafka() {
 }
 
 # Variables of these scripts are no settings of the broker, which refuses what it does not know.
-MILLRACE_CLEAN=(env -u MILLRACE_BIN -u MILLRACE_CACHE)
+MILLRACE_CLEAN=(env -u MILLRACE_BIN -u MILLRACE_CACHE -u MILLRACE_FAULTFS)
 
 # millrace_binary: where the release build is.
 millrace_binary() {

@@ -63,10 +63,7 @@ impl PendingBytes {
 impl Pending {
     /// Whether the bytes that are here are batches of its range. Those in a segment are read later.
     fn is_as_stated(&self) -> bool {
-        match &self.bytes {
-            PendingBytes::Journal(bytes) => walk::covers(bytes, self.base, self.end),
-            PendingBytes::Direct(_) => true,
-        }
+        !matches!(&self.bytes, PendingBytes::Journal(bytes) if !walk::covers(bytes, self.base, self.end))
     }
 }
 

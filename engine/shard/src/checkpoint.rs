@@ -486,8 +486,8 @@ impl Engine {
         let note = note.encode();
         // All of it, or it would be begun again and again.
         let journal = self.directories[directory].journal();
-        let free = journal.files_free() as u64 * journal.options().file_bytes;
-        if free < 2 * (pending.iter().map(|piece| piece.bytes.len()).sum::<usize>() + state.len()) as u64 {
+        let needed = pending.iter().map(|piece| piece.bytes.len()).sum::<usize>() + state.len() + note.len();
+        if journal.room_in_all(Urgency::Relief) < 2 * needed {
             return false;
         }
         for piece in pending {

@@ -392,6 +392,9 @@ impl Window {
                 Ok(header) => header,
                 Err(error) => return bad(error),
             };
+            if header.next_offset() > self.segment_end {
+                return bad(WalkError::Gap { expected: self.segment_end, found: header.next_offset() });
+            }
             if header.next_offset() > goal.bound {
                 return Scanned::Found(NONE);
             }

@@ -369,7 +369,7 @@ fn a_state_file_that_is_lost_takes_only_the_memory_of_producers() {
     scene.node.configure(changed);
     scene.node.start().unwrap();
     let mut end = scene.node.connect();
-    for batch in 0..900 {
+    for batch in 0..3_000 {
         let (code, base) = scene.node.produce(&mut end, &produce("t", 2, 700_000 + batch * 2, 2, 500));
         assert_eq!((code, base), (0, scene.ends[2]));
         scene.ends[2] += 2;

@@ -251,8 +251,7 @@ impl Engine {
             return Err(WriteError::NotLeader);
         }
         let directory = usize::from(partition.directory);
-        // While a disk is full commits wait like data: the reserve is for what makes room again.
-        let urgency = if self.directories[directory].full { Urgency::Data } else { Urgency::Reserved };
+        let urgency = Urgency::Reserved; // a full disk refuses them last
         let batches = batches_of(records, t.wall);
         let journal = self.directories[directory].journal();
         let entry_bytes_max = journal.options().entry_bytes_max;

@@ -3,7 +3,8 @@
 //! 1. A record below a log start that was told must have been named by a DeleteRecords that went out before, or be over its topic's time by
 //!    the node's clock, or its topic's bytes must have been there without it.
 //! 2. Of several settings that may have been in force the loosest counts; a timestamp ahead of the clock at its making counts as that.
-//!    Where it was more than an hour ahead, if only since the clock was set back, the time that has passed may count instead.
+//!    The time that has passed may count instead where that of any record that goes was more than an hour ahead, if only since the clock was
+//!    set back: the newest timestamp of a segment counts for all of it.
 //! 3. A record that nobody has seen is passed over, and so is a surplus of bytes behind which one lies.
 //!
 //! Knows nothing of segments: a record may be kept longer than its topic asks.
@@ -112,10 +113,18 @@ impl Log {
             return true;
         }
         let passed = ((at - sent.first_at.min(at)) / MS) as i64;
-        if timestamp > terms.earliest_wall(sent.first_at, at).saturating_add(FUTURE_MS) && ms <= passed + 1 {
+        if ms <= passed + 1 && self.has_one_ahead(start, terms, at) {
             return true;
         }
         bytes.is_some_and(|bytes| self.may_hold(start, bytes))
+    }
+
+    /// Whether a record below `start` has a timestamp that is not believed.
+    fn has_one_ahead(&self, start: i64, terms: &Terms, at: u64) -> bool {
+        self.values.range(..start).any(|(offset, id)| {
+            let (Some(sent), Some(timestamp)) = (self.sent.get(id), self.times.timestamp(*offset)) else { return false };
+            timestamp > terms.earliest_wall(sent.first_at, at).saturating_add(FUTURE_MS)
+        })
     }
 
     /// Whether so many bytes may lie from `start` on.
