@@ -253,7 +253,6 @@ impl Engine {
     }
 
     /// Searches whole batches off the turn. `end`: where they end; `whence`: where they lie, for an error.
-    #[expect(clippy::too_many_arguments, reason = "a part of a question, its goal, and what it is searched in")]
     fn open_for_search(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, goal: Goal, bytes: Slice, end: Offset, whence: String) {
         let (work, opened_bytes) = (self.memory.work.clone(), self.memory.opened_bytes);
         let (job, product) = job(move || {

@@ -157,7 +157,7 @@ impl Writer {
     }
 
     fn record(&mut self, kind: u8, choices: &mut Input<'_>) -> (Record, Vec<u8>) {
-        let is_apt = choices.u8() % 4 != 0;
+        let is_apt = !choices.u8().is_multiple_of(4);
         let range = |payload: &[u8]| PayloadRange { start: 0, len: payload.len() as u32 };
         let partition = PARTITION;
         match kind {
@@ -174,7 +174,7 @@ impl Writer {
             8 => self.extent(is_apt, choices),
             9 => {
                 let truncate = (!is_apt).then(|| Position::new(1, self.offset(choices)));
-                let log_start = (choices.u8() % 2 == 0).then(|| self.offset(choices));
+                let log_start = choices.u8().is_multiple_of(2).then(|| self.offset(choices));
                 if let Some(to) = truncate {
                     self.cut(to.offset);
                 }
@@ -262,7 +262,7 @@ impl Writer {
             segment: facts.base,
             segment_bytes: facts.bytes,
             rolls: Vec::new(),
-            consensus: vec![7; if choices.u8() % 2 == 0 { state_file::INLINE_BYTES_MAX } else { 10 }],
+            consensus: vec![7; if choices.u8().is_multiple_of(2) { state_file::INLINE_BYTES_MAX } else { 10 }],
             large: millrace_log::partition_state::LargeAt::Here(large),
         };
         let (bytes, file) = state.split(None);

@@ -32,7 +32,7 @@ pub fn run(input: &[u8]) {
     let mut choices = Input::new(input);
     let pool = Pool::new(64 << 20);
     let how = choices.u8();
-    if how % 4 == 0 {
+    if how.is_multiple_of(4) {
         let mut disk = files_of(choices, how);
         judge(&mut disk, &pool, u64::from(how / 16), None);
         return;
