@@ -3,6 +3,7 @@
 pub mod run;
 
 pub mod cluster;
+pub mod node;
 
 pub mod client;
 pub mod packing;

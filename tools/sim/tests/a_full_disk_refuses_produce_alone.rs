@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-mod support;
-
 use kafka_protocol::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
 use kafka_protocol::messages::fetch_request::FetchRequest;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -12,8 +10,8 @@ use kafka_protocol::protocol::StrBytes;
 use millrace_io::Disk;
 use millrace_io::sim::ClientEnd;
 use millrace_sim::cluster::NODE;
+use millrace_sim::node::{FETCH, Node, PRODUCE, config, fetch, produce, topic};
 use std::path::Path;
-use support::{FETCH, Node, PRODUCE, config, fetch, produce, topic};
 
 const STORAGE: i16 = 56;
 

@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-mod support;
-
 use kafka_protocol::messages::fetch_request::FetchRequest;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{DescribeLogDirsRequest, FindCoordinatorRequest, MetadataRequest};
@@ -11,9 +9,9 @@ use kafka_protocol::protocol::StrBytes;
 use millrace_io::Disk;
 use millrace_io::sim::{Fault, On, SimDisk, World, Wrong};
 use millrace_sim::cluster::{Cluster, NODE};
+use millrace_sim::node::{FETCH, Node, config, fetch, produce, topic};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use support::{FETCH, Node, config, fetch, produce, topic};
 
 const METADATA: i16 = 12;
 const LOG_DIRS: i16 = 4;

@@ -2,17 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-mod support;
-
 use kafka_protocol::messages::fetch_request::FetchRequest;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use kafka_protocol::messages::{BrokerId, ProduceRequest};
 use millrace_io::sim::{Fault, On, Wrong};
 use millrace_io::{Disk, OpenHow};
 use millrace_sim::cluster::{Cluster, NODE};
+use millrace_sim::node::{FETCH, Node, PRODUCE, config, fetch, produce, topic};
 use millrace_sim::value::{self, ValueId};
 use std::path::{Path, PathBuf};
-use support::{FETCH, Node, PRODUCE, config, fetch, produce, topic};
 
 const PARTITIONS: i32 = 4;
 /// The partition that is damaged, and the batch of it.

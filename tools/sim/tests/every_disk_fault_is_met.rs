@@ -3,8 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-mod support;
-
 use kafka_protocol::messages::fetch_request::FetchRequest;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use kafka_protocol::messages::{BrokerId, ProduceRequest};
@@ -13,9 +11,9 @@ use millrace_io::sim::{ClientEnd, Fault, Loss, On, Rates, Wrong};
 use millrace_io::{Disk, OpenHow};
 use millrace_log::index::Index;
 use millrace_sim::cluster::{Cluster, NODE};
+use millrace_sim::node::{FETCH, Node, PRODUCE, config, fetch, produce, topic};
 use millrace_sim::value::{self, ValueId};
 use std::path::{Path, PathBuf};
-use support::{FETCH, Node, PRODUCE, config, fetch, produce, topic};
 
 const EIO: i32 = 5;
 const STORAGE: i16 = 56;

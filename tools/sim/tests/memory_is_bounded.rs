@@ -2,12 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-mod support;
-
 use millrace_io::sim::ClientEnd;
+use millrace_sim::node::{FETCH, Node, config, fetch, framed, produce};
 use std::cell::Cell;
 use std::rc::Rc;
-use support::{FETCH, Node, config, fetch, framed, produce};
 
 const PARTITIONS: i32 = 4;
 

@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-mod support;
-
 use kafka_protocol::messages::fetch_request::FetchRequest;
 use millrace_base::batch::Header;
 use millrace_io::sim::{Fault, On, Wrong};
@@ -11,8 +9,8 @@ use millrace_io::{Disk, OpenHow, Pool};
 use millrace_log::journal::{self, Record};
 use millrace_shard::recover::{Accept, Loss, RecoverError};
 use millrace_sim::cluster::{Cluster, NODE};
+use millrace_sim::node::{FETCH, Node, config, fetch, produce};
 use std::path::PathBuf;
-use support::{FETCH, Node, config, fetch, produce};
 
 const PARTITIONS: i32 = 4;
 const BATCHES: u32 = 6;
@@ -61,6 +59,16 @@ impl Scene {
         let (code, base) = self.node.produce(&mut end, &produce("t", partition, first, RECORDS as u32, 500));
         assert_eq!((code, base), (0, self.ends[partition as usize]), "partition {partition}");
         self.ends[partition as usize] += RECORDS;
+    }
+
+    /// It is served and written again, also after another start; then it is down.
+    fn goes_on(&mut self, partition: i32) {
+        for _ in 0..2 {
+            self.node.start().unwrap();
+            self.append(partition);
+            assert_eq!(self.read_through(partition).0, self.ends[partition as usize]);
+            self.node.cluster.kill();
+        }
     }
 
     /// The error of a produce.
@@ -351,12 +359,7 @@ fn a_segment_that_is_cut_or_missing_ends_what_is_served() {
         assert_eq!((losses.len(), losses[0].from, losses[0].reached), (1, intact, Some(scene.ends[2])));
         assert!(!losses[0].removed.is_empty());
         scene.ends[2] = intact;
-        for _ in 0..2 {
-            scene.node.start().unwrap();
-            scene.append(2);
-            assert_eq!(scene.read_through(2).0, scene.ends[2]);
-            scene.node.cluster.kill();
-        }
+        scene.goes_on(2);
     }
 }
 
@@ -386,12 +389,7 @@ fn a_state_file_that_is_lost_takes_only_the_memory_of_producers() {
     let losses = scene.losses(&Accept::All);
     assert_eq!((losses.len(), losses[0].from, losses[0].records(), losses[0].producers), (1, scene.ends[2], Some(0), true));
     assert!(losses[0].reason.contains(&file) && losses[0].reason.contains("CRC"), "{}", losses[0].reason);
-    for _ in 0..2 {
-        scene.node.start().unwrap();
-        scene.append(2);
-        assert_eq!(scene.read_through(2).0, scene.ends[2]);
-        scene.node.cluster.kill();
-    }
+    scene.goes_on(2);
 }
 
 #[test]

@@ -84,16 +84,7 @@ impl Link {
     /// Queues a request that has no answer.
     pub fn tell<R: Request>(&mut self, version: i16, request: &R) {
         self.correlation += 1;
-        let header = RequestHeader::default()
-            .with_request_api_key(R::KEY)
-            .with_request_api_version(version)
-            .with_correlation_id(self.correlation)
-            .with_client_id(Some(text("sim")));
-        let mut frame = BytesMut::new();
-        header.encode(&mut frame, R::header_version(version)).expect("the harness knows the header");
-        request.encode(&mut frame, version).expect("the harness asks what the version has");
-        self.outbox.extend_from_slice(&(frame.len() as i32).to_be_bytes());
-        self.outbox.extend_from_slice(&frame);
+        self.outbox.extend_from_slice(&framed(version, self.correlation, request));
     }
 
     /// Sends and receives what can be.
@@ -162,6 +153,19 @@ impl Link {
         self.asked.clear();
         self.retry_at = now + 50 * MS;
     }
+}
+
+/// A request with its header, behind its length.
+pub fn framed<R: Request>(version: i16, correlation: i32, request: &R) -> Vec<u8> {
+    let header = RequestHeader::default()
+        .with_request_api_key(R::KEY)
+        .with_request_api_version(version)
+        .with_correlation_id(correlation)
+        .with_client_id(Some(text("sim")));
+    let mut frame = BytesMut::new();
+    header.encode(&mut frame, R::header_version(version)).expect("the harness knows the header");
+    request.encode(&mut frame, version).expect("the harness asks what the version has");
+    [&(frame.len() as u32).to_be_bytes()[..], &frame].concat()
 }
 
 /// The body of a response.

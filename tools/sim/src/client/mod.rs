@@ -2,7 +2,7 @@
 //!
 //! Each is a state machine that the harness steps whenever something may have happened; none waits.
 
-mod link;
+pub(crate) mod link;
 
 mod fetcher;
 mod take;
@@ -98,7 +98,7 @@ pub(crate) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
-pub(crate) fn topic_name(name: &str) -> TopicName {
+pub fn topic_name(name: &str) -> TopicName {
     TopicName(text(name))
 }
 

@@ -1,37 +1,29 @@
 //! One broker in a world and a client that asks it one thing after the other, for tests that are not drawn from seeds.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-use bytes::{Bytes, BytesMut};
+use crate::client::{MS, link};
+use crate::cluster::{Cluster, Config};
+use crate::value::{self, ValueId};
+use bytes::Bytes;
+use kafka_protocol::messages::BrokerId;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
-use kafka_protocol::messages::{BrokerId, RequestHeader, ResponseHeader, TopicName};
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use kafka_protocol::protocol::Request;
 use millrace_base::clock::Nanos;
 use millrace_io::sim::{ClientEnd, Rates, SimDriver, World};
 use millrace_io::{Driver, Wait};
 use millrace_log::journal::Options;
-use millrace_sim::cluster::{Cluster, Config};
-use millrace_sim::value::{self, ValueId};
-
-pub const MS: u64 = 1_000_000;
 
 pub const CREATE: i16 = 5;
 pub const PRODUCE: i16 = 9;
 pub const FETCH: i16 = 12;
 
-pub fn topic(name: &str) -> TopicName {
-    TopicName(StrBytes::from_string(name.to_owned()))
-}
+pub use crate::client::topic_name as topic;
 
 pub fn framed<R: Request>(version: i16, request: &R) -> Vec<u8> {
-    let header = RequestHeader::default().with_request_api_key(R::KEY).with_request_api_version(version).with_correlation_id(1);
-    let mut body = BytesMut::new();
-    header.encode(&mut body, R::header_version(version)).unwrap();
-    request.encode(&mut body, version).unwrap();
-    [&(body.len() as u32).to_be_bytes()[..], &body].concat()
+    link::framed(version, 1, request)
 }
 
 /// Fetches of partitions of a topic from these offsets, of `max_bytes` each.
@@ -140,9 +132,7 @@ impl Node {
             came.extend(end.receive().unwrap().unwrap_or_default());
             let length = came.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize);
             if length.is_some_and(|length| came.len() >= length + 4) {
-                let mut frame = Bytes::from(came).slice(4..);
-                ResponseHeader::decode(&mut frame, R::Response::header_version(version)).unwrap();
-                return Some(R::Response::decode(&mut frame, version).unwrap());
+                return Some(link::decode::<R>(&Bytes::from(came).slice(4..), version));
             }
             if self.world.now().0 >= limit {
                 return None;
