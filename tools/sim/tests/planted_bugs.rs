@@ -18,7 +18,7 @@ struct Row {
     bug: Bug,
     /// A check that convicts it.
     check: Check,
-    /// The first seed that did.
+    /// A seed in which it did: the search begins there.
     first: u64,
     /// What happens to the node.
     harms: &'static [Harm],
@@ -35,27 +35,27 @@ const FAULTS: &[Harm] = &[Harm::Broken];
 const BUGS: &[Row] = &[
     row(Bug::AcknowledgeOutOfOrder, Check::Assertion, 0, ALL),
     row(Bug::SkipSynced, Check::Start, 0, ALL),
-    row(Bug::ServeUnsynced, Check::Start, 17, CRASHES),
-    row(Bug::IgnoreCrc, Check::Start, 7, ALL),
+    row(Bug::ServeUnsynced, Check::Start, 90, CRASHES),
+    row(Bug::IgnoreCrc, Check::Start, 22, ALL),
     row(Bug::SkipEntrySync, Check::Start, 3, ALL),
     row(Bug::ReleaseTooMuch, Check::Rule(Rule::Agreement), 0, ALL),
     row(Bug::SkipSegmentSync, Check::Start, 7, ALL),
     row(Bug::SkipDirectorySync, Check::Progress, 3, ALL),
-    row(Bug::IgnoreSyncError, Check::Progress, 1, FAULTS),
+    row(Bug::IgnoreSyncError, Check::Progress, 6, FAULTS),
     row(Bug::IgnoreWriteError, Check::Start, 9, FAULTS),
     row(Bug::LoseCheckpoint, Check::Progress, 1, ALL),
     row(Bug::IgnoreDirects, Check::Rule(Rule::Lost), 3, CRASHES),
-    row(Bug::IgnoreExtentCrc, Check::Rule(Rule::Client), 3, ALL),
+    row(Bug::IgnoreExtentCrc, Check::Rule(Rule::Client), 27, ALL),
     row(Bug::ForgetTruncation, Check::Progress, 54, CRASHES),
-    row(Bug::AnswerEarly, Check::Rule(Rule::Lost), 0, ALL),
+    row(Bug::AnswerEarly, Check::Rule(Rule::Lost), 6, ALL),
     row(Bug::AnswerDuplicateEarly, Check::Rule(Rule::WentBack), 18, ALL),
-    row(Bug::ReadUncommitted, Check::Rule(Rule::Time), 12, ALL),
-    row(Bug::ReuseOffset, Check::Rule(Rule::Agreement), 1, ALL),
+    row(Bug::ReadUncommitted, Check::Rule(Rule::Time), 36, ALL),
+    row(Bug::ReuseOffset, Check::Rule(Rule::Agreement), 2, ALL),
     row(Bug::RetainTooLittle, Check::Rule(Rule::Early), 1, ALL),
-    row(Bug::AnswerCommitEarly, Check::Rule(Rule::CommittedOffset), 29, ALL),
-    row(Bug::ForgetProducers, Check::Rule(Rule::Doubled), 3, ALL),
+    row(Bug::AnswerCommitEarly, Check::Rule(Rule::CommittedOffset), 27, ALL),
+    row(Bug::ForgetProducers, Check::Rule(Rule::Doubled), 22, ALL),
     row(Bug::ForgetSequence, Check::Rule(Rule::Lost), 3, ALL),
-    row(Bug::RememberOne, Check::Rule(Rule::Lost), 3, ALL),
+    row(Bug::RememberOne, Check::Rule(Rule::Lost), 4, ALL),
 ];
 
 /// Seeds tried for a bug.
