@@ -15,7 +15,7 @@
 //! Knows nothing of files or of what consensus bytes mean.
 
 use crate::bytes::Malformed;
-use crate::index::Index;
+use crate::index::{Index, REBUILT_INTERVAL_BYTES};
 use crate::journal::Damage;
 use crate::journal::record::{PayloadRange, Record};
 use crate::partition_state::{Checkpoint, Large, LargeAt, Note, PartitionState, ROLLS_MAX};
@@ -595,7 +595,7 @@ impl PartitionImage {
                 Ok(large) => (large, Some(reference.name), false),
                 Err(error) => {
                     damage = damage.or(Some(error));
-                    let nothing = Large { index: Index::new(state.segment, 4096), producers: Producers::default() };
+                    let nothing = Large { index: Index::new(state.segment, REBUILT_INTERVAL_BYTES), producers: Producers::default() };
                     (nothing, Some(reference.name), true)
                 }
             },

@@ -26,6 +26,9 @@ use millrace_base::offset::Offset;
 /// Entries of one segment: 1.5 MiB of memory.
 pub const ENTRIES_MAX: usize = 65_536;
 
+/// Bytes between the entries of an index that is made again from its segment, whose topic's setting may not be known.
+pub const REBUILT_INTERVAL_BYTES: u32 = 4096;
+
 /// "No timestamp", Kafka's -1: below every timestamp that a batch can carry and mean.
 pub const NO_TIMESTAMP: i64 = -1;
 

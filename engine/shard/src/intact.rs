@@ -16,16 +16,13 @@ use millrace_base::batch;
 use millrace_base::offset::{Epoch, Offset, Position};
 use millrace_io::{Disk, IoError, OpenHow, Pool};
 use millrace_log::image::Recovered;
-use millrace_log::index::{Index, Summary};
+use millrace_log::index::{Index, REBUILT_INTERVAL_BYTES, Summary};
 use millrace_log::partition_state::{Large, Note};
 use millrace_log::segments::{self, Segments};
 use millrace_log::walk::{self, STORED_BYTES_MAX};
 use millrace_log::{extent, paths};
 use millrace_raftlog::{Record as ConsensusRecord, State};
 use std::path::Path;
-
-/// Bytes between the entries of an index that is made again.
-pub const INTERVAL_BYTES: u32 = 4096;
 
 /// The partition as far as it is intact. `damage`: why no farther.
 ///
@@ -135,7 +132,7 @@ fn up_to(
 
 /// The index of the intact batches at the front of a segment, none at or above offset `end`. `each` is told of every one.
 pub fn longest(disk: &mut dyn Disk, path: &Path, base: Offset, end: Offset, mut each: impl FnMut(&batch::Header, &[u8])) -> Index {
-    let mut index = Index::new(base, INTERVAL_BYTES);
+    let mut index = Index::new(base, REBUILT_INTERVAL_BYTES);
     let Ok(file) = disk.open(path, OpenHow::default()) else { return index };
     let mut bytes = Vec::new();
     while index.summary().end < end {

@@ -11,7 +11,7 @@ use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
 use millrace_io::{Disk, IoError, OpenHow};
 use millrace_log::image::Recovered;
-use millrace_log::index::{self, Rebuild, Summary};
+use millrace_log::index::{self, REBUILT_INTERVAL_BYTES, Rebuild, Summary};
 use millrace_log::paths;
 use millrace_log::segments::{self, Segments};
 use std::collections::BTreeMap;
@@ -132,7 +132,7 @@ pub fn rebuild_index(disk: &mut dyn Disk, segment: &Path, base: Offset, end: Off
     let unreadable =
         |place: u64, error: IoError| Corrupt { file: name.clone(), place, expected: "a segment".to_owned(), found: error.to_string() };
     let file = disk.open(segment, OpenHow::default()).map_err(|error| unreadable(0, error))?;
-    let mut rebuild = Rebuild::up_to(base, 4096, end);
+    let mut rebuild = Rebuild::up_to(base, REBUILT_INTERVAL_BYTES, end);
     let result = disk.len(file).map_err(|error| unreadable(0, error)).and_then(|bytes| {
         let mut piece = vec![0; 1 << 20];
         while rebuild.wanted() < bytes && !rebuild.is_whole() {

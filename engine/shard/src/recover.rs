@@ -14,8 +14,8 @@
 //! Knows nothing of how it is asked and told.
 
 use crate::boot::{self, BootError, Found, NotServed, PartitionBoot, PartitionFound, Plan};
-use crate::claim::{self, Claims};
-use crate::intact::{INTERVAL_BYTES, longest};
+use crate::claim::Claims;
+use crate::intact::longest;
 use crate::rehome::{self, Settled, Stand};
 use crate::{evidence, inventory, replay, settle};
 use millrace_base::fault::Fault;
@@ -24,7 +24,7 @@ use millrace_base::limits::BLOCK;
 use millrace_base::offset::{Epoch, Offset};
 use millrace_io::{Disk, IoError, OpenHow, Pool};
 use millrace_log::image::{Lost, Recovered as RecoveredImage};
-use millrace_log::index::{Index, Summary};
+use millrace_log::index::{Index, REBUILT_INTERVAL_BYTES, Summary};
 use millrace_log::journal;
 use millrace_log::partition_state::{Large, Note};
 use millrace_log::paths::{self, Named};
@@ -173,7 +173,6 @@ pub fn recover(disk: &mut dyn Disk, plan: &Plan, accept: &Accept, entropy: &mut 
             Ok(_) | Err(_) => {} // claiming it says more
         }
     }
-    claim::lock_all(disk, &plan.directories)?;
     let mut claims = Claims::new(disk, plan, entropy)?;
     let mut found = Vec::new();
     for claim in &mut claims.list {
@@ -275,7 +274,7 @@ fn salvage(disk: &mut dyn Disk, folder: &Path, directory: Uuid, node: i32, note:
         }
         closed.extend(active.replace(index).map(|before| *before.summary()));
     }
-    let index = active.unwrap_or_else(|| Index::new(note.end, INTERVAL_BYTES));
+    let index = active.unwrap_or_else(|| Index::new(note.end, REBUILT_INTERVAL_BYTES));
     let facts = *index.summary();
     let begin = closed.first().map_or(facts.base, |first| first.base);
     producers.commit(facts.end);
