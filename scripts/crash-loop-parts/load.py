@@ -132,7 +132,6 @@ class Manager:
         }  # fmt: skip
         self.admin, self.rng = AdminClient(self.client), random.Random(number)
         self.watcher = Consumer(self.client | {"group.id": "crash-manager"})
-        # Topics come and go under one name: a producer that knew the former one by its sequence numbers would be a different test.
         self.trims, self.churn = payload.Notes(f"{work}/trims"), payload.Notes(f"{work}/churn")
         self.alive, self.generation = [], 0
 
@@ -187,6 +186,7 @@ class Manager:
             return
         self.note(generation, payload.MADE)
         self.alive.append(generation)
+        # A fresh one each time: a producer that knows the former topic of that name by its sequences would be a different test.
         failed = []
         producer = Producer(self.client | {
             "enable.idempotence": True, "linger.ms": 0, "message.timeout.ms": 60_000, "request.timeout.ms": 5_000, "retry.backoff.ms": 20,

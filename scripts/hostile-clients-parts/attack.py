@@ -115,21 +115,25 @@ def unread(all_):
     keep_sending(all_, wire.fetch("big", {all_.number % BIG_PARTITIONS: 0}, 0, 1, 50 << 20) * 20, 0.05, receive_bytes=4096)
 
 
-def answers(all_):
-    """Asks for all that there is, as one answer, and takes it slowly."""
-    request = wire.fetch("big", {partition: 0 for partition in range(BIG_PARTITIONS)}, 0, 1, wire.FOREVER) + wire.metadata()
-    held = all_.open_all()
-    left = [request] * all_.count
+def ask_again(all_, request, most, pause):
+    """Each sends `request` again and again, and reads at most `most` bytes at a time."""
+    held, left = all_.open_all(), [b""] * all_.count
     ready()
     while True:
         for at, connection in enumerate(held):
-            if connection is None or not pull(connection, 16 << 10):
-                held[at], left[at] = all_.open(), request
+            if connection is None or not pull(connection, most):
+                held[at], left[at] = all_.open(), b""
                 continue
             left[at] = push(connection, left[at] or request)
             if left[at] is None:
                 held[at], left[at] = None, b""
-        time.sleep(0.01)
+        time.sleep(pause)
+
+
+def answers(all_):
+    """Asks for all that there is, as one answer, and takes it slowly."""
+    request = wire.fetch("big", {partition: 0 for partition in range(BIG_PARTITIONS)}, 0, 1, wire.FOREVER) + wire.metadata()
+    ask_again(all_, request, 16 << 10, 0.01)
 
 
 def frames(all_):
@@ -189,18 +193,7 @@ def flood(all_):
 def sessions(all_):
     """Sessions of many partitions, one after the other, none of which is used again."""
     request = wire.new_session("wide", 500)
-    held = all_.open_all()
-    left = [b""] * all_.count
-    ready()
-    while True:
-        for at, connection in enumerate(held):
-            if connection is None or not pull(connection, 1 << 20):
-                held[at], left[at] = all_.open(), b""
-                continue
-            left[at] = push(connection, left[at] or request)
-            if left[at] is None:
-                held[at], left[at] = None, b""
-        time.sleep(0.002)
+    ask_again(all_, request, 1 << 20, 0.002)
 
 
 def forever(all_):
