@@ -43,6 +43,18 @@ fn put_index(out: &mut BytesMut, index: usize) {
     out.put_i32(i32::try_from(index).unwrap());
 }
 
+/// One topic with so many partitions, each with what `rest` puts behind its index; lengths and counts as before the compact ones.
+fn put_partitions(out: &mut BytesMut, count: usize, rest: impl Fn(&mut BytesMut)) {
+    out.put_i32(1);
+    out.put_i16(1);
+    out.put_slice(b"t");
+    put_index(out, count);
+    for index in 0..count {
+        put_index(out, index);
+        rest(out);
+    }
+}
+
 fn produce(count: usize) -> Vec<u8> {
     let body = |out: &mut BytesMut| {
         out.put_u8(0); // no transactional id
@@ -67,15 +79,10 @@ fn fetch(count: usize) -> Vec<u8> {
         out.put_i32(1);
         out.put_i32(i32::MAX);
         out.put_u8(0);
-        out.put_i32(1);
-        out.put_i16(1);
-        out.put_slice(b"t");
-        put_index(out, count - 1);
-        for index in 0..count - 1 {
-            put_index(out, index);
+        put_partitions(out, count - 1, |out| {
             out.put_i64(0);
             out.put_i32(1);
-        }
+        });
     };
     frames::by_hand(Api::Fetch, 4, body).bytes
 }
@@ -83,14 +90,7 @@ fn fetch(count: usize) -> Vec<u8> {
 fn list_offsets(count: usize) -> Vec<u8> {
     let body = |out: &mut BytesMut| {
         out.put_i32(-1);
-        out.put_i32(1);
-        out.put_i16(1);
-        out.put_slice(b"t");
-        put_index(out, count - 1);
-        for index in 0..count - 1 {
-            put_index(out, index);
-            out.put_i64(-1);
-        }
+        put_partitions(out, count - 1, |out| out.put_i64(-1));
     };
     frames::by_hand(Api::ListOffsets, 1, body).bytes
 }
