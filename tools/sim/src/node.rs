@@ -74,7 +74,10 @@ pub struct Node {
 
 impl Node {
     pub fn new(config: Config) -> Node {
-        let world = World::new(11, Rates::CALM);
+        Node::in_world(World::new(11, Rates::CALM), config)
+    }
+
+    pub fn in_world(world: World, config: Config) -> Node {
         let (cluster, clock) = (Cluster::new(&world, config), world.driver(99));
         Node { world, cluster, clock, look: None }
     }

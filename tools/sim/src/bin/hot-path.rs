@@ -7,7 +7,7 @@
 //! that, and counts only what runs inside `Shard::turn`. Same arguments, same instructions.
 
 use kafka_protocol::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
-use millrace_io::sim::ClientEnd;
+use millrace_io::sim::{ClientEnd, Rates, World};
 use millrace_log::journal::Options;
 use millrace_sim::cluster::Config;
 use millrace_sim::node::{FETCH, Node, PRODUCE, fetch, framed, topic};
@@ -16,6 +16,9 @@ use std::process::ExitCode;
 
 /// Batches that a fetch workload finds.
 const STORED: usize = 256;
+
+/// Longer than checkpoints take.
+const SETTLE_MS: u64 = 2_000;
 
 const TOPIC: &str = "hot";
 
@@ -70,7 +73,7 @@ impl Bench {
     fn start(shape: Shape) -> Bench {
         let journal = Options::new(16);
         let config = Config { shards: 1, directories: 1, journal, memory_bytes: 1 << 30, settings: vec!["shard.spin.us=0".to_owned()] };
-        let mut node = Node::new(config);
+        let mut node = Node::in_world(World::new(1, Rates::CALM), config);
         if let Err(error) = node.start() {
             panic!("the node starts: {error}");
         }
@@ -110,6 +113,8 @@ impl Bench {
         let topic = TopicProduceData::default().with_name(topic(TOPIC)).with_partition_data(data);
         let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(10_000).with_topic_data(vec![topic]);
         self.ask(&framed(PRODUCE, &request), batches / self.shape.partitions as usize);
+        // What the batches leave to do behind them is theirs too, and not a later fetch's.
+        self.node.run(SETTLE_MS, |_| false);
     }
 
     /// From the start, four batches of each partition a request.
