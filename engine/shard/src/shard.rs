@@ -1,6 +1,6 @@
 //! The loop of one shard.
 //!
-//! A turn: take completions, tell fronts what came, drain lanes, fire timers, look again at reads that were woken, let the controller go
+//! A turn: take completions, drain lanes, tell fronts what came, drain lanes of what they asked, fire timers, look again at reads that were woken, let the controller go
 //! on, seal and submit one journal entry per data directory, flush sockets, ring sleepers. Then wait for the ring, no longer than the
 //! next deadline.
 //!
@@ -157,6 +157,8 @@ impl Shard {
             self.completed(completion, now);
         }
         self.completions = completions;
+        // What another shard told this one before it answered a client is so here when that client asks.
+        worked |= self.drain_lanes(now);
         self.tell_fronts(now);
         worked |= self.drain_lanes(now);
         worked |= self.fire_timers(now);

@@ -255,8 +255,9 @@ impl Producer {
         let mut parts = Vec::new();
         let by_id = self.style.version >= BY_ID;
         for (at, queue) in self.queues.iter_mut().enumerate() {
-            if by_id && !shared.topics.contains_key(&queue.partition.0) {
-                continue;
+            let (name, index) = &queue.partition;
+            if (by_id && !shared.topics.contains_key(name)) || shared.partitions.get(name).is_none_or(|count| index >= count) {
+                continue; // clients ask for metadata first
             }
             match queue.again_at {
                 Some(_) if queue.in_flight > 0 => continue,
