@@ -2,8 +2,8 @@
 //!
 //! 1. When a journal grows past its mark, the partitions that hold its oldest file go first. Those with much pending are checkpointed:
 //!    batches into the segment, a sync, then a `Checkpoint` record. Those with little are carried: their batches and their state are
-//!    appended again at the journal's head, so that many small partitions do not cost a file sync each. When only the state stands in the
-//!    oldest file, it alone is carried, however much is pending behind it.
+//!    appended again at the journal's head, so that many small partitions do not cost a file sync each; when only the journal's reserve is
+//!    left, they are checkpointed too. When only the state stands in the oldest file, it alone is carried, however much is pending behind it.
 //! 2. A checkpoint stops at the base of a segment that is stated and not begun; there the active segment is closed: cut to its bytes,
 //!    synced, its index written.
 //! 3. The journal is released up to the oldest entry that any partition still needs.
@@ -409,8 +409,15 @@ impl Engine {
             return Ok(());
         }
         self.lay_out_held(t.driver, t.now, directory);
-        // Room for all of it in one entry: half a carried partition would be worth nothing.
         let total = inline.len() + pending.iter().map(|piece| piece.bytes.len()).sum::<usize>();
+        // Batches do not go into the reserve: it has to hold what lets the oldest file go, of all partitions.
+        if !pending.is_empty() && self.directories[directory].journal().room_in_all(Urgency::Data) < total {
+            if self.checkpoints < CHECKPOINTS_MAX {
+                self.checkpoint(t, id);
+            }
+            return Ok(());
+        }
+        // Room for all of it in one entry: half a carried partition would be worth nothing.
         if self.directories[directory].journal().room_for(Urgency::Relief) < total + 64 * (pending.len() + 1) {
             let sealed = self.directories[directory].seal(t.now);
             self.sealed.extend(sealed.map(|sealed| (directory, sealed)));
