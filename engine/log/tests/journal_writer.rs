@@ -92,17 +92,18 @@ fn fill(journal: &mut Journal, urgency: Urgency) -> u32 {
 }
 
 #[test]
-fn relief_gathers_once_only_relief_has_room() {
+fn relief_gathers_once_only_the_reserve_is_left() {
     let state = Record::State { partition: partition(0), state: PayloadRange { start: 0, len: 0 } };
     let mut journal = fresh(Options { files_max: 2, reserve_bytes: 8 * BLOCK as u64, ..small() });
-    fill(&mut journal, Urgency::Data);
     journal.append(Urgency::Relief, state.clone(), b"state").unwrap();
-    assert!(!journal.should_gather(), "there is room for more than relief");
+    assert!(!journal.should_gather(), "there is room for data");
     journal.seal(Nanos(0)).unwrap();
-    fill(&mut journal, Urgency::Reserved);
+    fill(&mut journal, Urgency::Data);
     assert!(!journal.should_gather(), "nothing is being built");
-    journal.append(Urgency::Relief, state, b"state").unwrap();
+    journal.append(Urgency::Relief, state.clone(), b"state").unwrap();
     assert!(journal.should_gather());
+    journal.append(Urgency::Reserved, state, b"state").unwrap();
+    assert!(!journal.should_gather(), "somebody waits for it");
 }
 
 #[test]

@@ -202,6 +202,9 @@ impl Engine {
     /// The batches are durable in the segment: that is stated.
     pub fn checkpoint_written(&mut self, t: &mut Turn<'_>, id: PartitionId, write: Write, result: Result<Outcome, IoError>) {
         self.checkpoints -= 1;
+        if self.partitions.get(&id).is_some_and(|p| self.directories[usize::from(p.directory)].journal().is_on_reserve()) {
+            self.relief_at = t.now; // the next one begins in this turn, and its statement goes into the same entry
+        }
         let is_short = result.as_ref().err().is_some_and(|error| self.is_out_of_files(t.now, *error));
         if result.as_ref().is_ok_and(|outcome| !outcome.opened.is_empty()) {
             self.segment_opened(t, id);

@@ -261,11 +261,15 @@ impl Journal {
         self.building.is_some()
     }
 
-    /// Whether only relief has room and the entry being built holds nothing else. Each entry takes a block at least: what can wait for more
-    /// of its kind should, or the last room goes before a file is free.
+    /// Whether only the reserve is left.
+    pub fn is_on_reserve(&self) -> bool {
+        self.files.entry_limit(&self.options, Urgency::Data) == 0
+    }
+
+    /// Whether only the reserve is left and the entry being built holds nothing but relief. Each entry takes a block at least: what can wait
+    /// for more of its kind should, or the last room goes before a file is free.
     pub fn should_gather(&self) -> bool {
-        let is_relief = self.building.as_ref().is_some_and(|building| !building.is_urgent);
-        is_relief && self.files.entry_limit(&self.options, Urgency::Reserved) == 0
+        self.is_on_reserve() && self.building.as_ref().is_some_and(|building| !building.is_urgent)
     }
 
     /// Bytes of the entry being built, were it sealed now; 0 when there is none.
