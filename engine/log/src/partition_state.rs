@@ -172,15 +172,15 @@ impl PartitionState {
     }
 
     /// What goes to the journal, and the state file to be written and made durable before, if the state is too large for the journal.
-    /// `current`: the state file that the journal names now.
+    /// `current`: the state file that the journal names now; `inline_max`: so many bytes of large parts may go to the journal.
     ///
     /// # Panics
     /// When the large parts are not here.
-    pub fn split(mut self, current: Option<state_file::Name>) -> (Vec<u8>, Option<(state_file::Name, Vec<u8>)>) {
+    pub fn split(mut self, current: Option<state_file::Name>, inline_max: usize) -> (Vec<u8>, Option<(state_file::Name, Vec<u8>)>) {
         let LargeAt::Here(large) = &self.large else { panic!("a state is written by who holds all of it") };
         let mut body = Vec::new();
         large.put(&mut body);
-        if body.len() + self.consensus.len() <= state_file::INLINE_BYTES_MAX {
+        if body.len() + self.consensus.len() <= inline_max {
             return (self.encode(), None);
         }
         let name = state_file::Name::next(self.durable_end, current);

@@ -127,6 +127,9 @@ impl Engine {
         if fits(self) {
             return Ok(());
         }
+        if self.directories[directory].journal().room_in_all(urgency) < bytes {
+            return Err(NoRoom::Journal); // nor behind this entry, which may be gathering
+        }
         let sealed = self.directories[directory].seal(now);
         self.sealed.extend(sealed.map(|sealed| (directory, sealed)));
         if fits(self) { Ok(()) } else { Err(NoRoom::Journal) }

@@ -28,10 +28,14 @@ use millrace_io::{IoError, OpenHow, Pool, Slice};
 use millrace_log::journal::{NoRoom, PayloadRange, Record, Urgency};
 use millrace_log::partition_state::{Checkpoint, Large, LargeAt, PartitionState};
 use millrace_log::paths;
+use millrace_log::state_file::INLINE_BYTES_MAX;
 use std::time::Duration;
 
 /// Pending bytes from which a partition is checkpointed rather than carried.
 const CARRY_BYTES_MAX: usize = 16 << 10;
+
+/// Large parts of a state beyond this go to a state file when only the journal's reserve is left.
+const INLINE_BYTES_TIGHT: usize = 512;
 
 /// Pending bytes of a partition from which it is checkpointed without pressure: larger writes cost less.
 const EAGER_BYTES: usize = 4 << 20;
@@ -68,6 +72,14 @@ impl Engine {
             }
             self.grow_journal(t, index);
             self.relieve(t, index);
+        }
+    }
+
+    /// A write for a partition has ended. When only the journal's reserve is left the next one begins in this turn, so that what they state
+    /// goes into the same entry.
+    fn relieve_at_once(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        if self.partitions.get(&id).is_some_and(|p| self.directories[usize::from(p.directory)].journal().is_on_reserve()) {
+            self.relief_at = t.now;
         }
     }
 
@@ -202,9 +214,7 @@ impl Engine {
     /// The batches are durable in the segment: that is stated.
     pub fn checkpoint_written(&mut self, t: &mut Turn<'_>, id: PartitionId, write: Write, result: Result<Outcome, IoError>) {
         self.checkpoints -= 1;
-        if self.partitions.get(&id).is_some_and(|p| self.directories[usize::from(p.directory)].journal().is_on_reserve()) {
-            self.relief_at = t.now; // the next one begins in this turn, and its statement goes into the same entry
-        }
+        self.relieve_at_once(t, id);
         let is_short = result.as_ref().err().is_some_and(|error| self.is_out_of_files(t.now, *error));
         if result.as_ref().is_ok_and(|outcome| !outcome.opened.is_empty()) {
             self.segment_opened(t, id);
@@ -398,7 +408,10 @@ impl Engine {
         let directory = usize::from(partition.directory);
         let is_live = |piece: &&Piece| with_batches && piece.sequence < self.directories[directory].journal().next_sequence();
         let pending: Vec<Piece> = partition.tail.pending().filter(is_live).cloned().collect();
-        let (inline, file) = state.split(partition.store.state_file);
+        // When only the reserve is left it has to do for the states of all partitions.
+        let is_tight = self.directories[directory].journal().is_on_reserve();
+        let inline_max = if is_tight { INLINE_BYTES_TIGHT } else { INLINE_BYTES_MAX };
+        let (inline, file) = state.split(partition.store.state_file, inline_max);
         if let Some((name, bytes)) = file {
             if !self.has_room_to_write(bytes.len()) {
                 return Ok(());
@@ -462,7 +475,7 @@ impl Engine {
             return;
         }
         let present = partition.store.state_file;
-        let (inline, file) = self.whole_state(id).split(present);
+        let (inline, file) = self.whole_state(id).split(present, INLINE_BYTES_MAX);
         match file {
             Some((name, bytes)) if self.has_room_to_write(bytes.len()) => self.carry_with_file(t, id, name, &bytes, inline),
             Some(_) => {}
@@ -570,6 +583,7 @@ impl Engine {
         inline: &[u8],
         result: Result<Outcome, IoError>,
     ) {
+        self.relieve_at_once(t, id);
         let is_short = result.as_ref().err().is_some_and(|error| self.is_out_of_files(t.now, *error));
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.store.is_writing_state = false;

@@ -250,8 +250,9 @@ impl Engine {
         if !directory.may_seal() {
             return false;
         }
-        // Statements of checkpoints that are under way may go into the same entry.
-        let gathers = self.checkpoints > 0 && directory.journal().should_gather();
+        // Statements of what is being written may go into the same entry.
+        let gathers = directory.journal().should_gather()
+            && (self.checkpoints > 0 || self.partitions.values().any(|p| usize::from(p.directory) == index && p.store.is_writing_state));
         !self.holding[index].is_empty() || (directory.journal().is_building() && !gathers)
     }
 

@@ -139,7 +139,7 @@ pub fn write_states(
     stand: Stand,
 ) -> Result<(), IoError> {
     for Settled { id, state, state_file } in states {
-        let (bytes, file) = state.clone().split(*state_file);
+        let (bytes, file) = state.clone().split(*state_file, state_file::INLINE_BYTES_MAX);
         if let Some((name, contents)) = file {
             let partition = paths::partition(data, *id);
             disk.make_directories(&partition)?;

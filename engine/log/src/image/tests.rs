@@ -229,7 +229,7 @@ fn a_state_in_a_file_is_asked_for_and_folded_upon() {
     let large = Large { index: index.clone(), producers: Producers::default() };
     let state =
         PartitionState { durable_end: 2000, log_end: 2000, segment_bytes: index.summary().bytes, large: LargeAt::Here(large), ..birth() };
-    let (bytes, file) = state.split(None);
+    let (bytes, file) = state.split(None, crate::state_file::INLINE_BYTES_MAX);
     let (name, file) = file.unwrap();
     journal.put(&bytes, |state| Record::State { partition: P, state }).batches(2000, 2010).checkpoint(&mut index, 2010);
     assert_eq!(journal.image().state_file().unwrap().name, name);

@@ -261,9 +261,9 @@ impl Journal {
         self.building.is_some()
     }
 
-    /// Whether only the reserve is left.
+    /// Whether only the reserve is left, or less.
     pub fn is_on_reserve(&self) -> bool {
-        self.files.entry_limit(&self.options, Urgency::Data) == 0
+        self.room_in_all(Urgency::Data) == 0 || self.files.entry_limit(&self.options, Urgency::Data) == 0
     }
 
     /// Whether only the reserve is left and the entry being built holds nothing but relief. Each entry takes a block at least: what can wait

@@ -50,7 +50,7 @@ fn sample(count: i64, interval: u32) -> PartitionState {
 #[test]
 fn a_small_state_is_carried_whole() {
     let state = sample(20, 500);
-    let (journal, file) = state.clone().split(None);
+    let (journal, file) = state.clone().split(None, state_file::INLINE_BYTES_MAX);
     assert_eq!(file, None);
     assert_eq!(PartitionState::decode(&journal).unwrap(), state);
 }
@@ -65,7 +65,7 @@ fn a_birth_is_a_sound_state() {
 #[test]
 fn a_large_state_goes_to_a_file_that_the_journal_names() {
     let state = sample(600, 1);
-    let (journal, file) = state.clone().split(None);
+    let (journal, file) = state.clone().split(None, state_file::INLINE_BYTES_MAX);
     let (name, bytes) = file.expect("more than the journal takes");
     assert!(journal.len() < 200);
     let read = PartitionState::decode(&journal).unwrap();
