@@ -1,7 +1,8 @@
 //! What a partition keeps: nothing goes before its time.
 //!
 //! 1. A record below a log start that was told must have been named by a DeleteRecords that went out before, or be over its topic's time by
-//!    the node's clock, or its topic's bytes must have been there without it.
+//!    the node's clock, or its topic's bytes must have been there above it: what lies between it and the log start may have been over its
+//!    time, once it had become the oldest.
 //! 2. Of several settings that may have been in force the loosest counts; a timestamp ahead of the clock at its making counts as that.
 //!    The time that has passed may count instead where that of any record that goes was more than an hour ahead, if only since the clock was
 //!    set back: the newest timestamp of a segment counts for all of it.
@@ -81,6 +82,17 @@ impl Terms {
     }
 }
 
+/// What holds for all that a log start passes over.
+struct Whole {
+    start: i64,
+    at: u64,
+    /// The shortest time and the fewest bytes to be kept.
+    terms: (i64, Option<i64>),
+    /// See [`Log::has_one_ahead`] and [`Log::surplus`].
+    ahead: Option<bool>,
+    surplus: Option<i64>,
+}
+
 impl Log {
     pub(super) fn judge_kept(&self, topic: &str, terms: &Terms, wrong: &mut impl FnMut(Rule, String)) {
         if terms.clock.is_empty() {
@@ -90,7 +102,8 @@ impl Log {
         told.sort_unstable();
         let mut reached = 0;
         for (at, start) in told {
-            let early = (reached..start).find(|offset| !self.may_be_gone(*offset, start, topic, terms, at));
+            let mut whole = Whole { start, at, terms: terms.loosest(topic, at), ahead: None, surplus: None };
+            let early = (reached..start).find(|offset| !self.may_be_gone(*offset, terms, &mut whole));
             if let Some(offset) = early {
                 let what = format!("offset {offset} is gone at {at}, below log start {start}");
                 let what = format!("{what}; its timestamp is {:?}, the clock shows {}", self.times.timestamp(offset), terms.wall(at));
@@ -100,23 +113,23 @@ impl Log {
         }
     }
 
-    /// Whether a record may be gone at `at`, with all below `start`.
-    fn may_be_gone(&self, offset: i64, start: i64, topic: &str, terms: &Terms, at: u64) -> bool {
+    /// Whether a record may be gone with all that goes.
+    fn may_be_gone(&self, offset: i64, terms: &Terms, whole: &mut Whole) -> bool {
         let sent = self.values.get(&offset).and_then(|id| self.sent.get(id));
         let (Some(sent), Some(timestamp)) = (sent, self.times.timestamp(offset)) else { return true };
+        let Whole { start, at, terms: (ms, bytes), .. } = *whole;
         if self.deletions.iter().any(|(sent, to)| *sent <= at && *to > offset) {
             return true;
         }
-        let (ms, bytes) = terms.loosest(topic, at);
         // One millisecond is lost to rounding.
         if timestamp.min(terms.wall(sent.first_at)).saturating_add(ms) <= terms.latest_wall(at) + 1 {
             return true;
         }
         let passed = ((at - sent.first_at.min(at)) / MS) as i64;
-        if ms <= passed + 1 && self.has_one_ahead(start, terms, at) {
+        if ms <= passed + 1 && *whole.ahead.get_or_insert_with(|| self.has_one_ahead(start, terms, at)) {
             return true;
         }
-        bytes.is_some_and(|bytes| self.may_hold(start, bytes))
+        bytes.is_some_and(|bytes| offset <= *whole.surplus.get_or_insert_with(|| self.surplus(bytes)))
     }
 
     /// Whether a record below `start` has a timestamp that is not believed.
@@ -127,16 +140,16 @@ impl Log {
         })
     }
 
-    /// Whether so many bytes may lie from `start` on.
-    fn may_hold(&self, start: i64, bytes: i64) -> bool {
-        let (mut held, mut next) = (0, start);
-        for (offset, id) in self.values.range(start..) {
-            held += self.sent.get(id).map_or(0, |sent| sent.bytes as i64);
-            if *offset != next || held >= bytes {
-                return true;
+    /// The highest offset above which so many bytes may lie.
+    fn surplus(&self, bytes: i64) -> i64 {
+        let (mut held, mut above) = (0, None);
+        for (offset, id) in self.values.iter().rev() {
+            if held >= bytes || above.is_some_and(|above| *offset + 1 != above) {
+                return *offset;
             }
-            next += 1;
+            held += self.sent.get(id).map_or(0, |sent| sent.bytes as i64);
+            above = Some(*offset);
         }
-        false
+        -1
     }
 }
