@@ -158,7 +158,9 @@ impl Shard {
         }
         self.completions = completions;
         // What another shard told this one before it answered a client is so here when that client asks.
-        worked |= self.drain_lanes(now);
+        if self.engine.routes.has_inward() {
+            worked |= self.drain_lanes(now);
+        }
         self.tell_fronts(now);
         worked |= self.drain_lanes(now);
         worked |= self.fire_timers(now);

@@ -269,7 +269,7 @@ impl Journal {
     /// Whether only the reserve is left and the entry being built holds nothing but relief. Each entry takes a block at least: what can wait
     /// for more of its kind should, or the last room goes before a file is free.
     pub fn should_gather(&self) -> bool {
-        self.is_on_reserve() && self.building.as_ref().is_some_and(|building| !building.is_urgent)
+        self.building.as_ref().is_some_and(|building| !building.is_urgent) && self.is_on_reserve()
     }
 
     /// Bytes of the entry being built, were it sealed now; 0 when there is none.
