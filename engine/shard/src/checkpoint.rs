@@ -40,6 +40,9 @@ const INLINE_BYTES_TIGHT: usize = 512;
 /// Pending bytes of a partition from which it is checkpointed without pressure: larger writes cost less.
 const EAGER_BYTES: usize = 4 << 20;
 
+/// What is written at a time outside the journal: a device takes requests in order, and an entry of the journal stands behind it.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// How long after a damaged journal could not be copied that is tried again.
 const KEEP_PAUSE_MS: u64 = 1_000;
 
@@ -50,6 +53,16 @@ const RELIEF_PAUSE: Duration = Duration::from_micros(500);
 const FILES_USED_MAX: usize = 8;
 
 const NOWHERE: PayloadRange = PayloadRange { start: 0, len: 0 };
+
+/// One after the other, in pieces that a journal's entry does not wait long for.
+fn write_steps(file: Handle, write: &Write) -> impl Iterator<Item = Step> {
+    let len = write.bytes.len();
+    (0..len).step_by(PIECE_BYTES).map(move |at| Step::Write {
+        file,
+        place: write.place + at as u64,
+        from: write.bytes.sub(at..len.min(at + PIECE_BYTES)),
+    })
+}
 
 impl Engine {
     /// Starts the work that the journals' fill asks for.
@@ -203,7 +216,7 @@ impl Engine {
             .take(BLOCK / HEADER_BYTES + 1)
             .collect();
         let write = partition.store.plan(&slices, end, &behind, &pool);
-        steps.push(Step::Write { file, place: write.place, from: write.bytes.clone() });
+        steps.extend(write_steps(file, &write));
         steps.extend((!is_planted(Bug::SkipSegmentSync)).then_some(Step::Sync(file)));
         steps.extend(synced_folders.into_iter().map(Step::SyncDirectory));
         partition.busy = true;
@@ -274,9 +287,9 @@ impl Engine {
             steps.extend([
                 Step::MakeDirectory(partition.folder.clone()),
                 Step::Open { path, how: OpenHow { write: true, create: true, exclusive: false, direct: true } },
-                Step::Write { file: Handle::Nth(0), place: write.place, from: write.bytes.clone() },
-                Step::Sync(Handle::Nth(0)),
             ]);
+            steps.extend(write_steps(Handle::Nth(0), &write));
+            steps.push(Step::Sync(Handle::Nth(0)));
             steps.extend(partition.folder.ancestors().take(3).map(|folder| Step::SyncDirectory(folder.to_owned())));
             self.checkpoints += 1;
             self.scripts.start(t.driver, steps, Finish::Checkpoint(id, write));
@@ -708,11 +721,11 @@ impl Engine {
         let unfinished = folder.join(millrace_log::journal::layout::unfinished_name(slot));
         let how = OpenHow { write: true, create: true, exclusive: false, direct: true };
         let mut steps = vec![Step::Open { path: unfinished.clone(), how }];
-        let mut space = self.memory.work.take(1 << 20);
+        let mut space = self.memory.work.take(PIECE_BYTES);
         space.unfrozen().fill(0);
-        let zeros = space.freeze(1 << 20);
-        for place in (0..bytes).step_by(1 << 20) {
-            let len = (bytes - place).min(1 << 20) as usize;
+        let zeros = space.freeze(PIECE_BYTES);
+        for place in (0..bytes).step_by(PIECE_BYTES) {
+            let len = (bytes - place).min(PIECE_BYTES as u64) as usize;
             steps.push(Step::Write { file: Handle::Nth(0), place, from: zeros.sub(0..len) });
         }
         steps.extend([

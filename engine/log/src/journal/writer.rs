@@ -44,9 +44,9 @@ pub struct Options {
     pub file_bytes: u64,
     /// Whole blocks, at most a file.
     pub entry_bytes_max: usize,
-    /// Files that a fresh journal begins with; at least 2.
+    /// Files that a fresh journal begins with; at least one.
     pub files_first: u32,
-    /// Files beyond which the journal does not grow.
+    /// Files beyond which the journal does not grow; at least two.
     pub files_max: u32,
     /// Bytes kept from [`Urgency::Data`]; half of them are kept from [`Urgency::Reserved`] too. At least four blocks, at most a file.
     pub reserve_bytes: u64,
@@ -58,7 +58,7 @@ impl Options {
         Options {
             file_bytes: layout::FILE_BYTES,
             entry_bytes_max: layout::ENTRY_BYTES_MAX,
-            files_first: 2,
+            files_first: 1,
             files_max,
             reserve_bytes: layout::FILE_BYTES / 2,
         }
@@ -69,7 +69,7 @@ impl Options {
     pub(super) fn check(&self) {
         assert!(self.file_bytes.is_multiple_of(BLOCK as u64) && self.entry_bytes_max.is_multiple_of(BLOCK));
         assert!(self.entry_bytes_max >= BLOCK && self.entry_bytes_max as u64 <= self.file_bytes);
-        assert!(self.file_bytes <= layout::FILE_BYTES_MAX && self.files_first >= 2 && self.files_max >= self.files_first);
+        assert!(self.file_bytes <= layout::FILE_BYTES_MAX && self.files_first >= 1 && self.files_max >= self.files_first.max(2));
         assert!(self.reserve_bytes >= 4 * BLOCK as u64 && self.reserve_bytes <= self.file_bytes);
     }
 }
