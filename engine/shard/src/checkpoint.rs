@@ -90,8 +90,8 @@ impl Engine {
 
     /// A write for a partition has ended. When only the journal's reserve is left the next one begins in this turn, so that what they state
     /// goes into the same entry.
-    fn relieve_at_once(&mut self, t: &mut Turn<'_>, id: PartitionId) {
-        if self.partitions.get(&id).is_some_and(|p| self.directories[usize::from(p.directory)].journal().is_on_reserve()) {
+    fn relieve_at_once(&mut self, t: &mut Turn<'_>, id: PartitionId, is_written: bool) {
+        if is_written && self.partitions.get(&id).is_some_and(|p| self.directories[usize::from(p.directory)].journal().is_on_reserve()) {
             self.relief_at = t.now;
         }
     }
@@ -227,7 +227,7 @@ impl Engine {
     /// The batches are durable in the segment: that is stated.
     pub fn checkpoint_written(&mut self, t: &mut Turn<'_>, id: PartitionId, write: Write, result: Result<Outcome, IoError>) {
         self.checkpoints -= 1;
-        self.relieve_at_once(t, id);
+        self.relieve_at_once(t, id, result.is_ok());
         let is_short = result.as_ref().err().is_some_and(|error| self.is_out_of_files(t.now, *error));
         if result.as_ref().is_ok_and(|outcome| !outcome.opened.is_empty()) {
             self.segment_opened(t, id);
@@ -421,8 +421,8 @@ impl Engine {
         let directory = usize::from(partition.directory);
         let is_live = |piece: &&Piece| with_batches && piece.sequence < self.directories[directory].journal().next_sequence();
         let pending: Vec<Piece> = partition.tail.pending().filter(is_live).cloned().collect();
-        // When only the reserve is left it has to do for the states of all partitions.
-        let is_tight = self.directories[directory].journal().is_on_reserve();
+        // When only the reserve is left it has to do for the states of all partitions. A full disk takes no files.
+        let is_tight = self.directories[directory].journal().is_on_reserve() && !self.directories[directory].full;
         let inline_max = if is_tight { INLINE_BYTES_TIGHT } else { INLINE_BYTES_MAX };
         let (inline, file) = state.split(partition.store.state_file, inline_max);
         if let Some((name, bytes)) = file {
@@ -596,7 +596,7 @@ impl Engine {
         inline: &[u8],
         result: Result<Outcome, IoError>,
     ) {
-        self.relieve_at_once(t, id);
+        self.relieve_at_once(t, id, result.is_ok());
         let is_short = result.as_ref().err().is_some_and(|error| self.is_out_of_files(t.now, *error));
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.store.is_writing_state = false;

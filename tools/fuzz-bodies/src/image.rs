@@ -265,7 +265,7 @@ impl Writer {
             consensus: vec![7; if choices.u8().is_multiple_of(2) { state_file::INLINE_BYTES_MAX } else { 10 }],
             large: millrace_log::partition_state::LargeAt::Here(large),
         };
-        let (bytes, file) = state.split(None);
+        let (bytes, file) = state.split(None, millrace_log::state_file::INLINE_BYTES_MAX);
         self.file = file.map(|(_, bytes)| bytes);
         bytes
     }

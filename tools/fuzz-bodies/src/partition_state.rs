@@ -13,7 +13,7 @@ pub fn run(input: &[u8]) {
             let written = state.encode();
             assert_eq!(PartitionState::decode(&written).as_ref(), Ok(&state), "what was written is read");
             if let LargeAt::Here(_) = &state.large {
-                let (inline, file) = state.split(None);
+                let (inline, file) = state.split(None, millrace_log::state_file::INLINE_BYTES_MAX);
                 assert_eq!(PartitionState::decode(&inline).is_ok(), inline.len() <= written.len() || file.is_some());
             }
         }

@@ -178,7 +178,7 @@ pub fn build(data: &Path) {
         consensus: b"more of it".to_vec(),
         large: LargeAt::Here(Large { index, producers }),
     };
-    let (inline, file) = state.split(None);
+    let (inline, file) = state.split(None, millrace_log::state_file::INLINE_BYTES_MAX);
     let (name, file) = file.expect("200 producers are a large state");
     let folder = paths::partition(data, id);
     fs::create_dir_all(&folder).unwrap();
