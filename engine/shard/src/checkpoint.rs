@@ -243,7 +243,11 @@ impl Engine {
                 partition.store.file = partition.store.file.or(outcome.opened.first().copied());
                 partition.store.written();
                 partition.store.index_up_to(write.end, &partition.tail);
-                self.directories[directory].full = false;
+                let index = partition.directory;
+                // Another's write that waits for room is the one that tells.
+                if !self.partitions.values().any(|other| other.directory == index && other.store.unwritten.is_some()) {
+                    self.directories[directory].full = false;
+                }
             }
             // The batches are safe in the journal: the same write is tried again until there is room, and produce is refused meanwhile.
             Err(error) if error.is_full() || is_short => {
