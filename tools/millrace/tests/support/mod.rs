@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub const TOPIC: &str = "t";
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An empty folder of this test.
 pub fn folder(name: &str) -> PathBuf {
