@@ -55,7 +55,7 @@ const BUGS: &[Row] = &[
     row(Bug::AnswerCommitEarly, Check::Rule(Rule::CommittedOffset), 58, ALL),
     row(Bug::ForgetProducers, Check::Rule(Rule::Doubled), 54, ALL),
     row(Bug::ForgetSequence, Check::Rule(Rule::Lost), 3, ALL),
-    row(Bug::RememberOne, Check::Rule(Rule::Lost), 9, ALL),
+    row(Bug::RememberOne, Check::Rule(Rule::Lost), 12, ALL),
 ];
 
 /// Seeds tried for a bug.
