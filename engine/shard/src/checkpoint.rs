@@ -29,6 +29,7 @@ use millrace_log::journal::{NoRoom, PayloadRange, Record, Urgency};
 use millrace_log::partition_state::{Checkpoint, Large, LargeAt, PartitionState};
 use millrace_log::paths;
 use millrace_log::state_file::INLINE_BYTES_MAX;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Pending bytes from which a partition is checkpointed rather than carried.
@@ -62,6 +63,11 @@ fn write_steps(file: Handle, write: &Write) -> impl Iterator<Item = Step> {
         place: write.place + at as u64,
         from: write.bytes.sub(at..len.min(at + PIECE_BYTES)),
     })
+}
+
+/// Whether a write of this data directory that a full disk refused is kept, to be tried again.
+pub fn waits_for_room(partitions: &BTreeMap<PartitionId, Box<Partition>>, directory: u16) -> bool {
+    partitions.values().any(|partition| partition.directory == directory && partition.store.unwritten.is_some())
 }
 
 impl Engine {
@@ -172,7 +178,7 @@ impl Engine {
         }
         // A full disk has refused a write of this directory, which is kept and tried again: others would be refused and kept too.
         let full = &self.directories[usize::from(partition.directory)];
-        if full.full && self.partitions.values().any(|other| other.directory == full.index && other.store.unwritten.is_some()) {
+        if full.full && waits_for_room(&self.partitions, full.index) {
             return;
         }
         let commit = partition.core.commit();
@@ -245,9 +251,7 @@ impl Engine {
                 partition.store.index_up_to(write.end, &partition.tail);
                 let index = partition.directory;
                 // Another's write that waits for room is the one that tells.
-                if !self.partitions.values().any(|other| other.directory == index && other.store.unwritten.is_some()) {
-                    self.directories[directory].full = false;
-                }
+                self.directories[directory].full &= waits_for_room(&self.partitions, index);
             }
             // The batches are safe in the journal: the same write is tried again until there is room, and produce is refused meanwhile.
             Err(error) if error.is_full() || is_short => {

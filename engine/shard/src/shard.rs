@@ -1,8 +1,8 @@
 //! The loop of one shard.
 //!
-//! A turn: take completions, drain lanes, tell fronts what came, drain lanes of what they asked, fire timers, look again at reads that were woken, let the controller go
-//! on, seal and submit one journal entry per data directory, flush sockets, ring sleepers. Then wait for the ring, no longer than the
-//! next deadline.
+//! A turn: take completions, drain lanes, tell fronts what came, drain lanes of what they asked, fire timers, look again at reads that were
+//! woken, let the controller go on, seal and submit one journal entry per data directory, flush sockets, ring sleepers. Then wait for the
+//! ring, no longer than the next deadline.
 //!
 //! [`Completion`]s, lane messages and [`TimerFor`] are all that can wake a shard.
 //!

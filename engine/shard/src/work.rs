@@ -5,6 +5,7 @@
 use crate::api::{Leadership, MetaChange, Reply, Request};
 use crate::append::Holding;
 use crate::boot::{DirectoryBoot, JournalBoot, NotServed, PartitionBoot, ShardBoot};
+use crate::checkpoint::waits_for_room;
 use crate::controller::Controller;
 use crate::directory::{Directory, Health};
 use crate::engine::{Engine, Turn};
@@ -416,9 +417,8 @@ impl Engine {
 
     /// A data directory without a write that waits for room is tried again: whether there is room, the next write tells.
     fn retry_full(&mut self) {
-        for (index, directory) in self.directories.iter_mut().enumerate() {
-            let waits = |p: &Partition| usize::from(p.directory) == index && p.store.unwritten.is_some();
-            directory.full &= self.partitions.values().any(|partition| waits(partition)) || self.checkpoints > 0;
+        for directory in &mut self.directories {
+            directory.full &= waits_for_room(&self.partitions, directory.index) || self.checkpoints > 0;
         }
     }
 
