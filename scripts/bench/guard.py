@@ -24,7 +24,8 @@ def count(binary, workload, batches, folder):
     command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", f"--toggle-collect={TURN}", binary, workload, str(batches)]
     subprocess.run(command, check=True, capture_output=True)
     command = ["callgrind_annotate", "--inclusive=yes", "--threshold=100", out]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    # In a folder without sources: names are shortened where these are below.
+    text = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder).stdout
     number = lambda found: int(found.group(1).replace(",", ""))
     whole = [number(found) for found in map(WHOLE.match, text.splitlines()) if found]
     driver = [number(found) for found in map(DRIVER.match, text.splitlines()) if found]

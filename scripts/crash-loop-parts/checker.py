@@ -12,10 +12,12 @@ violations of these promises, each as (kind, line):
 
 What lies below a log start that may move is excused, and the log start itself is judged: by `judge_trims` where DeleteRecords moves it, by
 `judge_retention` where retention does. `judge_topics` judges which topics exist.
+Records are judged as they come and not kept: of each, its partition keeps eight bytes, so that tens of millions fit.
 Marks: `went_back` compares high watermarks, or committed offsets with the last acknowledged commits.
 Knows nothing of brokers, processes and files: checker_test.py plants each crime.
 """
 
+from array import array
 from collections import namedtuple
 
 import payload
@@ -23,6 +25,8 @@ import payload
 Violation = namedtuple("Violation", "kind line")
 MOST_SHOWN = 5
 OVERHEAD = 100  # bytes of a record in a batch of its own, at most
+SEQUENCE_BITS = 40
+NOBODY = -1
 
 
 class Convictions(list):
@@ -39,58 +43,93 @@ class Convictions(list):
 
 
 def judge(logs, acks, served, idempotent, starts=None):
-    """logs: {(topic, partition): [(offset, key, value)]} as read from the log start; acks: [payload.Ack]; served: [payload.Seen];
+    """logs: {(topic, partition): iterable of (offset, key, value)} as read from the log start; acks: [payload.Ack]; served: [payload.Seen];
     idempotent: the set of producers that are; starts: {(topic, partition): log start} where it may have moved."""
     starts = starts or {}
     found = Convictions()
-    places = {}  # (topic, partition, offset) -> (producer, sequence)
-    copies = {}  # (producer, sequence) -> [(topic, partition, offset)]
-    for (topic, partition), log in logs.items():
-        _read_log(found, topic, partition, log, places, copies, idempotent, starts.get((topic, partition), 0))
-    _check_acks(found, acks, places, copies, starts)
+    sent = {}  # idempotent producer -> a byte for each sequence that is somewhere
+    held = {place: Held(found, *place, log, sent, idempotent, starts.get(place, 0)) for place, log in logs.items()}
+    _check_acks(found, acks, held, starts)
     _check_ack_order(found, acks, idempotent)
     for one in served:
         if one.offset < starts.get((one.topic, one.partition), 0):
             continue
-        held = places.get((one.topic, one.partition, one.offset))
-        if held != (one.producer, one.sequence):
-            found.add("lost", f"a consumer was served {_who(one)} at {_where(one)}, now there is {held}")
+        who = held[(one.topic, one.partition)].at(one.offset) if (one.topic, one.partition) in held else None
+        if who != (one.producer, one.sequence):
+            found.add("lost", f"a consumer was served {_who(one)} at {_where(one)}, now there is {who}")
     return found
 
 
-def _read_log(found, topic, partition, log, places, copies, idempotent, start):
-    following, last = start, {}
-    for offset, key, value in log:
-        where = f"{topic}-{partition} offset {offset}"
-        if offset != following:
-            found.add("gap", f"{where}: offset {following} was next")
-        following = offset + 1
-        who = payload.identity(value)
-        if who is None or (key, value) != (payload.key(*who), payload.value(*who)):
-            found.add("altered", f"{where}: not a record that a producer sent (identity {who})")
-            continue
-        producer, sequence = who
-        places[(topic, partition, offset)] = who
-        copies.setdefault(who, []).append((topic, partition, offset))
-        if producer in idempotent:
-            if len(copies[who]) > 1:
-                found.add("doubled", f"producer {producer} sequence {sequence} is at {copies[who]}")
+class Held:
+    """Who is where in one partition, judged while it is read."""
+
+    def __init__(self, found, topic, partition, log, sent, idempotent, start):
+        self.start, self.who = start, array("q")
+        last = {}
+        for offset, key, value in log:
+            where = f"{topic}-{partition} offset {offset}"
+            following = self.start + len(self.who)
+            if offset != following:
+                found.add("gap", f"{where}: offset {following} was next")
+                # What follows keeps its place; what comes again takes it.
+                self.who.extend([NOBODY] * (offset - following))
+                del self.who[max(offset - self.start, 0):]
+            who = payload.identity(value)
+            if who is None or (key, value) != (payload.key(*who), payload.value(*who)):
+                found.add("altered", f"{where}: not a record that a producer sent (identity {who})")
+                self.who.append(NOBODY)
+                continue
+            producer, sequence = who
+            self.who.append(producer << SEQUENCE_BITS | sequence)
+            if producer not in idempotent:
+                continue
+            seen = sent.setdefault(producer, bytearray())
+            seen.extend(bytes(max(0, sequence + 1 - len(seen))))
+            if seen[sequence]:
+                found.add("doubled", f"{where}: producer {producer} sequence {sequence} is there already")
             elif sequence < last.get(producer, -1):
                 found.add("reordered", f"{where}: producer {producer} sequence {sequence} after {last[producer]}")
+            seen[sequence] = 1
             last[producer] = max(sequence, last.get(producer, -1))
 
+    def at(self, offset):
+        """(producer, sequence), or None."""
+        at = offset - self.start
+        who = self.who[at] if 0 <= at < len(self.who) else NOBODY
+        return None if who == NOBODY else (who >> SEQUENCE_BITS, who & (1 << SEQUENCE_BITS) - 1)
 
-def _check_acks(found, acks, places, copies, starts):
+    def which(self, wanted):
+        """Those of (producer, sequence) that are anywhere."""
+        numbers = {producer << SEQUENCE_BITS | sequence: (producer, sequence) for producer, sequence in wanted}
+        return {numbers[number] for number in set(numbers).intersection(self.who)}
+
+    def offsets_of(self, producer, sequence):
+        """Looks through all."""
+        wanted = producer << SEQUENCE_BITS | sequence
+        return [self.start + at for at, who in enumerate(self.who) if who == wanted]
+
+
+def _check_acks(found, acks, held, starts):
+    unknown = {}  # place -> acknowledgements that did not say where
     for ack in acks:
-        start = starts.get((ack.topic, ack.partition), 0)
+        place = (ack.topic, ack.partition)
+        start = starts.get(place, 0)
         if start > 0 and ack.offset < start:
             continue  # deleted, or acknowledged without an offset where it may have been
-        who = (ack.producer, ack.sequence)
-        in_partition = [place for place in copies.get(who, []) if place[:2] == (ack.topic, ack.partition)]
-        if not in_partition:
-            found.add("lost", f"{_who(ack)} was acknowledged at {_where(ack)} and is nowhere in the partition")
-        elif ack.offset >= 0 and places.get((ack.topic, ack.partition, ack.offset)) != who:
-            found.add("moved", f"{_who(ack)} was acknowledged at {_where(ack)} and is at {in_partition}")
+        if ack.offset < 0:
+            unknown.setdefault(place, []).append(ack)
+        elif place not in held or held[place].at(ack.offset) != (ack.producer, ack.sequence):
+            offsets = held[place].offsets_of(ack.producer, ack.sequence) if place in held else []
+            text = f"{_who(ack)} was acknowledged at {_where(ack)}"
+            if offsets:
+                found.add("moved", f"{text} and is at {offsets}")
+            else:
+                found.add("lost", f"{text} and is nowhere in the partition")
+    for place, of_place in unknown.items():
+        there = held[place].which([(ack.producer, ack.sequence) for ack in of_place]) if place in held else set()
+        for ack in of_place:
+            if (ack.producer, ack.sequence) not in there:
+                found.add("lost", f"{_who(ack)} was acknowledged, it was not said where, and is nowhere in {ack.topic}-{ack.partition}")
 
 
 def _check_ack_order(found, acks, idempotent):
@@ -127,11 +166,14 @@ def judge_trims(trims, starts):
     return found
 
 
-def judge_retention(log, start, retained):
-    """What retention by bytes leaves of a partition: more than `retained` bytes. A stored record takes at most OVERHEAD more than its key and
-    value, compressed or not."""
+def stored(key, value):
+    """Bytes that a record takes at most, compressed or not."""
+    return len(key) + len(value) + OVERHEAD
+
+
+def judge_retention(left, start, retained):
+    """What retention by bytes leaves of a partition: more than `retained` bytes. `left`: the sum of `stored` over its records."""
     found = Convictions()
-    left = sum(len(key) + len(value) + OVERHEAD for _, key, value in log)
     if start > 0 and left < retained:
         found.add("deleted", f"retention left at most {left} bytes from offset {start} on, {retained} were to stay")
     return found

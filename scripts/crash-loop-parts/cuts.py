@@ -179,7 +179,7 @@ def convicts(work, port, seed, command, program):
 
 def main():
     signal.signal(signal.SIGTERM, loop.interrupted)
-    signal.signal(signal.SIGINT, loop.interrupted)
+    signal.signal(signal.SIGINT, loop.Ending.ask)
     work, port, cycles, seconds, seed = sys.argv[1], int(sys.argv[2]), *map(int, sys.argv[3:6])
     mode, program = sys.argv[6], sys.argv[7]
     command = sys.argv[sys.argv.index("--") + 1 :]

@@ -90,6 +90,7 @@ class Loop:
         self.commit_files = [payload.Reader(f"{work}/commits-{100 + n}", payload.COMMIT, payload.Commit) for n in range(len(GROUPS))]
         self.seen_files = [payload.Reader(f"{work}/seen-{100 + n}", payload.PLACE, payload.Seen) for n in range(len(GROUPS))]
         self.acks, self.served, self.positions, self.violations = [], [], {}, checker.Convictions()
+        self.records, self.stored = {}, {}  # by place: records read at the end, and what they take at most
 
     def client(self, **more):
         quick = {"bootstrap.servers": self.broker.address, "reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 50, "log_level": 0}
@@ -309,26 +310,28 @@ class Loop:
             marks = now
         raise Failed(f"log starts do not come to rest: {marks}")
 
-    def read_logs(self, marks):
-        """{(topic, partition): [(offset, key, value)]} from log start to high watermark, `marks` being both."""
-        logs = {}
+    def read_log(self, place, low, high):
+        """(offset, key, value) of each record of a partition from its log start to its high watermark, which are the marks."""
         consumer = Consumer(self.client(**{"group.id": "crash-check", "enable.auto.commit": False, "check.crcs": True}))
-        consumer.assign([TopicPartition(*place, low) for place, (low, _high) in marks.items()])
-        following = {place: low for place, (low, _high) in marks.items()}
-        idle = time.monotonic()
-        while any(following[place] < high for place, (_low, high) in marks.items()):
+        consumer.assign([TopicPartition(*place, low)])
+        following, idle = low, time.monotonic()
+        while following < high:
             messages = consumer.consume(10_000, 0.5)
             idle = time.monotonic() if messages else idle
             if time.monotonic() - idle > 60:
-                raise Failed(f"reading everything stopped: at {following}, the marks are {marks}")
+                raise Failed(f"reading everything stopped: at {following} of {place}, the marks are {low} and {high}")
             for message in messages:
                 if message.error():
                     raise Failed(f"reading everything: {message.error()}")
-                place = (message.topic(), message.partition())
-                logs.setdefault(place, []).append((message.offset(), message.key(), message.value()))
-                following[place] = message.offset() + 1
+                self.records[place] = self.records.get(place, 0) + 1
+                self.stored[place] = self.stored.get(place, 0) + checker.stored(message.key(), message.value())
+                yield message.offset(), message.key(), message.value()
+                following = message.offset() + 1
         consumer.close()
-        return logs
+
+    def read_logs(self, marks):
+        """By place, a reading of its whole log that is made when it is asked for."""
+        return {place: self.read_log(place, low, high) for place, (low, high) in marks.items() if low < high}
 
     def verdict(self):
         self.check_marks("at the end")
@@ -344,7 +347,7 @@ class Loop:
         more = checker.judge_trims(self.trims, {partition: low for (topic, partition), low in starts.items() if topic == payload.TRIMMED})
         for (topic, partition), low in starts.items():
             if topic == payload.SHORT:
-                more += checker.judge_retention(logs.get((topic, partition), []), low, payload.RETAINED)
+                more += checker.judge_retention(self.stored.get((topic, partition), 0), low, payload.RETAINED)
         more += self.judge_churned()
         for one in more:
             self.violations.add(one.kind, one.line)
@@ -352,7 +355,7 @@ class Loop:
             self.violations.add("client", text)
         for one in list(self.violations) + list(judged):
             print(f"VIOLATION {one.kind}: {one.line}")
-        records = sum(map(len, logs.values()))
+        records = sum(self.records[place] for place in logs)
         where_unknown = sum(ack.offset < 0 for ack in self.acks)
         print(f"records in the log {records}, acknowledged {len(self.acks)} ({where_unknown} without an offset), served to groups {len(served)}, "
               f"committed offsets {len(self.committed)}")  # fmt: skip
@@ -372,7 +375,7 @@ class Loop:
         consumer.close()
         logs, convicted = self.read_logs(marks), []
         for place, generation in places.items():
-            convicted += checker.judge_churned(generation, logs.get(place, []))
+            convicted += checker.judge_churned(generation, list(logs.get(place, [])))
         return convicted
 
     def close(self):
@@ -387,9 +390,19 @@ def interrupted(_signal, _frame):
     raise Failed("ended by a signal")
 
 
+class Ending:
+    """SIGINT ends a run after the cycle that is under way, with its verdict."""
+
+    asked = False
+
+    @staticmethod
+    def ask(_signal, _frame):
+        Ending.asked = True
+
+
 def main():
     signal.signal(signal.SIGTERM, interrupted)
-    signal.signal(signal.SIGINT, interrupted)
+    signal.signal(signal.SIGINT, Ending.ask)
     work, port, cycles, seconds, seed = sys.argv[1], int(sys.argv[2]), *map(int, sys.argv[3:6])
     command = sys.argv[sys.argv.index("--") + 1 :]
     return drive(Loop(work, port, seed, command), "crash-loop", cycles, seconds, seed)
@@ -400,7 +413,7 @@ def drive(loop, name, cycles, seconds, seed):
     work, began, done, bad = loop.work, time.monotonic(), 0, 0
     try:
         loop.open()
-        while done < cycles and not (seconds and time.monotonic() - began > seconds):
+        while done < cycles and not Ending.asked and not (seconds and time.monotonic() - began > seconds):
             loop.cycle(done + 1)
             done += 1
         loop.settle()

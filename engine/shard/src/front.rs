@@ -11,13 +11,14 @@ use crate::directory::Directory;
 use crate::net::{ConnectionId, Net};
 use crate::routes::Routes;
 use crate::timers::{TimerFor, Timers};
+use crate::visits::Visits;
 use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::settings::Settings;
 use millrace_io::{Driver, Pool, Slice, Space};
 use millrace_state::meta::Meta;
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// How long the frame at the front of some bytes is.
@@ -51,8 +52,8 @@ pub trait Front {
     /// Queued bytes of the connection have left; [`Cx::unsent`] says how many are left.
     fn sent(&mut self, cx: &mut Cx<'_>, connection: ConnectionId);
 
-    /// A request may begin for which [`Cx::may_begin`] found no memory.
-    fn begin_again(&mut self, cx: &mut Cx<'_>, connection: ConnectionId);
+    /// It is the connection's turn: begins one request that came before and waits, if it may begin. Whether one did.
+    fn begin(&mut self, cx: &mut Cx<'_>, connection: ConnectionId) -> bool;
 
     /// The connection is gone; replies for it may still come.
     fn closed(&mut self, cx: &mut Cx<'_>, connection: ConnectionId);
@@ -81,7 +82,7 @@ pub struct Cx<'a> {
     pub(crate) routes: &'a mut Routes,
     pub(crate) timers: &'a mut Timers<TimerFor>,
     pub(crate) answers: &'a Pool,
-    pub(crate) resumed: &'a mut VecDeque<ConnectionId>,
+    pub(crate) visits: &'a mut Visits,
     pub(crate) moves: &'a mut BTreeMap<ConnectionId, ShardId>,
 }
 
@@ -129,7 +130,7 @@ impl Cx<'_> {
     }
 
     /// Whether there is memory for the answer to a request that is expected to take so many bytes. If not, the request is not to begin, and
-    /// [`Front::begin_again`] is called when it may.
+    /// [`Front::begin`] is called when it may.
     pub fn may_begin(&mut self, connection: ConnectionId, answer_bytes: usize) -> bool {
         self.net.may_answer(connection, answer_bytes)
     }
@@ -164,7 +165,12 @@ impl Cx<'_> {
     /// Reads on; frames that are already here come after this call has returned.
     pub fn resume(&mut self, connection: ConnectionId) {
         self.net.resume(connection);
-        self.resumed.push_back(connection);
+        self.visits.ask(connection);
+    }
+
+    /// Has [`Front::begin`] called when it is the connection's turn.
+    pub fn visit(&mut self, connection: ConnectionId) {
+        self.visits.ask(connection);
     }
 
     /// Calls [`Front::timer`] with `token` at `at`, once.

@@ -38,6 +38,7 @@ mod tail;
 mod time_search;
 pub mod timers;
 mod token;
+mod visits;
 mod waits;
 mod work;
 

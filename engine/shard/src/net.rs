@@ -21,8 +21,11 @@ use std::net::SocketAddr;
 /// turn that the others notice.
 const SENT_BYTES_MAX: usize = 128 << 10;
 
-/// Bytes of all sends of one turn: half a millisecond of copying.
+/// Bytes of all larger sends of one turn: a tenth of a millisecond of copying.
 const FLUSHED_BYTES_MAX: usize = 1 << 20;
+
+/// Who has no more queued is sent to before the others.
+const SMALL_BYTES_MAX: usize = 8 << 10;
 
 /// One connection of this shard; never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -153,13 +156,16 @@ pub struct Net {
     free: Vec<u32>,
     listeners: Vec<Listener>,
     open: usize,
-    /// Connections with bytes queued and no send in flight.
+    /// Connections with bytes queued and no send in flight; those that had few.
     to_flush: VecDeque<ConnectionId>,
+    few_to_flush: VecDeque<ConnectionId>,
     pub(crate) waiting: Waiting,
     /// Connections whose next request waits, and the bytes of answer that it is expected to bring.
     to_answer: VecDeque<(ConnectionId, usize)>,
     /// Since when the first of them has waited.
     to_answer_since: Nanos,
+    /// See [`Net::takes_what_is_ready`].
+    pub(crate) is_ready: bool,
     pub(crate) now: Nanos,
 }
 
@@ -173,9 +179,11 @@ impl Net {
             listeners: Vec::new(),
             open: 0,
             to_flush: VecDeque::new(),
+            few_to_flush: VecDeque::new(),
             waiting: Waiting::default(),
             to_answer: VecDeque::new(),
             to_answer_since: Nanos(0),
+            is_ready: false,
             now: Nanos(0),
         }
     }
@@ -322,7 +330,9 @@ impl Net {
             }
         }
         if was_idle && !connection.out.is_empty() {
-            self.to_flush.push_back(id);
+            let is_small = connection.out_bytes <= SMALL_BYTES_MAX;
+            let queue = if is_small { &mut self.few_to_flush } else { &mut self.to_flush };
+            queue.push_back(id);
         }
     }
 
@@ -378,14 +388,28 @@ impl Net {
         (!self.to_answer.is_empty()).then_some(self.to_answer_since)
     }
 
-    /// Submits a send for the connections that have bytes and none in flight, in order, for as many bytes as a turn has time for.
+    /// Submits a send for the connections that have bytes and none in flight: those that had few when they were queued, then the others in
+    /// order, for as many bytes as a turn has time for.
     pub fn flush(&mut self, driver: &mut dyn Driver, now: Nanos) {
+        self.flush_few(driver, now);
         let mut sent = 0;
         while sent < FLUSHED_BYTES_MAX
             && let Some(id) = self.to_flush.pop_front()
         {
             sent += self.send_on(driver, id, now);
         }
+    }
+
+    /// Submits a send for those that had few bytes.
+    pub fn flush_few(&mut self, driver: &mut dyn Driver, now: Nanos) {
+        while let Some(id) = self.few_to_flush.pop_front() {
+            self.send_on(driver, id, now);
+        }
+    }
+
+    /// Whether a receive was submitted, since this was asked last, that finds its bytes there.
+    pub fn takes_what_is_ready(&mut self) -> bool {
+        std::mem::take(&mut self.is_ready)
     }
 
     /// Whether some connections are to be flushed in the next turn.

@@ -172,6 +172,7 @@ impl Net {
         match (purpose, completion.result) {
             (Purpose::Readable, Ok(_)) => {
                 connection.eager = true;
+                self.is_ready = true;
                 self.receive(driver, id);
             }
             (_, Ok(0)) | (_, Err(_)) => self.close(driver, id),
@@ -192,6 +193,26 @@ impl Net {
                 events.push(Event::Bytes { connection: id });
             }
         }
+    }
+
+    /// Whether [`Net::next_frame`] would give a frame or say what is wrong with one. If not, it has been called.
+    pub fn has_frame(&mut self, driver: &mut dyn Driver, id: ConnectionId, frame: impl Fn(&[u8]) -> Frame) -> bool {
+        let Some(connection) = self.get(id) else { return false };
+        let is_idle = !connection.closing && !connection.finishing && !connection.receiving && connection.waits.is_none();
+        if is_idle
+            && !connection.paused
+            && let Some(space) = connection.space.as_mut()
+        {
+            let is_there = match frame(&space.unfrozen()[..connection.filled]) {
+                Frame::More => false,
+                Frame::Bad(_) => true,
+                Frame::Bytes(length) => connection.filled >= length,
+            };
+            if is_there {
+                return true;
+            }
+        }
+        matches!(self.next_frame(driver, id, frame), Next::Frame(_) | Next::Bad(_))
     }
 
     /// The next whole frame, if it is there. When none is, and the connection may read on, the next receive is under way, or the connection

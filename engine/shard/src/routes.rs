@@ -155,14 +155,17 @@ impl Routes {
         }
     }
 
-    /// The next thing that has come. Own replies first, then own requests, then the others' in turn.
-    pub fn receive(&mut self) -> Option<Inward> {
+    /// The next thing that this shard has for itself: replies first.
+    pub fn receive_own(&mut self) -> Option<Inward> {
         if let Some((ticket, reply)) = self.own_replies.pop_front() {
             return Some(self.answered(ticket, reply));
         }
-        if let Some((ticket, request)) = self.own_requests.pop_front() {
-            return Some(Inward::Request { from: self.here, ticket, request });
-        }
+        let (ticket, request) = self.own_requests.pop_front()?;
+        Some(Inward::Request { from: self.here, ticket, request })
+    }
+
+    /// The next thing that has come from other shards, in turn.
+    pub fn receive(&mut self) -> Option<Inward> {
         for from in 0..self.routes.len() {
             let route = &mut self.routes[from];
             let Some(lane) = &mut route.lane else { continue };

@@ -1,8 +1,8 @@
 //! The loop of one shard.
 //!
-//! A turn: take completions, drain lanes, tell fronts what came, drain lanes of what they asked, fire timers, look again at reads that were
-//! woken, let the controller go on, seal and submit one journal entry per data directory, flush sockets, ring sleepers. Then wait for the
-//! ring, no longer than the next deadline.
+//! A turn: take completions, drain lanes, receive what lies ready, tell fronts what came, visit connections ([`crate::visits`]) and drain lanes of what each asked,
+//! fire timers, look again at reads that were woken, let the controller go on, seal and submit one journal entry per data directory, flush
+//! sockets, ring sleepers. Then wait for the ring, no longer than the next deadline.
 //!
 //! [`Completion`]s, lane messages and [`TimerFor`] are all that can wake a shard.
 //!
@@ -19,22 +19,20 @@ use crate::net::{ConnectionId, Event, Net, Next};
 use crate::routes::{Inward, Routes, Submitter};
 use crate::timers::{TimerFor, Timers};
 use crate::token::{self, Purpose};
+use crate::visits::Visits;
 use crate::waits::WaitId;
 use millrace_base::clock::Nanos;
 use millrace_base::ids::ShardId;
 use millrace_io::{Completion, Driver, IoError, Listener, Memory, Wait};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-/// Lane messages handled in one turn, and for how long: no client is to ask for so much that others wait for it.
-const MESSAGES_PER_TURN: usize = 1024;
-const MESSAGES_NS: u128 = 1_000_000;
+/// Messages of other shards handled at once, and for how long: no client is to ask for so much that others wait for it.
+const MESSAGES_AT_ONCE: usize = 1024;
+const MESSAGES_NS: u128 = 150_000;
 
-/// Frames of one connection handled before the next is visited.
-const FRAMES_PER_VISIT: usize = 4;
-
-/// Visits of connections in one turn, and for how long: less than what they ask for takes, so that it is done sooner than it is asked for.
+/// Visits of connections in one turn, and for how long, what this shard does for them included.
 const VISITS_PER_TURN: usize = 1024;
-const VISITS_NS: u128 = 500_000;
+const VISITS_NS: u128 = 150_000;
 
 /// Spinning goes on while at least so many of the last waits were short; more are not remembered.
 const SPIN_HITS_MIN: u8 = 3;
@@ -46,8 +44,9 @@ const HOUSEKEEPING_MS: u64 = 250;
 /// How often a shard without other work looks whether memory has come home for those who wait for it.
 const MEMORY_PAUSE_MS: u64 = 1;
 
-/// Connections looked at in one turn whose next request waits for memory to be answered from.
+/// Connections looked at in one turn whose next request waits for memory to be answered from, and for how long.
 const ANSWERS_RESUMED: usize = 64;
+const ANSWERS_NS: u128 = 100_000;
 
 /// How long a frame may take that brings less than 1 KiB/s.
 const DRIBBLE_MS: u64 = 30_000;
@@ -82,8 +81,7 @@ pub struct Shard {
     waiting_listeners: Vec<(usize, usize, Listener)>,
     completions: Vec<Completion>,
     events: Vec<Event>,
-    /// Connections to be visited, in order: bytes came, they may read on, or the last visit did not end with the last frame.
-    resumed: VecDeque<ConnectionId>,
+    visits: Visits,
     moves: BTreeMap<ConnectionId, ShardId>,
     spin_ns: u64,
     /// How often, of late, work came within the time of a spin: spinning for what comes later only burns the core.
@@ -118,7 +116,7 @@ impl Shard {
             waiting_listeners,
             completions: Vec::new(),
             events: Vec::new(),
-            resumed: VecDeque::new(),
+            visits: Visits::default(),
             moves: BTreeMap::new(),
             spin_ns,
             spin_hits: 0,
@@ -149,19 +147,19 @@ impl Shard {
     /// One pass of the loop.
     pub fn turn(&mut self) -> Status {
         let wait = self.wait();
-        let mut completions = std::mem::take(&mut self.completions);
-        self.driver.poll(wait, &mut completions);
+        let mut worked = self.take_completions(wait);
         let now = self.driver.now();
-        let mut worked = !completions.is_empty();
-        for completion in completions.drain(..) {
-            self.completed(completion, now);
-        }
-        self.completions = completions;
         // What another shard told this one before it answered a client is so here when that client asks.
         if self.engine.routes.has_inward() {
             worked |= self.drain_lanes(now);
         }
+        // What lies ready is received, and what is answered leaves, before others are served.
+        if self.net.takes_what_is_ready() || !self.events.is_empty() || !self.visits.is_empty() {
+            self.net.flush_few(&mut *self.driver, now);
+            worked |= self.take_completions(Wait::No);
+        }
         self.tell_fronts(now);
+        self.visit(now);
         worked |= self.drain_lanes(now);
         worked |= self.fire_timers(now);
         self.work(now);
@@ -176,6 +174,19 @@ impl Shard {
         if self.engine.stopping && self.engine.is_quiet() && self.cut_for_stop(now) { Status::Stopped } else { Status::Running }
     }
 
+    /// Hands the driver what was submitted, and takes what has completed; whether anything has.
+    fn take_completions(&mut self, wait: Wait) -> bool {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.driver.poll(wait, &mut completions);
+        let now = self.driver.now();
+        let has_any = !completions.is_empty();
+        for completion in completions.drain(..) {
+            self.completed(completion, now);
+        }
+        self.completions = completions;
+        has_any
+    }
+
     fn cut_for_stop(&mut self, now: Nanos) -> bool {
         let wall = self.driver.wall();
         let mut turn = Turn { driver: &mut *self.driver, timers: &mut self.timers, now, wall };
@@ -183,7 +194,7 @@ impl Shard {
     }
 
     fn wait(&mut self) -> Wait {
-        if self.engine.has_work() || !self.resumed.is_empty() || !self.events.is_empty() || self.net.has_to_flush() {
+        if self.engine.has_work() || !self.visits.is_empty() || !self.events.is_empty() || self.net.has_to_flush() {
             return Wait::No;
         }
         if self.spin_hits >= SPIN_HITS_MIN && self.driver.now().since(self.last_work).as_nanos() < u128::from(self.spin_ns) {
@@ -241,7 +252,7 @@ impl Shard {
                     }
                     self.with_front(front, now, |front, cx| front.accepted(cx, connection, index, peer));
                 }
-                Event::Bytes { connection } => self.resumed.push_back(connection),
+                Event::Bytes { connection } => self.visits.ask(connection),
                 Event::Sent { connection } => {
                     if let Some((front, _)) = self.front_of(connection) {
                         self.with_front(front, now, |front, cx| front.sent(cx, connection));
@@ -265,18 +276,27 @@ impl Shard {
         // What the fronts' calls brought is for the next turn; keep both.
         events.append(&mut self.events);
         self.events = events;
-        self.visit(now);
     }
 
-    /// Lets connections have their frames handled, a few of each in turn, for as long as a turn has time for.
+    /// Visits connections for as long as a turn has time for.
     fn visit(&mut self, now: Nanos) {
         let began = self.driver.now();
+        let mut last = began;
         for _ in 0..VISITS_PER_TURN {
-            let Some(connection) = self.resumed.pop_front() else { return };
-            self.frames(connection, now);
-            if self.driver.now().since(began).as_nanos() > VISITS_NS {
+            let Some(connection) = self.visits.next() else { return };
+            let has_asked = self.visit_one(connection, now);
+            self.drain_own(now);
+            let ended = self.driver.now();
+            if has_asked {
+                self.visits.end(connection, ended.since(last).as_nanos() as u64);
+                if self.has_frame(connection) {
+                    self.visits.ask(connection);
+                }
+            }
+            if ended.since(began).as_nanos() > VISITS_NS {
                 return;
             }
+            last = ended;
         }
     }
 
@@ -284,30 +304,40 @@ impl Shard {
         self.net.listener_of(connection).map(|listener| self.listeners[listener])
     }
 
-    /// Hands the whole frames of a connection to its front.
-    fn frames(&mut self, connection: ConnectionId, now: Nanos) {
-        let Some((index, _)) = self.front_of(connection) else { return };
+    /// Lets a connection's front begin a request that waits, or hands it the next whole frame; whether there was one of them.
+    fn visit_one(&mut self, connection: ConnectionId, now: Nanos) -> bool {
+        let Some((index, _)) = self.front_of(connection) else { return false };
         if self.engine.stopping {
-            return; // what has begun comes to its end, and nothing new begins
+            return false; // what has begun comes to its end, and nothing new begins
         }
         if self.try_move(connection, index) {
-            return;
+            return false;
         }
-        for _ in 0..FRAMES_PER_VISIT {
-            let front = &self.fronts[index];
-            match self.net.next_frame(&mut *self.driver, connection, |bytes| front.frame(bytes)) {
-                Next::Frame(frame) => self.with_front(index, now, |front, cx| front.received(cx, connection, frame)),
-                Next::Nothing => return,
-                Next::Bad(reason) => {
-                    self.with_front(index, now, |_, cx| cx.close(connection, &reason));
-                    return;
-                }
+        if self.with_front(index, now, |front, cx| front.begin(cx, connection)) {
+            return true;
+        }
+        let front = &self.fronts[index];
+        match self.net.next_frame(&mut *self.driver, connection, |bytes| front.frame(bytes)) {
+            Next::Frame(frame) => {
+                self.with_front(index, now, |front, cx| front.received(cx, connection, frame));
+                true
+            }
+            Next::Nothing => false,
+            Next::Bad(reason) => {
+                self.with_front(index, now, |_, cx| cx.close(connection, &reason));
+                false
             }
         }
-        self.resumed.push_back(connection);
     }
 
-    fn with_front(&mut self, index: usize, now: Nanos, call: impl FnOnce(&mut dyn Front, &mut Cx<'_>)) {
+    /// Whether another whole frame of the connection is there; if not, more of it is received.
+    fn has_frame(&mut self, connection: ConnectionId) -> bool {
+        let Some((index, _)) = self.front_of(connection) else { return false };
+        let front = &self.fronts[index];
+        self.net.has_frame(&mut *self.driver, connection, |bytes| front.frame(bytes))
+    }
+
+    fn with_front<T>(&mut self, index: usize, now: Nanos, call: impl FnOnce(&mut dyn Front, &mut Cx<'_>) -> T) -> T {
         let wall = self.driver.wall();
         let engine = &mut self.engine;
         let mut cx = Cx {
@@ -325,47 +355,62 @@ impl Shard {
             routes: &mut engine.routes,
             timers: &mut self.timers,
             answers: &engine.memory.answer,
-            resumed: &mut self.resumed,
+            visits: &mut self.visits,
             moves: &mut self.moves,
         };
-        call(&mut *self.fronts[index], &mut cx);
+        call(&mut *self.fronts[index], &mut cx)
     }
 
+    /// What this shard has for itself, and what has come from the others.
     fn drain_lanes(&mut self, now: Nanos) -> bool {
-        let mut worked = false;
+        let mut worked = self.drain_own(now);
         let began = self.driver.now();
-        for _ in 0..MESSAGES_PER_TURN {
-            if worked && self.driver.now().since(began).as_nanos() > MESSAGES_NS {
-                break;
-            }
+        for _ in 0..MESSAGES_AT_ONCE {
             let Some(inward) = self.engine.routes.receive() else { break };
+            self.handle(inward, now);
+            self.drain_own(now);
             worked = true;
-            match inward {
-                Inward::Request { from, ticket, request: Request::Connection(moved) } => {
-                    self.engine.routes.reply(from, ticket, Reply::Done);
-                    let crate::api::Moved { detached, state } = *moved;
-                    let (front, index) = self.listeners[detached.listener];
-                    let connection = self.net.attach(&mut *self.driver, detached, now);
-                    self.with_front(front, now, |front, cx| front.arrived(cx, connection, index, state));
-                    self.frames(connection, now);
-                }
-                Inward::Request { from, ticket, request: Request::Open } => {
-                    self.open();
-                    self.engine.routes.reply(from, ticket, Reply::Done);
-                }
-                Inward::Request { from, ticket, request } => {
-                    let wall = self.driver.wall();
-                    let mut turn = Turn { driver: &mut *self.driver, timers: &mut self.timers, now, wall };
-                    self.engine.request(&mut turn, from, ticket, request);
-                }
-                Inward::Reply { to: Submitter::Front { front, token }, reply } => {
-                    self.with_front(front, now, |front, cx| front.replied(cx, token, reply));
-                }
-                Inward::Reply { to: Submitter::Applied, .. } => self.engine.applied_elsewhere(),
-                Inward::Reply { to: Submitter::Nobody, .. } => {}
+            if self.driver.now().since(began).as_nanos() > MESSAGES_NS {
+                break;
             }
         }
         worked
+    }
+
+    fn drain_own(&mut self, now: Nanos) -> bool {
+        let mut worked = false;
+        while let Some(inward) = self.engine.routes.receive_own() {
+            self.handle(inward, now);
+            worked = true;
+        }
+        worked
+    }
+
+    fn handle(&mut self, inward: Inward, now: Nanos) {
+        match inward {
+            Inward::Request { from, ticket, request: Request::Connection(moved) } => {
+                self.engine.routes.reply(from, ticket, Reply::Done);
+                let crate::api::Moved { detached, state } = *moved;
+                let (front, index) = self.listeners[detached.listener];
+                let connection = self.net.attach(&mut *self.driver, detached, now);
+                self.with_front(front, now, |front, cx| front.arrived(cx, connection, index, state));
+                self.visits.ask(connection);
+            }
+            Inward::Request { from, ticket, request: Request::Open } => {
+                self.open();
+                self.engine.routes.reply(from, ticket, Reply::Done);
+            }
+            Inward::Request { from, ticket, request } => {
+                let wall = self.driver.wall();
+                let mut turn = Turn { driver: &mut *self.driver, timers: &mut self.timers, now, wall };
+                self.engine.request(&mut turn, from, ticket, request);
+            }
+            Inward::Reply { to: Submitter::Front { front, token }, reply } => {
+                self.with_front(front, now, |front, cx| front.replied(cx, token, reply));
+            }
+            Inward::Reply { to: Submitter::Applied, .. } => self.engine.applied_elsewhere(),
+            Inward::Reply { to: Submitter::Nobody, .. } => {}
+        }
     }
 
     fn open(&mut self) {
@@ -438,10 +483,17 @@ impl Shard {
 
     /// Lets requests begin that have waited for memory to be answered from.
     fn resume_answers(&mut self, now: Nanos) {
+        let began = self.driver.now();
         for _ in 0..self.net.waiting_to_answer().min(ANSWERS_RESUMED) {
+            if self.driver.now().since(began).as_nanos() > ANSWERS_NS {
+                return;
+            }
             let Some(connection) = self.net.next_to_answer() else { return };
             if let Some((front, _)) = self.front_of(connection) {
-                self.with_front(front, now, |front, cx| front.begin_again(cx, connection));
+                if self.with_front(front, now, |front, cx| front.begin(cx, connection)) {
+                    self.visits.ask(connection);
+                }
+                self.drain_own(now);
             }
         }
     }

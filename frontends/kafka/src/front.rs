@@ -1,6 +1,7 @@
 //! The Kafka front of one shard: connections, their requests, and the handlers that wait.
 //!
-//! 1. A frame joins its connection's queue ([`Connection`]) and [`KafkaFront::pump`] begins what may begin, through [`dispatch`].
+//! 1. A frame joins its connection's queue ([`Connection`]); one request begins with it, through [`dispatch`]. What has to wait begins, one
+//!    request a visit, when it is the connection's turn.
 //! 2. A handler that waits is kept under its call's id; replies and timers find it there.
 //! 3. Answers are put into memory that can be sent and leave in order.
 //!
@@ -74,13 +75,11 @@ impl KafkaFront {
         }
     }
 
-    /// Sends what may leave and begins what may begin, until neither is possible.
+    /// Sends what may leave; has the connection visited when another request may begin by that.
     fn pump(&mut self, cx: &mut Cx<'_>, id: ConnectionId) {
-        loop {
-            self.send_answers(cx, id);
-            if !self.begin_next(cx, id) {
-                break;
-            }
+        self.send_answers(cx, id);
+        if self.connections.get(&id).is_some_and(|connection| connection.next().is_some()) {
+            cx.visit(id);
         }
         self.set_reading(cx, id);
     }
@@ -217,7 +216,11 @@ impl Front for KafkaFront {
         let Some(state) = self.connections.get_mut(&connection) else { return };
         let is_produce = frame.get(4..6) == Some(&Api::Produce.key().to_be_bytes()[..]);
         state.push(frame, is_produce, call);
-        self.pump(cx, connection);
+        if self.begin_next(cx, connection) {
+            self.pump(cx, connection);
+        } else {
+            self.set_reading(cx, connection);
+        }
         if let Some(state) = self.connections.get_mut(&connection) {
             state.keep_last(|bytes| cx.room_to_keep(bytes));
         }
@@ -244,8 +247,12 @@ impl Front for KafkaFront {
         }
     }
 
-    fn begin_again(&mut self, cx: &mut Cx<'_>, connection: ConnectionId) {
-        self.pump(cx, connection);
+    fn begin(&mut self, cx: &mut Cx<'_>, connection: ConnectionId) -> bool {
+        let has_begun = self.begin_next(cx, connection);
+        if has_begun {
+            self.pump(cx, connection);
+        }
+        has_begun
     }
 
     fn closed(&mut self, cx: &mut Cx<'_>, connection: ConnectionId) {

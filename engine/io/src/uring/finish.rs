@@ -75,7 +75,11 @@ impl UringDriver {
             }
             Deed::Read { into } => (result, Memory::Space(into)),
             Deed::Write { from, .. } => (result, Memory::Slice(from)),
-            Deed::Settle { from, count } => (result.map(|_| count), Memory::Slice(from)),
+            Deed::Settle { from, count } => {
+                self.settling -= 1;
+                self.workers.raise();
+                (result.map(|_| count), Memory::Slice(from))
+            }
             Deed::Receive { socket, into } => {
                 let ended_by_us = self.vacate(End::Socket(socket)) && result == Ok(0);
                 (if ended_by_us { Err(IoError::CANCELLED) } else { result }, Memory::Space(into))

@@ -17,6 +17,7 @@ mod flight;
 mod ring;
 mod setup;
 mod start;
+mod workers;
 
 pub use setup::{Config, SetupError};
 
@@ -34,12 +35,19 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
+use workers::Workers;
 
 /// How long dropping a driver waits for cancelled operations.
 const DROP_WAIT: Duration = Duration::from_secs(5);
 
+/// System calls of one pass: a completion may have a second step, which is to start now, and the kernel completes some 20 operations a call.
+const PASSES_MAX: usize = 16;
+
 /// The pause before asking a kernel again that had no memory for requests.
 const BREATH: Duration = Duration::from_millis(1);
+
+/// A busy shard whose [`workers`] are not prompt steps aside for a moment when a sync takes longer than this, and then as often.
+const SYNC_PATIENCE: Duration = Duration::from_micros(250);
 
 /// A socket or listener of this driver.
 struct Endpoint {
@@ -72,6 +80,10 @@ pub struct UringDriver {
     gathers: Vec<Box<Gather>>,
     /// Completions that never went to the kernel.
     ready: Vec<Completion>,
+    /// Second steps of synced writes in flight, and since when the kernel has had the core for them last.
+    settling: u32,
+    settling_since: Nanos,
+    workers: Workers,
     bell: Arc<Bell>,
     /// Made for the first job.
     worker: Option<Worker>,
@@ -97,6 +109,9 @@ impl UringDriver {
             listeners: Table::new(),
             gathers: Vec::new(),
             ready: Vec::new(),
+            settling: 0,
+            settling_since: Nanos(0),
+            workers: Workers::of_this_thread(),
             bell: Arc::new(bell),
             worker: None,
             _stays_on_its_thread: PhantomData,
@@ -135,12 +150,21 @@ impl UringDriver {
 
     /// Hands over and takes, without waiting.
     fn pass(&mut self, completions: &mut Vec<Completion>) {
-        // Twice: a completion may have a second step, which is to start now.
-        for _ in 0..2 {
-            if self.ring.has_business() {
-                self.ring.submit();
-                self.reap(completions);
+        for _ in 0..PASSES_MAX {
+            if !self.ring.has_business() {
+                return;
             }
+            self.ring.submit();
+            self.reap(completions);
+        }
+    }
+
+    /// Gives the core to a worker that waits for it.
+    fn step_aside(&mut self) {
+        let now = system::now();
+        if self.settling > 0 && !self.workers.are_prompt() && now.since(self.settling_since) > SYNC_PATIENCE {
+            std::thread::sleep(Duration::from_nanos(1));
+            self.settling_since = now;
         }
     }
 
@@ -165,7 +189,10 @@ impl Driver for UringDriver {
     fn poll(&mut self, wait: Wait, completions: &mut Vec<Completion>) {
         let before = completions.len();
         self.reap(completions);
-        let Wait::Until(deadline) = wait else { return self.pass(completions) };
+        let Wait::Until(deadline) = wait else {
+            self.step_aside();
+            return self.pass(completions);
+        };
         let mut rung = false;
         while completions.len() == before && !rung && system::now() < deadline {
             rung = self.sleep(deadline);

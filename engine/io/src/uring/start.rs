@@ -125,6 +125,10 @@ impl UringDriver {
         match self.disk.files.get(file.0) {
             Some(open) => {
                 let entry = opcode::Fsync::new(Fd(open.fd.as_raw_fd())).flags(FsyncFlags::DATASYNC).build();
+                if self.settling == 0 {
+                    self.settling_since = crate::system::now();
+                }
+                self.settling += 1;
                 self.fly(token, Deed::Settle { from, count }, entry);
             }
             None => completions.push(Completion { token, result: Err(IoError::BAD_FILE), memory: Memory::Slice(from), more: false }),
