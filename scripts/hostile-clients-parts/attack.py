@@ -201,7 +201,7 @@ def forever(all_):
     held = all_.open_all()
     for at, connection in enumerate(held):
         if connection:
-            topic = "good" if at % 2 else "flood"
+            topic = "good" if at % 2 else "still"
             push(connection, wire.fetch(topic, {0: 0 if at % 4 else 1}, wire.FOREVER, wire.FOREVER, wire.FOREVER))
     ready()
     while True:

@@ -184,9 +184,10 @@ def prepare(port):
             if time.monotonic() > end:
                 raise Failed("the broker does not answer") from None
             time.sleep(0.1)
-    for name, partitions in [("good", 1), ("flood", 1), ("big", 8), ("wide", 500)]:
+    for name, partitions in [("good", 1), ("flood", 1), ("still", 1), ("big", 8), ("wide", 500)]:
         connection.create_topic(name, partitions)
-    connection.produce("flood", 0, wire.batch(b"x"))
+    for name in ["flood", "still"]:
+        connection.produce(name, 0, wire.batch(b"x"))
     records = wire.batch(bytes(900_000))
     for number in range(BIG_MIB * MIB // 900_000):
         connection.produce("big", number % 8, records)
