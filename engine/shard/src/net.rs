@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 /// turn that the others notice.
 const SENT_BYTES_MAX: usize = 128 << 10;
 
-/// Bytes of all larger sends of one turn: a tenth of a millisecond of copying.
+/// Bytes of all larger sends of one turn: half a millisecond of copying.
 const FLUSHED_BYTES_MAX: usize = 1 << 20;
 
 /// Who has no more queued is sent to before the others.
