@@ -421,21 +421,9 @@ impl Engine {
         }
     }
 
-    /// Has the tail know all batches of a partition, which it does once their entry is sealed. One that the tail did not know would stay in
-    /// front of those that are carried, where nothing would be known to need it.
-    fn know_all_batches(&mut self, t: &mut Turn<'_>, id: PartitionId) {
-        let Some(partition) = self.partitions.get(&id).filter(|p| p.tail.end() < p.core.log_end()) else { return };
-        let directory = usize::from(partition.directory);
-        self.lay_out_held(t.driver, t.now, directory);
-        let sealed = self.directories[directory].seal(t.now);
-        self.sealed.extend(sealed.map(|sealed| (directory, sealed)));
-        self.write_sealed(t);
-    }
-
     /// Appends a small partition again at the journal's head: its state, and, `with_batches`, those that no segment has. Without, they stay
     /// where they are: a state says nothing of batches above its durable end.
     fn carry(&mut self, t: &mut Turn<'_>, id: PartitionId, with_batches: bool) -> Result<(), NoRoom> {
-        self.know_all_batches(t, id);
         let state = self.whole_state(id);
         let Some(partition) = self.partitions.get(&id) else { return Ok(()) };
         let directory = usize::from(partition.directory);

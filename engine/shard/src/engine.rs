@@ -233,11 +233,6 @@ impl Engine {
                 self.sealed.extend(sealed.map(|sealed| (index, sealed)));
             }
         }
-        self.write_sealed(t);
-    }
-
-    /// Submits the entries that are sealed; their batches join the tails.
-    pub fn write_sealed(&mut self, t: &mut Turn<'_>) {
         for (index, sealed) in std::mem::take(&mut self.sealed) {
             let sequence = sealed.sequence;
             for batches in self.directories[index].write(t.driver, sealed) {

@@ -2,9 +2,10 @@
 //!
 //! 1. Every sealed entry brings a piece: whole batches back to back.
 //! 2. Pieces at or above the checkpointed offset are the only copy outside the journal and stay; those below are a cache and may go.
-//! 3. A read that begins at or above the first piece is served from here without a copy.
+//! 3. Pieces that are carried stand in a later entry than before, and maybe in a later one than those behind them.
+//! 4. A read that begins at or above the first piece is served from here without a copy.
 //!
-//! Invariants: pieces are in order without gaps; first <= checkpointed <= end.
+//! Invariants: pieces are in order without gaps; first <= checkpointed <= end; entries of the pieces from `carried_to` on do not go back.
 //! Knows nothing of commit or of who reads.
 
 use millrace_base::offset::Offset;
@@ -37,6 +38,8 @@ pub struct Tail {
     pieces: VecDeque<Piece>,
     checkpointed: Offset,
     end: Offset,
+    /// Where the pieces end that were carried last: all pending ones that were known.
+    carried_to: Offset,
     pending_bytes: usize,
     /// Bytes of all pieces that it took.
     taken: u64,
@@ -45,7 +48,7 @@ pub struct Tail {
 impl Tail {
     /// An empty tail of a log that is checkpointed up to its end.
     pub fn new(end: Offset) -> Tail {
-        Tail { pieces: VecDeque::new(), checkpointed: end, end, pending_bytes: 0, taken: 0 }
+        Tail { pieces: VecDeque::new(), checkpointed: end, end, carried_to: 0, pending_bytes: 0, taken: 0 }
     }
 
     /// The first offset that can be read from memory.
@@ -69,7 +72,9 @@ impl Tail {
 
     /// The first journal entry that still holds bytes which no segment has.
     pub fn oldest_sequence(&self) -> Option<u64> {
-        self.pending().next().map(|piece| piece.sequence)
+        let first = self.pending().next()?;
+        let behind = self.from(self.carried_to.max(first.base)).next();
+        Some(behind.map_or(first.sequence, |piece| piece.sequence.min(first.sequence)))
     }
 
     pub fn push(&mut self, mut piece: Piece) {
@@ -77,6 +82,9 @@ impl Tail {
         self.taken += piece.bytes.len() as u64;
         assert_eq!(piece.base, self.end);
         assert!(piece.base < piece.end);
+        if self.pieces.back().is_some_and(|last| last.sequence > piece.sequence) {
+            self.carried_to = piece.base;
+        }
         self.pending_bytes += piece.bytes.len();
         self.end = piece.end;
         self.pieces.push_back(piece);
@@ -103,6 +111,7 @@ impl Tail {
     /// Pieces were written again into a later journal entry: the same offsets, other memory.
     pub fn carry(&mut self, piece: Piece) {
         if let Some(index) = self.pieces.iter().position(|old| old.base == piece.base && old.end == piece.end) {
+            self.carried_to = self.carried_to.max(piece.end);
             self.pieces[index] = Piece { at: self.pieces[index].at, ..piece };
         }
     }
@@ -234,6 +243,26 @@ mod tests {
         let offsets_of = |max| tail.read(17, 26, max, true).map(|s| offsets(&s));
         assert_eq!(offsets_of(2 * size - 1), Some(vec![15]));
         assert_eq!(offsets_of(1 << 20), Some(vec![15, 20, 25]));
+    }
+
+    #[test]
+    fn a_piece_behind_those_that_are_carried_keeps_its_older_entry_needed() {
+        let pool = Pool::new(1 << 20);
+        let at = |base, sequence| Piece { sequence, ..piece(&pool, base, 1, 5) };
+        let mut tail = Tail::new(0);
+        [at(0, 1), at(5, 2), at(10, 3)].into_iter().for_each(|piece| tail.push(piece));
+        [at(0, 4), at(5, 4)].into_iter().for_each(|piece| tail.carry(piece));
+        assert_eq!(tail.oldest_sequence(), Some(3));
+        tail.push(at(15, 5));
+        assert_eq!(tail.oldest_sequence(), Some(3));
+        tail.checkpoint(5);
+        assert_eq!(tail.oldest_sequence(), Some(3));
+        tail.checkpoint(15);
+        assert_eq!(tail.oldest_sequence(), Some(5));
+        // As they are read again after a start.
+        let mut tail = Tail::new(0);
+        [at(0, 4), at(5, 4), at(10, 3), at(15, 5)].into_iter().for_each(|piece| tail.push(piece));
+        assert_eq!(tail.oldest_sequence(), Some(3));
     }
 
     #[test]
