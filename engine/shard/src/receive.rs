@@ -82,6 +82,16 @@ impl Waiting {
     }
 }
 
+/// What stands at the front of a connection's bytes.
+#[derive(PartialEq, Eq)]
+enum AtFront {
+    Whole(usize),
+    Part,
+    Bad(String),
+    /// It is not to be looked at: a receive is under way or waits, or the connection is on its way out.
+    Busy,
+}
+
 /// Where the next bytes go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Into {
@@ -195,60 +205,66 @@ impl Net {
         }
     }
 
-    /// Whether [`Net::next_frame`] would give a frame or say what is wrong with one. If not, it has been called.
+    /// Whether [`Net::next_frame`] would give a frame or say what is wrong with one. When neither, it goes on as that does.
     pub fn has_frame(&mut self, driver: &mut dyn Driver, id: ConnectionId, frame: impl Fn(&[u8]) -> Frame) -> bool {
-        let Some(connection) = self.get(id) else { return false };
-        let is_idle = !connection.closing && !connection.finishing && !connection.receiving && connection.waits.is_none();
-        if is_idle
-            && !connection.paused
-            && let Some(space) = connection.space.as_mut()
-        {
-            let is_there = match frame(&space.unfrozen()[..connection.filled]) {
-                Frame::More => false,
-                Frame::Bad(_) => true,
-                Frame::Bytes(length) => connection.filled >= length,
-            };
-            if is_there {
-                return true;
-            }
+        let at_front = self.at_front(id, frame);
+        if at_front == AtFront::Part {
+            self.receive(driver, id);
         }
-        matches!(self.next_frame(driver, id, frame), Next::Frame(_) | Next::Bad(_))
+        matches!(at_front, AtFront::Whole(_) | AtFront::Bad(_))
     }
 
     /// The next whole frame, if it is there. When none is, and the connection may read on, the next receive is under way, or the connection
     /// waits for memory.
     pub fn next_frame(&mut self, driver: &mut dyn Driver, id: ConnectionId, frame: impl Fn(&[u8]) -> Frame) -> Next {
-        let (longest, now) = (self.longest(), self.now);
-        let Some(connection) = self.get(id) else { return Next::Nothing };
+        match self.at_front(id, frame) {
+            AtFront::Whole(length) => self.take_frame(id, length),
+            AtFront::Bad(reason) => Next::Bad(reason),
+            AtFront::Busy => Next::Nothing,
+            AtFront::Part => {
+                self.receive(driver, id);
+                Next::Nothing
+            }
+        }
+    }
+
+    /// Looks at the bytes that came; notes the length of a frame that is not all there.
+    fn at_front(&mut self, id: ConnectionId, frame: impl Fn(&[u8]) -> Frame) -> AtFront {
+        let longest = self.longest();
+        let Some(connection) = self.get(id) else { return AtFront::Busy };
         if connection.closing || connection.finishing || connection.receiving || connection.waits.is_some() {
-            return Next::Nothing;
+            return AtFront::Busy;
         }
-        if !connection.paused
-            && let Some(space) = connection.space.as_mut()
-        {
-            connection.length = match frame(&space.unfrozen()[..connection.filled]) {
-                Frame::More => None,
-                Frame::Bad(reason) => return Next::Bad(reason),
-                Frame::Bytes(length) => Some(length),
-            };
-            if let Some(length) = connection.length.filter(|length| connection.filled >= *length) {
-                connection.frame_hint = length.max(connection.frame_hint / 8 * 7).min(FRAME_AT_ONCE);
-                connection.filled -= length;
-                (connection.length, connection.in_steps) = (None, false);
-                (connection.moved, connection.came_since) = (now, 0);
-                (connection.dribbles_since, connection.dribbled) = (now, 0);
-                let frame = space.freeze(length);
-                self.waiting.forget_finisher(id);
-                return Next::Frame(frame);
+        let Some(space) = connection.space.as_mut().filter(|_| !connection.paused) else { return AtFront::Part };
+        connection.length = match frame(&space.unfrozen()[..connection.filled]) {
+            Frame::More => None,
+            Frame::Bad(reason) => return AtFront::Bad(reason),
+            Frame::Bytes(length) => Some(length),
+        };
+        match connection.length {
+            Some(length) if connection.filled >= length => {
+                connection.length = None;
+                AtFront::Whole(length)
             }
-            if let Some(length) = connection.length.filter(|length| *length > longest) {
-                return Next::Bad(format!(
-                    "a frame of {length} bytes, and no more than {longest} can be received at once: that follows from memory.max.bytes and shards"
-                ));
-            }
+            Some(length) if length > longest => AtFront::Bad(format!(
+                "a frame of {length} bytes, and no more than {longest} can be received at once: that follows from memory.max.bytes and shards"
+            )),
+            _ => AtFront::Part,
         }
-        self.receive(driver, id);
-        Next::Nothing
+    }
+
+    fn take_frame(&mut self, id: ConnectionId, length: usize) -> Next {
+        let now = self.now;
+        let Some(connection) = self.get(id) else { return Next::Nothing };
+        let Some(space) = connection.space.as_mut() else { return Next::Nothing };
+        let frame = space.freeze(length);
+        connection.frame_hint = length.max(connection.frame_hint / 8 * 7).min(FRAME_AT_ONCE);
+        connection.filled -= length;
+        connection.in_steps = false;
+        (connection.moved, connection.came_since) = (now, 0);
+        (connection.dribbles_since, connection.dribbled) = (now, 0);
+        self.waiting.forget_finisher(id);
+        Next::Frame(frame)
     }
 
     /// The longest frame that can be received.

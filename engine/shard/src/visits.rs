@@ -3,7 +3,7 @@
 //! Start-time fair queueing (Goyal, Vin and Cheng, 1996) of one request a visit. In virtual time, which is the start of the last visit, a visit
 //! starts now, or where the connection's own last one ended if that is later, and ends so much later as it took; the earliest start is next. So
 //! a connection that asks for little waits for what is under way and not for a flood behind it, and those that always want more share the time
-//! evenly. Now and then a visit goes to who has waited longest, so that new connections without end keep nobody waiting for ever.
+//! evenly, as far as it is counted. Now and then a visit goes to who has waited longest, so that new connections without end keep nobody waiting for ever.
 //!
 //! Invariants: a connection stands in the queue once or not at all; virtual time does not go back.
 //! Knows nothing of clocks: what a visit took is told.
@@ -16,7 +16,7 @@ const VISIT_NS_MIN: u64 = 1_000;
 const VISIT_NS_MAX: u64 = 100_000;
 
 /// One visit of so many goes to who has waited longest.
-const EVEN_SO: u64 = 16;
+const LONGEST_WAIT_EVERY: u64 = 16;
 
 /// By when a visit starts, whether that is for what the connection had before, and when it was asked for.
 type Place = (u64, bool, u64);
@@ -70,7 +70,7 @@ impl Visits {
     pub fn next(&mut self) -> Option<ConnectionId> {
         while self.waiting.pop_front_if(|place| !self.queue.contains_key(place)).is_some() {}
         self.visits += 1;
-        let longest = self.waiting.front().copied().filter(|_| self.visits.is_multiple_of(EVEN_SO));
+        let longest = self.waiting.front().copied().filter(|_| self.visits.is_multiple_of(LONGEST_WAIT_EVERY));
         let (start, id) = match longest {
             Some(place) => (place.0, self.queue.remove(&place)?),
             None => self.queue.pop_first().map(|((start, ..), id)| (start, id))?,

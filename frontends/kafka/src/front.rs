@@ -216,9 +216,7 @@ impl Front for KafkaFront {
         let Some(state) = self.connections.get_mut(&connection) else { return };
         let is_produce = frame.get(4..6) == Some(&Api::Produce.key().to_be_bytes()[..]);
         state.push(frame, is_produce, call);
-        if self.begin_next(cx, connection) {
-            self.pump(cx, connection);
-        } else {
+        if !self.begin(cx, connection) {
             self.set_reading(cx, connection);
         }
         if let Some(state) = self.connections.get_mut(&connection) {

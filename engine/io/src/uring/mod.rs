@@ -1,7 +1,7 @@
 //! The driver on io_uring: one ring per shard, made and used on the shard's thread.
 //!
 //! 1. [`Driver::submit`] turns an operation into an entry ([`start`]); its memory moves into a slot ([`flight`]) until it completes.
-//! 2. [`Driver::poll`] hands entries over and takes completions in one system call, and none where there is nothing to do.
+//! 2. [`Driver::poll`] hands entries over and takes completions, in no more system calls than there is something to do for.
 //! 3. A completion finds its slot, which gives the memory back ([`finish`]).
 //! 4. Jobs run on a thread of the driver's own ([`crate::job`]), which rings when one is done.
 //! 5. A shard that waits is woken by a completion, its deadline, or its [`doorbell`], which costs a system call only while it sleeps.
@@ -161,8 +161,11 @@ impl UringDriver {
 
     /// Gives the core to a worker that waits for it.
     fn step_aside(&mut self) {
+        if self.settling == 0 || self.workers.are_prompt() {
+            return;
+        }
         let now = system::now();
-        if self.settling > 0 && !self.workers.are_prompt() && now.since(self.settling_since) > SYNC_PATIENCE {
+        if now.since(self.settling_since) > SYNC_PATIENCE {
             std::thread::sleep(Duration::from_nanos(1));
             self.settling_since = now;
         }
