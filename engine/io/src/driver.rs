@@ -245,6 +245,12 @@ pub trait Driver {
     /// Starts what is queued, waits as `wait` says, and appends what has completed.
     fn poll(&mut self, wait: Wait, completions: &mut Vec<Completion>);
 
+    /// Lets synced writes go on whose first step is done, between two polls. Whether one has ended, which the next poll tells. Cheap when there
+    /// is none.
+    fn settle(&mut self) -> bool {
+        false
+    }
+
     /// The growing clock. Cheap.
     fn now(&self) -> Nanos;
 

@@ -121,7 +121,7 @@ impl Entry {
     }
 
     /// Size of one entry in files.
-    pub(crate) const BYTES: usize = ENTRY_BYTES;
+    pub const BYTES: usize = ENTRY_BYTES;
 
     /// Whether `next` may follow this entry.
     fn is_before(&self, next: &Entry) -> bool {
@@ -147,6 +147,11 @@ impl Index {
     /// Bytes between entries: what was asked for, doubled at each thinning.
     pub fn interval(&self) -> u32 {
         self.interval
+    }
+
+    /// The largest timestamp of the batches up to the second entry: about when the segment began. [`NO_TIMESTAMP`] when there is none.
+    pub fn first_timestamp(&self) -> i64 {
+        self.entries.get(1).map_or(self.summary.max_timestamp, |entry| entry.timestamp_before)
     }
 
     pub fn entries(&self) -> &[Entry] {

@@ -17,6 +17,7 @@ use millrace_io::{Driver, File, IoError, Op, Pool, Slice};
 use millrace_log::journal::{Journal, NoRoom, PayloadRange, Record, Sealed, SealedBatches, Urgency};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Entries that may be in flight: one is being written while the next is on its way to the device.
 const ENTRIES_IN_FLIGHT_MAX: usize = 2;
@@ -54,6 +55,7 @@ struct InFlight {
     sequence: u64,
     slot: u32,
     place: u64,
+    sealed_at: Nanos,
     after: Vec<After>,
 }
 
@@ -210,6 +212,7 @@ impl Directory {
             sequence: sealed.sequence,
             slot: sealed.slot,
             place: sealed.place,
+            sealed_at: now,
             after: std::mem::take(&mut self.after),
         });
         Some(sealed)
@@ -221,7 +224,8 @@ impl Directory {
             return None;
         }
         let sealed = self.journal.seal_statement(now).ok()?;
-        self.in_flight.push_back(InFlight { sequence: sealed.sequence, slot: sealed.slot, place: sealed.place, after: Vec::new() });
+        let (sequence, slot, place) = (sealed.sequence, sealed.slot, sealed.place);
+        self.in_flight.push_back(InFlight { sequence, slot, place, sealed_at: now, after: Vec::new() });
         Some(sealed)
     }
 
@@ -312,6 +316,11 @@ impl Directory {
 
     pub fn uncached_below(&self) -> u64 {
         self.uncached_below
+    }
+
+    /// For how long the oldest entry that is not durable has been on its way.
+    pub fn unsynced_for(&self, now: Nanos) -> Duration {
+        self.in_flight.front().map_or(Duration::ZERO, |entry| now.since(entry.sealed_at))
     }
 
     /// Entries written and not yet durable.

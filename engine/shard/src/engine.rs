@@ -6,6 +6,7 @@
 //! Invariants: an effect of a core is carried out in the order given; what was journaled earlier is reported durable earlier.
 //! Knows nothing of connections or protocols.
 
+use crate::ahead::Ahead;
 use crate::api::{Leadership, NodeFacts, ReadError, Request};
 use crate::append::Holding;
 use crate::controller::Controller;
@@ -18,7 +19,7 @@ use crate::open_files::OpenFiles;
 use crate::partition::{Partition, Standing, Told, Waiting};
 use crate::produce::{ProduceWait, Stalled};
 use crate::queries::QueryWait;
-use crate::read::ReadWait;
+use crate::read::{ReadWait, WindowRead};
 use crate::room::Room;
 use crate::routes::{Routes, Submitter};
 use crate::script::Scripts;
@@ -66,6 +67,9 @@ pub struct Engine {
     pub read_tickets: BTreeMap<(ShardId, u64), crate::waits::WaitId>,
     /// Who waits for memory to read into.
     pub room: Room,
+    /// Windows that have come and are to be looked at, and those read before anybody asks.
+    pub windows_read: VecDeque<WindowRead>,
+    pub ahead: Ahead,
     /// Reads to look at again in this turn: bytes came.
     pub woken: Vec<(crate::waits::WaitId, PartitionId)>,
     /// On the shard that leads replica set 0.

@@ -170,7 +170,7 @@ impl Cx<'_> {
 
     /// Has [`Front::begin`] called when it is the connection's turn.
     pub fn visit(&mut self, connection: ConnectionId) {
-        self.visits.ask(connection);
+        self.visits.ask_for_more(connection);
     }
 
     /// Calls [`Front::timer`] with `token` at `at`, once.

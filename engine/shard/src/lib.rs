@@ -1,5 +1,6 @@
 //! One loop per core: joins log, raftlog, state and io. [`api`] is the face of the engine, [`front`] the seam to protocols.
 
+mod ahead;
 pub mod api;
 mod append;
 pub mod boot;
@@ -40,6 +41,7 @@ pub mod timers;
 mod token;
 mod visits;
 mod waits;
+mod window;
 mod work;
 
 pub use routes::{Routes, lanes};

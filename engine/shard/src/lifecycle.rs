@@ -55,12 +55,14 @@ pub enum Finish {
     TimeSearch { query: crate::waits::WaitId, part: usize },
     /// Bytes of a segment for a read.
     ColdRead { read: crate::waits::WaitId, part: usize },
+    /// Bytes of a segment that are likely to be wanted from this offset on.
+    Ahead { partition: PartitionId, offset: Offset },
     /// The large parts of a partition's state.
     StateFile { partition: PartitionId, name: millrace_log::state_file::Name, inline: Vec<u8> },
     /// The index of a closed segment; those who wait look again.
     IndexRead { partition: PartitionId, segment: Offset, then: Then },
     /// Bytes of a segment for a coordinator that loads its log.
-    CoordinatorRead { partition: PartitionId, window: crate::read::Window },
+    CoordinatorRead { partition: PartitionId, window: crate::window::Window },
     /// Room for direct appends, so many bytes of the active segment's file.
     Allocated { partition: PartitionId, bytes: u64 },
     /// A new journal file.
@@ -327,7 +329,8 @@ impl Engine {
         match finish {
             Finish::Checkpoint(id, write) => self.checkpoint_written(t, id, write, result),
             Finish::Closed(id) => self.segment_closed(t, id, result),
-            Finish::ColdRead { read, part } => self.cold_read(t, read, part, result),
+            Finish::ColdRead { read, part } => self.window_read(read, part, result),
+            Finish::Ahead { partition, offset } => self.ahead_read(partition, offset, result),
             Finish::TimeSearch { query, part } => self.search_read(t, query, part, result),
             Finish::StateFile { partition, name, inline } => self.state_file_written(t, partition, name, &inline, result),
             Finish::IndexRead { partition, segment, then } => self.index_read(t, partition, segment, then, result),
@@ -406,7 +409,7 @@ impl Engine {
             return;
         }
         let slices = self.partitions.get(&META_PARTITION).and_then(|partition| partition.tail.read(from, commit, usize::MAX, true));
-        let slices = slices.expect("what was appended since start is still in memory until applied");
+        let (slices, _) = slices.expect("what was appended since start is still in memory until applied");
         self.meta_applied = commit;
         for slice in slices {
             for found in millrace_log::walk::batches(&slice) {

@@ -17,8 +17,8 @@
 //! requests that have begun.
 //! Knows nothing of connections or partitions.
 
-use crate::read::WINDOW_BYTES_MAX;
 use crate::store::WRITE_BYTES_MAX;
+use crate::window::WINDOW_BYTES_MAX;
 use millrace_base::limits::BLOCK;
 use millrace_io::Pool;
 use millrace_log::journal::Options;

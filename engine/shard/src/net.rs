@@ -21,8 +21,8 @@ use std::net::SocketAddr;
 /// turn that the others notice.
 const SENT_BYTES_MAX: usize = 128 << 10;
 
-/// Bytes of all larger sends of one turn: half a millisecond of copying.
-const FLUSHED_BYTES_MAX: usize = 1 << 20;
+/// Bytes of all larger sends of one turn: some 0.1 ms of copying.
+const FLUSHED_BYTES_MAX: usize = 256 << 10;
 
 /// Who has no more queued is sent to before the others.
 const SMALL_BYTES_MAX: usize = 8 << 10;

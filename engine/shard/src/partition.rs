@@ -27,6 +27,9 @@ use std::sync::Arc;
 /// Readers of a partition among which no dead ones are looked for.
 const READERS_MIN: usize = 64;
 
+/// Readers of a partition that are followed from window to window.
+const WINDOW_ENDS_MAX: usize = 8;
+
 /// Something that waits for the commit to pass an offset.
 #[derive(Clone, Copy, Debug)]
 pub struct CommitWaiter {
@@ -109,6 +112,8 @@ pub struct Partition {
     pub readers: Vec<WaitId>,
     /// With so many the dead among them are taken out.
     readers_max: usize,
+    /// Where windows ended that were read from segments, the latest last: who goes on there reads on.
+    window_ends: Vec<Offset>,
     /// The journal entry in which the whole state stands last.
     pub state_sequence: u64,
     /// Direct appends that are not known to be durable, in order; how many have begun, and how many are durable without a gap.
@@ -156,6 +161,7 @@ impl Partition {
             start_waiters: Vec::new(),
             readers: Vec::new(),
             readers_max: READERS_MIN,
+            window_ends: Vec::new(),
             state_sequence: sequence,
             directs: VecDeque::new(),
             directs_begun: 0,
@@ -174,6 +180,16 @@ impl Partition {
     pub fn read_bound(&self) -> Offset {
         let is_unbounded = self.is_damaged() || is_planted(Bug::ReadUncommitted);
         if is_unbounded { self.tail.end() } else { self.core.commit().min(self.tail.end()) }
+    }
+
+    /// Notes a window that was given from `from` to `end`; whether it begins where one of the last ended.
+    pub fn reads_on(&mut self, from: Offset, end: Offset) -> bool {
+        let before = self.window_ends.iter().position(|end| *end == from);
+        if before.is_some() || self.window_ends.len() == WINDOW_ENDS_MAX {
+            self.window_ends.remove(before.unwrap_or(0));
+        }
+        self.window_ends.push(end);
+        before.is_some()
     }
 
     /// Whether it is served up to its damage only.

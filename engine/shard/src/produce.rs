@@ -84,7 +84,7 @@ impl Engine {
             let id = part.partition;
             match self.append_part(t, part, produce.acks) {
                 Outcome::Waits { end, produced } => {
-                    let early = produce.acks == Acks::None || self.answers_early(id) || is_planted(Bug::AnswerEarly);
+                    let early = produce.acks == Acks::None || self.answers_early(id, t.now) || is_planted(Bug::AnswerEarly);
                     self.set_result(wait, index, Ok(produced));
                     if !early && let Some(partition) = self.partitions.get_mut(&id) {
                         partition.wait(CommitWaiter { end, what: Waiting::Produce { wait, part: index } });
@@ -102,8 +102,13 @@ impl Engine {
         self.let_go(wait);
     }
 
-    fn answers_early(&self, id: PartitionId) -> bool {
-        self.partitions.get(&id).is_some_and(|partition| partition.config.write_caching)
+    /// Whether what was just appended is answered before it is durable: with `write.caching`, while fewer records than `flush.messages` are
+    /// not, and none for as long as `flush.ms`. Everything is synced as soon as the journal's writes allow.
+    fn answers_early(&self, id: PartitionId, now: Nanos) -> bool {
+        let Some(partition) = self.partitions.get(&id).filter(|partition| partition.config.write_caching) else { return false };
+        let records = partition.core.log_end() - partition.core.commit();
+        let unsynced = self.directories[usize::from(partition.directory)].unsynced_for(now);
+        records < partition.config.flush_messages && unsynced.as_millis() < partition.config.flush_ms as u128
     }
 
     fn append_part(&mut self, t: &mut Turn<'_>, part: &ProducePart, acks: Acks) -> Outcome {

@@ -3,9 +3,10 @@
 //! 1. A read looks at its parts in order: who leads, which epoch, which bounds; what is in memory is lent at once.
 //! 2. What is not in memory is read from its segment, one window at a time, off the turn; then the read goes on. The windows of a read are
 //!    bounded together, and by the memory there is; a read that has none at all waits for it ([`crate::room`]), until its deadline.
-//! 3. Of a segment each batch that is given is proved: it begins where the one before ended, its CRC fits, and its header is the one that the
-//!    index remembers, where that has an entry of it. What does not fit is an error that names the place, never the end of the log.
-//! 4. With too few bytes and no error the read waits: its partitions wake it when their commit moves, its deadline ends it.
+//! 3. Of a window each batch that is given is proved ([`crate::window`]). What does not fit is an error, never the end of the log.
+//! 4. Who reads on where a window ended finds the next one read already, or on its way ([`crate::ahead`]).
+//! 5. With too few bytes and no error the read waits: its partitions wake it when their commit moves, its deadline ends it. Not when a part
+//!    has more than it may give at once: waiting would bring no more.
 //!
 //! Invariants: nothing at or above the commit is given; only whole batches; the first batch comes whatever its size; a read is
 //! answered once.
@@ -17,23 +18,19 @@ use crate::lifecycle::{Finish, Then};
 use crate::partition::{Partition, Standing};
 use crate::queries::INDEX_BYTES_MAX;
 use crate::room::Asker;
-use crate::script::{Handle, Outcome, Step};
+use crate::script::Outcome;
 use crate::timers::{TimerFor, TimerKey};
 use crate::waits::WaitId;
-use millrace_base::batch::{self, HEADER_BYTES};
-use millrace_base::fault::Corrupt;
+use crate::window::{Cut, WINDOW_BYTES, WINDOW_BYTES_MAX, Window};
+use millrace_base::batch::HEADER_BYTES;
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::{Epoch, Offset};
-use millrace_io::{IoError, OpenHow, Pool, Slice};
-use millrace_log::index::Index;
+use millrace_io::{IoError, Pool, Slice};
 use millrace_log::segments::Lookup;
-use millrace_log::walk::{self, WalkError};
-use std::path::PathBuf;
 
-/// Bytes of a segment that one read operation brings, unless a single batch is larger.
-pub const WINDOW_BYTES: usize = 256 << 10;
-pub const WINDOW_BYTES_MAX: usize = 1 << 20;
+/// For how long windows that have come are looked at in one turn.
+const WINDOWS_NS: u128 = 100_000;
 
 /// A read that is not yet answered.
 pub struct ReadWait {
@@ -52,140 +49,26 @@ pub struct ReadWait {
     lacks: usize,
     /// A window that was too short for the batch wanted, and there was no room for a longer one: the part, and what is to be read.
     further: Option<(usize, Window)>,
+    /// A part has more than it is given now.
+    has_more: bool,
 }
 
-/// Bytes of a segment that are being read.
-#[derive(Clone, Debug)]
-pub struct Window {
-    pub path: PathBuf,
-    pub segment: Offset,
-    /// Where the bytes asked for begin; the operation begins at the block before.
-    pub place: u64,
-    pub len: usize,
-    /// Where the segment's batches end.
-    pub end: u64,
-    /// The base offset of the batch at `place`.
-    pub base: Offset,
-    /// The first offset wanted, and the bound.
-    pub from: Offset,
-    pub bound: Offset,
-    pub max_bytes: usize,
-    pub first_whole: bool,
+/// The bytes of a window, for a part of a read.
+pub struct WindowRead {
+    read: WaitId,
+    part: usize,
+    bytes: Result<Slice, IoError>,
 }
 
-impl Window {
-    fn block(&self) -> u64 {
-        self.place / BLOCK as u64 * BLOCK as u64
-    }
-
-    /// Bytes that reading it takes.
-    fn memory(&self) -> usize {
-        Pool::size_of((self.place - self.block()) as usize + self.len)
-    }
-
-    /// Opens the segment, reads the window, closes it.
-    fn steps(&self, pool: &Pool) -> Vec<Step> {
-        let len = (self.place - self.block()) as usize + self.len;
-        let len = len.next_multiple_of(BLOCK);
-        vec![
-            Step::Open { path: self.path.clone(), how: OpenHow { direct: true, ..OpenHow::default() } },
-            Step::Read { file: Handle::Nth(0), place: self.block(), into: Some(pool.take(len)), len: len as u32 },
-            Step::Close(Handle::Nth(0)),
-        ]
-    }
-
-    /// What the bytes of the window hold. `index`: the segment's, if it is in memory.
-    fn cut(&self, bytes: &Slice, index: Option<&Index>) -> Cut {
-        let skip = (self.place - self.block()) as usize;
-        if bytes.len() <= skip {
-            return Cut::Bad(self.corrupt(self.place, "a record batch", "the end of the file"));
-        }
-        let body = &bytes[skip..];
-        let (mut at, mut begin, mut base) = (0, None, self.base);
-        // Behind the bound lie other batches, or the zeros of a segment that is open.
-        while base < self.bound {
-            let here = self.place + at as u64;
-            let header = match self.header(body, at, base, index) {
-                Ok(Some(header)) => header,
-                Ok(None) if begin.is_none() => return self.further(here, HEADER_BYTES, base, body.len().saturating_sub(at)),
-                Err(corrupt) if begin.is_none() => return Cut::Bad(corrupt),
-                // It is met again by who asks for what lies behind the batches before it.
-                Ok(None) | Err(_) => break,
-            };
-            let end = at + header.size;
-            if header.next_offset() > self.from {
-                let first = *begin.get_or_insert(at);
-                let fits = end - first <= self.max_bytes || (first == at && self.first_whole);
-                let proof = match body.get(at..end) {
-                    None if first == at && fits => return self.further(here, header.size, base, body.len().saturating_sub(at)),
-                    None => break,
-                    Some(_) if !fits => break,
-                    Some(batch) => batch::check_stored(batch).map_err(WalkError::Batch),
-                };
-                match proof {
-                    Err(error) if first == at => return Cut::Bad(error.in_file(&self.path.display().to_string(), here)),
-                    Err(_) => break,
-                    Ok(_) => {}
-                }
-            }
-            (at, base) = (end, header.next_offset());
-        }
-        match begin {
-            Some(begin) if at > begin => Cut::Batches(bytes.sub(skip + begin..skip + at)),
-            _ => Cut::Nothing,
-        }
-    }
-
-    /// The header of the batch that begins at offset `base`, at byte `at` of the window. None: it goes past the bytes.
-    fn header(&self, body: &[u8], at: usize, base: Offset, index: Option<&Index>) -> Result<Option<batch::Header>, Corrupt> {
-        let Some(rest) = body.get(at..).filter(|rest| rest.len() >= HEADER_BYTES) else { return Ok(None) };
-        let place = self.place + at as u64;
-        let outer = index.and_then(|index| index.at_place(place)).map(|entry| entry.outer_crc);
-        let header = walk::header_of(rest, base, outer);
-        let header = header.map_err(|error| error.in_file(&self.path.display().to_string(), place))?;
-        if header.next_offset() > self.bound || place + header.size as u64 > self.end {
-            let expected = format!("a batch that ends at offset {} and byte {} at most", self.bound, self.end);
-            let found = format!("offset {} and byte {}", header.next_offset(), place + header.size as u64);
-            return Err(self.corrupt(place, &expected, &found));
-        }
-        Ok(Some(header))
-    }
-
-    /// So many bytes are needed from a place on, of which `here` are in this window. If it was asked for them all, the file has no more.
-    fn further(&self, at: u64, size: usize, base: Offset, here: usize) -> Cut {
-        if at == self.place && self.len >= size {
-            return Cut::Bad(self.corrupt(at, &format!("{size} bytes of a batch"), &format!("{here} bytes and the end of the file")));
-        }
-        Cut::Further { at, size, base }
-    }
-
-    /// The window from a batch on that was not whole.
-    fn behind(self, at: u64, size: usize, base: Offset) -> Window {
-        Window { place: at, len: size.max(self.len), base, ..self }
-    }
-
-    fn corrupt(&self, place: u64, expected: &str, found: &str) -> Corrupt {
-        Corrupt { file: self.path.display().to_string(), place, expected: expected.to_owned(), found: found.to_owned() }
-    }
-}
-
-/// What a window held.
-enum Cut {
-    Batches(Slice),
-    /// No batch that may be given.
-    Nothing,
-    /// The batch wanted, which begins at offset `base`, lies at `at` and needs so many bytes.
-    Further {
-        at: u64,
-        size: usize,
-        base: Offset,
-    },
-    Bad(Corrupt),
+fn frozen(mut outcome: Outcome) -> Slice {
+    let (mut space, len) = outcome.read.pop().expect("the script reads once");
+    space.freeze(len)
 }
 
 /// What a part can be given at once.
 enum Look {
-    Done(ReadData),
+    /// What memory has, and whether there is more behind it.
+    Done(ReadData, bool),
     Load(Box<Window>, ReadData),
     /// The index of this closed segment is needed first.
     Index(Offset),
@@ -208,6 +91,7 @@ impl Engine {
             stale: false,
             lacks: 0,
             further: None,
+            has_more: false,
         });
         self.look(t, id);
     }
@@ -232,8 +116,8 @@ impl Engine {
         let windows_max = wait.read.max_bytes.min(self.memory.read.budget() / 4);
         let mut windows = 0;
         let further = wait.further.take();
-        wait.lacks = 0;
-        let (mut scripts, mut indexes) = (Vec::new(), Vec::new());
+        (wait.lacks, wait.has_more) = (0, false);
+        let (mut scripts, mut indexes, mut ahead) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..wait.read.parts.len() {
             let part = wait.read.parts[index];
             let looked = match self.partitions.get(&part.partition) {
@@ -242,7 +126,8 @@ impl Engine {
             };
             wait.windows[index] = None;
             wait.results[index] = Some(match looked {
-                Ok(Look::Done(data)) => {
+                Ok(Look::Done(data, has_more)) => {
+                    wait.has_more |= has_more;
                     any |= data.bytes() > 0;
                     left = left.saturating_sub(data.bytes());
                     Ok(data)
@@ -253,8 +138,16 @@ impl Engine {
                         _ => *window,
                     };
                     let memory = window.memory();
-                    if windows > 0 && windows + memory > windows_max {
+                    let key = (part.partition, window.from);
+                    if let Some(window) = self.ahead.window_for(key, &window) {
+                        any = true;
+                        windows += memory;
+                        left = left.saturating_sub(window.max_bytes.min(window.len));
+                        ahead.push((index, key));
+                        wait.windows[index] = Some(window);
+                    } else if windows > 0 && windows + memory > windows_max {
                         // The client asks again for what is left out.
+                        wait.has_more = true;
                     } else if self.has_room_to_read(memory) {
                         // Until it is read, it is counted with what it may bring.
                         any = true;
@@ -283,8 +176,13 @@ impl Engine {
                 Err(error) => Err(error),
             });
         }
-        wait.loading = scripts.len() + indexes.len();
+        wait.loading = scripts.len() + indexes.len() + ahead.len();
         let id = self.reads.insert(wait);
+        for (part, key) in ahead {
+            if let Some(bytes) = self.ahead.claim(key, (id, part)) {
+                self.windows_read.push_back(WindowRead { read: id, part, bytes: Ok(bytes) });
+            }
+        }
         for (partition, segment, into) in indexes {
             self.read_index(t, partition, segment, into, Then::Read(id));
         }
@@ -304,7 +202,7 @@ impl Engine {
             return self.look(t, id);
         }
         let mut bytes = 0;
-        let mut enough = wait.read.deadline <= t.now || wait.read.min_bytes == 0 || wait.read.parts.is_empty();
+        let mut enough = wait.read.deadline <= t.now || wait.read.min_bytes == 0 || wait.read.parts.is_empty() || wait.has_more;
         for result in wait.results.iter().flatten() {
             match result {
                 Ok(data) => {
@@ -401,21 +299,37 @@ impl Engine {
         }
     }
 
-    /// A window came from a segment.
-    pub fn cold_read(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, result: Result<Outcome, IoError>) {
+    /// A window came from a segment: it is looked at when the turn has time for it.
+    pub fn window_read(&mut self, read: WaitId, part: usize, result: Result<Outcome, IoError>) {
+        self.windows_read.push_back(WindowRead { read, part, bytes: result.map(frozen) });
+    }
+
+    /// Looks at the windows that have come, one at least, for as long as a turn has time: to prove a batch takes as long as its bytes.
+    pub fn take_windows(&mut self, t: &mut Turn<'_>) {
+        let began = t.driver.now();
+        while let Some(WindowRead { read, part, bytes }) = self.windows_read.pop_front() {
+            self.take_window(t, read, part, bytes);
+            if t.driver.now().since(began).as_nanos() > WINDOWS_NS {
+                return;
+            }
+        }
+    }
+
+    fn take_window(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, bytes: Result<Slice, IoError>) {
         let Some(wait) = self.reads.get_mut(id) else { return };
         wait.loading -= 1;
         let window = wait.windows[part].take().expect("a window under way is remembered");
         let partition = wait.read.parts[part].partition;
-        match result {
-            Ok(mut outcome) => {
-                let bytes = outcome.read.pop().map(|(mut space, len)| space.freeze(len)).expect("the script reads once");
+        match bytes {
+            Ok(bytes) => {
                 let index = self.partitions.get(&partition).and_then(|partition| partition.store.index_of(window.segment));
                 match window.cut(&bytes, index) {
-                    Cut::Batches(batches) => {
+                    Cut::Batches(batches, end) => {
                         if let Some(Ok(data)) = &mut wait.results[part] {
+                            wait.has_more |= end < data.commit;
                             data.batches = vec![batches];
                         }
+                        self.read_ahead(t, partition, window.from, end);
                     }
                     Cut::Nothing => {}
                     Cut::Further { at, size, base } => {
@@ -454,6 +368,34 @@ impl Engine {
         self.answer_or_wait(t, id);
     }
 
+    /// Begins to read what lies behind offset `end`, if the reader that was given what lies from `from` to there has gone from window to window.
+    fn read_ahead(&mut self, t: &mut Turn<'_>, id: PartitionId, from: Offset, end: Offset) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        if !partition.reads_on(from, end) || check_readable(partition).is_err() {
+            return;
+        }
+        let part = ReadPart { partition: id, offset: end, max_bytes: WINDOW_BYTES_MAX, current_epoch: -1, last_read_epoch: -1 };
+        if end >= partition.read_bound() {
+            return;
+        }
+        let Look::Load(window, _) = fetch(partition, &part, partition.read_bound(), WINDOW_BYTES_MAX, true) else { return };
+        let share = &self.memory.read;
+        let has_room = self.room.is_empty() && share.used() + window.memory() <= share.budget() / 2;
+        if has_room && self.ahead.begin((id, end), &window, t.now) {
+            let steps = window.steps(share);
+            self.scripts.start(t.driver, steps, Finish::Ahead { partition: id, offset: end });
+        }
+    }
+
+    /// A window that was read ahead is there. What is wrong with it is met by who reads it.
+    pub fn ahead_read(&mut self, partition: PartitionId, offset: Offset, result: Result<Outcome, IoError>) {
+        let is_wanted = self.room.is_empty();
+        if let Some((asker, bytes)) = self.ahead.came((partition, offset), result.map(frozen), is_wanted) {
+            let (read, part) = asker;
+            self.windows_read.push_back(WindowRead { read, part, bytes });
+        }
+    }
+
     /// An index that a read needed is there: it looks again when nothing else is under way.
     pub fn index_ready_for_read(&mut self, t: &mut Turn<'_>, id: WaitId) {
         let Some(wait) = self.reads.get_mut(id) else { return };
@@ -467,7 +409,7 @@ impl Engine {
         let Some(partition) = self.partitions.get(&id) else { return };
         let part = ReadPart { partition: id, offset: from, max_bytes: WINDOW_BYTES_MAX, current_epoch: -1, last_read_epoch: -1 };
         match fetch(partition, &part, to, WINDOW_BYTES_MAX, true) {
-            Look::Done(data) => {
+            Look::Done(data, _) => {
                 let bytes: Vec<&[u8]> = data.batches.iter().map(|slice| &**slice).collect();
                 self.coordinator_read(t, id, &bytes);
             }
@@ -494,7 +436,7 @@ impl Engine {
     pub fn coordinator_window(&mut self, t: &mut Turn<'_>, id: PartitionId, window: &Window, bytes: Option<Slice>) {
         let index = self.partitions.get(&id).and_then(|partition| partition.store.index_of(window.segment));
         match bytes.map(|bytes| window.cut(&bytes, index)) {
-            Some(Cut::Batches(batches)) => self.coordinator_read(t, id, &[&batches]),
+            Some(Cut::Batches(batches, _)) => self.coordinator_read(t, id, &[&batches]),
             Some(Cut::Further { at, size, base }) => {
                 let window = window.clone().behind(at, size, base);
                 // The coordinator's own records are bounded by the batches that it writes: this window is hardly ever needed, and always had.
@@ -544,7 +486,7 @@ fn look_at(partition: &Partition, part: &ReadPart, left: usize, is_first: bool) 
     let mut data = facts(partition);
     if let Some(end) = diverging(partition, part) {
         data.diverging = Some(end);
-        return Ok(Look::Done(data));
+        return Ok(Look::Done(data, false));
     }
     let bound = partition.read_bound();
     if let Standing::Damaged { reason } = &partition.standing
@@ -561,7 +503,7 @@ fn look_at(partition: &Partition, part: &ReadPart, left: usize, is_first: bool) 
     }
     let max_bytes = part.max_bytes.min(left);
     if part.offset >= bound || (max_bytes == 0 && !is_first) {
-        return Ok(Look::Done(data));
+        return Ok(Look::Done(data, part.offset < bound));
     }
     Ok(fetch(partition, part, bound, max_bytes, is_first))
 }
@@ -583,17 +525,17 @@ fn diverging(partition: &Partition, part: &ReadPart) -> Option<EpochEnd> {
 /// From memory, or the window of a segment to read.
 fn fetch(partition: &Partition, part: &ReadPart, bound: Offset, max_bytes: usize, first_whole: bool) -> Look {
     let mut data = facts(partition);
-    if let Some(batches) = partition.tail.read(part.offset, bound, max_bytes, first_whole) {
+    if let Some((batches, behind)) = partition.tail.read(part.offset, bound, max_bytes, first_whole) {
         data.batches = batches;
-        return Look::Done(data);
+        return Look::Done(data, behind < bound);
     }
     let (segment, place, entry) = match partition.store.for_offset(part.offset) {
         Lookup::Place { segment, place, entry } => (segment, place, entry),
         Lookup::NeedsIndex { segment } => return Look::Index(segment),
         // What is above the segments is in memory, and below them nothing is kept.
-        Lookup::Above | Lookup::Below => return Look::Done(data),
+        Lookup::Above | Lookup::Below => return Look::Done(data, false),
     };
-    let Some(summary) = partition.store.summary(segment) else { return Look::Done(data) };
+    let Some(summary) = partition.store.summary(segment) else { return Look::Done(data, false) };
     // Together with what lies before it in its block it fills a chunk.
     let skip = (place % BLOCK as u64) as usize;
     let chunk = Pool::size_of((max_bytes.min(WINDOW_BYTES_MAX) + skip).clamp(WINDOW_BYTES, WINDOW_BYTES_MAX));

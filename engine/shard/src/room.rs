@@ -41,6 +41,12 @@ pub struct Room {
     journal_short_since: Option<Nanos>,
 }
 
+impl Room {
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
 impl Engine {
     /// Whether so many bytes can be read now.
     pub fn has_room_to_read(&self, bytes: usize) -> bool {
@@ -49,6 +55,7 @@ impl Engine {
     }
 
     pub fn wait_for_room(&mut self, asker: Asker, bytes: usize, now: Nanos) {
+        self.ahead.forget();
         if self.room.queue.is_empty() {
             self.room.moved = now;
         }

@@ -30,9 +30,9 @@ use std::collections::BTreeMap;
 const MESSAGES_AT_ONCE: usize = 1024;
 const MESSAGES_NS: u128 = 150_000;
 
-/// Visits of connections in one turn, and for how long, what this shard does for them included.
+/// Visits of connections in one turn, and for how long, what this shard does for them included. A durable record takes some four turns.
 const VISITS_PER_TURN: usize = 1024;
-const VISITS_NS: u128 = 150_000;
+const VISITS_NS: u128 = 50_000;
 
 /// Spinning goes on while at least so many of the last waits were short; more are not remembered.
 const SPIN_HITS_MIN: u8 = 3;
@@ -288,15 +288,15 @@ impl Shard {
             self.drain_own(now);
             let ended = self.driver.now();
             if has_asked {
-                self.visits.end(connection, ended.since(last).as_nanos() as u64);
                 if self.has_frame(connection) {
-                    self.visits.ask(connection);
+                    self.visits.ask_for_more(connection);
                 }
+                self.visits.end(connection, ended.since(last).as_nanos() as u64);
             }
-            if ended.since(began).as_nanos() > VISITS_NS {
+            if ended.since(began).as_nanos() > VISITS_NS || self.driver.settle() {
                 return;
             }
-            last = ended;
+            last = self.driver.now();
         }
     }
 

@@ -17,7 +17,7 @@ use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
 use millrace_io::{File, Pool, Slice};
 use millrace_log::extent::Layout;
-use millrace_log::index::{Index, Summary};
+use millrace_log::index::{Entry, Index, Summary};
 use millrace_log::segments::{Lookup, Segments};
 use millrace_log::{paths, retention, state_file, walk};
 use millrace_state::meta::topic_configs::TopicConfig;
@@ -44,6 +44,9 @@ pub const FRONT_BYTES_MAX: usize = 16 << 20;
 
 /// Room that is reserved at a time for direct appends.
 const ALLOCATE_BYTES: std::ops::RangeInclusive<u64> = (4 << 20)..=(32 << 20);
+
+/// An index of fewer bytes closes no segment: with the usual interval, a segment of 1 MiB.
+const INDEX_BYTES_MIN: usize = 5_120;
 
 /// See the module's head.
 pub struct Store {
@@ -75,7 +78,12 @@ pub struct Store {
     /// Counted for the newest segment, written or not.
     newest: Summary,
     newest_since: Nanos,
+    /// How old it was at the start already, by its first timestamp.
+    newest_age_ms: i64,
     newest_written: Nanos,
+    /// Entries that its index has or will have, and where the last one stands.
+    newest_entries: usize,
+    newest_entry_at: u64,
     /// When segments in front of the newest were last appended to, by base; those that were there at the start count from then.
     written: BTreeMap<Offset, Nanos>,
     started: Nanos,
@@ -106,7 +114,10 @@ impl Store {
             has_folder: false,
             newest: Summary::empty(base),
             newest_since: Nanos(0),
+            newest_age_ms: 0,
             newest_written: Nanos(0),
+            newest_entries: 0,
+            newest_entry_at: 0,
             written: BTreeMap::new(),
             started: Nanos(0),
             stated: (base, 0),
@@ -116,10 +127,14 @@ impl Store {
     }
 
     /// As recovery found it. `part`: the active segment's bytes behind its last whole block.
-    pub fn recovered(folder: PathBuf, segments: Segments, rolls: Vec<Offset>, part: Vec<u8>, now: Nanos) -> Store {
+    pub fn recovered(folder: PathBuf, segments: Segments, rolls: Vec<Offset>, part: Vec<u8>, now: Nanos, wall: WallMs) -> Store {
         let active = *segments.active().summary();
         assert_eq!(part.len() as u64, active.bytes % BLOCK as u64);
         let newest = rolls.last().map_or(active, |base| Summary::empty(*base));
+        let is_active = rolls.is_empty();
+        let entries = if is_active { segments.active().entries() } else { &[] };
+        let (newest_entries, newest_entry_at) = (entries.len(), entries.last().map_or(0, |entry| u64::from(entry.place)));
+        let newest_age_ms = if is_active { age_by(segments.active().first_timestamp(), wall) } else { 0 };
         Store {
             folder,
             segments,
@@ -138,7 +153,10 @@ impl Store {
             has_folder: false,
             newest,
             newest_since: now,
+            newest_age_ms,
             newest_written: now,
+            newest_entries,
+            newest_entry_at,
             written: BTreeMap::new(),
             started: now,
             stated: (active.base, active.bytes),
@@ -160,7 +178,10 @@ impl Store {
     /// Counts a batch that was appended.
     pub fn appended(&mut self, header: &Header, now: Nanos) {
         if self.newest.bytes == 0 {
-            self.newest_since = now;
+            (self.newest_since, self.newest_age_ms) = (now, 0);
+        }
+        if self.is_entry_due() {
+            (self.newest_entries, self.newest_entry_at) = (self.newest_entries + 1, self.newest.bytes);
         }
         self.newest_written = now;
         self.newest.bytes += header.size as u64;
@@ -168,14 +189,31 @@ impl Store {
         self.newest.max_timestamp = self.newest.max_timestamp.max(header.max_timestamp);
     }
 
+    /// Counts a batch that a start found in the journal.
+    pub fn found(&mut self, header: &Header, now: Nanos, wall: WallMs) {
+        let is_first = self.newest.bytes == 0;
+        self.appended(header, now);
+        if is_first {
+            self.newest_age_ms = age_by(header.max_timestamp, wall);
+        }
+    }
+
+    /// Whether the index will have an entry of the batch that is appended next.
+    fn is_entry_due(&self) -> bool {
+        let interval = u64::from(self.segments.active().interval().max(1));
+        self.newest_entries == 0 || self.newest.bytes - self.newest_entry_at >= interval
+    }
+
     /// Whether the newest segment should be closed before a batch of `size` bytes whose offsets end at `end` is appended.
     pub fn is_roll_due(&self, config: &TopicConfig, size: usize, end: Offset, now: Nanos) -> bool {
         let newest = &self.newest;
-        let full = newest.bytes + size as u64 > config.segment_bytes as u64 || !Summary::reaches(newest.base, end);
+        let index_bytes_max = usize::try_from(config.segment_index_bytes).unwrap_or(0).max(INDEX_BYTES_MIN);
+        let is_index_full = self.is_entry_due() && (self.newest_entries + 1) * Entry::BYTES > index_bytes_max;
+        let full = newest.bytes + size as u64 > config.segment_bytes as u64 || !Summary::reaches(newest.base, end) || is_index_full;
         newest.bytes > 0 && (full || self.is_old(config, now))
     }
 
-    /// Whether the newest segment holds something and is older than `segment.ms`, however the clock was set meanwhile.
+    /// Whether the newest segment holds something and is older than `segment.ms`, however the clock was set since the start.
     pub fn is_old(&self, config: &TopicConfig, now: Nanos) -> bool {
         // Jitter spreads the rolls of many partitions: a part of it, fixed for each segment.
         let jitter = if config.segment_jitter_ms > 0 {
@@ -183,7 +221,8 @@ impl Store {
         } else {
             0
         };
-        self.newest.bytes > 0 && age_ms(now, self.newest_since) >= config.segment_ms.saturating_sub(jitter)
+        self.newest.bytes > 0
+            && age_ms(now, self.newest_since).saturating_add(self.newest_age_ms) >= config.segment_ms.saturating_sub(jitter)
     }
 
     pub fn newest_holds_something(&self) -> bool {
@@ -195,6 +234,7 @@ impl Store {
         self.rolls.push_back(base);
         self.written.insert(self.newest.base, self.newest_written);
         self.newest = Summary::empty(base);
+        (self.newest_entries, self.newest_entry_at) = (0, 0);
     }
 
     /// Where the next checkpoint must stop: at the base of a segment that is not begun.
@@ -406,6 +446,11 @@ fn age_ms(now: Nanos, since: Nanos) -> i64 {
     i64::try_from(now.since(since).as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Milliseconds since a record's timestamp, by a clock that may be wrong, as the timestamp may be.
+fn age_by(timestamp: WallMs, wall: WallMs) -> i64 {
+    if timestamp < 0 { 0 } else { wall.saturating_sub(timestamp).max(0) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -448,6 +493,60 @@ mod tests {
         assert!(!store.is_old(&config, at_ms(4_999)));
         assert!(store.is_old(&config, at_ms(5_000)));
         assert!(store.is_roll_due(&config, 1, 2, at_ms(5_000)));
+    }
+
+    #[test]
+    fn a_segment_is_as_old_after_a_start_as_its_first_record() {
+        let (config, wall) = (config(&[("segment.ms", "5000")]), 1_000_000);
+        let after_a_start = |timestamps: &[WallMs]| {
+            let segments = store(timestamps).segments;
+            let part = vec![0; segments.active().summary().bytes as usize];
+            Store::recovered(PathBuf::new(), segments, Vec::new(), part, at_ms(100), wall)
+        };
+        let found = after_a_start(&[wall - 4_000]);
+        assert!(!found.is_old(&config, at_ms(1_099)));
+        assert!(found.is_old(&config, at_ms(1_100)));
+        let mut ahead = after_a_start(&[wall + 4_000]);
+        assert!(!ahead.is_old(&config, at_ms(5_099)));
+        assert!(ahead.is_old(&config, at_ms(5_100)));
+        // One that was only in the journal; then the next segment, which is new.
+        ahead.rolled(1);
+        let header = |offset| {
+            let mut builder = Builder::new(wall - 4_000);
+            builder.push(wall - 4_000, None, Some(b"value"));
+            let mut bytes = builder.finish();
+            millrace_base::batch::patch(&mut bytes, offset, 0);
+            walk::header_at(&bytes).unwrap()
+        };
+        ahead.found(&header(1), at_ms(100), wall);
+        assert!(!ahead.is_old(&config, at_ms(1_099)));
+        assert!(ahead.is_old(&config, at_ms(1_100)));
+        ahead.rolled(2);
+        ahead.appended(&header(2), at_ms(200));
+        assert!(!ahead.is_old(&config, at_ms(5_199)));
+        assert!(ahead.is_old(&config, at_ms(5_200)));
+    }
+
+    #[test]
+    fn a_segment_whose_index_is_full_is_closed() {
+        let mut builder = Builder::new(0);
+        builder.push(0, None, Some(&[0; 5_000]));
+        let mut bytes = builder.finish();
+        // Each batch is longer than an interval and has an entry.
+        for (index_bytes, entries) in [("10000", 500), ("4", 256)] {
+            let config = config(&[("segment.index.bytes", index_bytes)]);
+            let mut store = Store::new(PathBuf::new(), 0, 4096);
+            let mut due = Vec::new();
+            for offset in 0..1_000 {
+                if store.is_roll_due(&config, bytes.len(), offset + 1, at_ms(0)) {
+                    store.rolled(offset);
+                    due.push(offset);
+                }
+                millrace_base::batch::patch(&mut bytes, offset, 0);
+                store.appended(&walk::header_at(&bytes).unwrap(), at_ms(0));
+            }
+            assert_eq!(due, (1..).map(|n| n * entries).take_while(|at| *at < 1_000).collect::<Vec<_>>());
+        }
     }
 
     #[test]

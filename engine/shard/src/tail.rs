@@ -135,12 +135,12 @@ impl Tail {
     }
 
     /// Whole batches from the one that holds `from` on, while they end at or before `bound` and fit `max_bytes`; the first comes whatever
-    /// its size if `first_whole`. None: `from` is not in memory.
-    pub fn read(&self, from: Offset, bound: Offset, max_bytes: usize, first_whole: bool) -> Option<Vec<Slice>> {
+    /// its size if `first_whole`; and where they end. None: `from` is not in memory.
+    pub fn read(&self, from: Offset, bound: Offset, max_bytes: usize, first_whole: bool) -> Option<(Vec<Slice>, Offset)> {
         if from < self.first() {
             return None;
         }
-        let mut taken = Vec::new();
+        let (mut taken, mut behind) = (Vec::new(), from);
         let mut left = max_bytes;
         let start = self.pieces.partition_point(|piece| piece.end <= from);
         for piece in self.pieces.range(start..) {
@@ -151,9 +151,11 @@ impl Tail {
             if piece.base >= from && piece.end <= bound && piece.bytes.len() <= left {
                 left -= piece.bytes.len();
                 taken.push(piece.bytes.clone());
+                behind = piece.end;
                 continue;
             }
-            let range = cut(&piece.bytes, from, bound, left, is_first);
+            let (range, end) = cut(&piece.bytes, from, bound, left, is_first);
+            behind = behind.max(end);
             let is_to_its_end = !range.is_empty() && range.end == piece.bytes.len();
             if !range.is_empty() {
                 left = left.saturating_sub(range.len());
@@ -163,13 +165,13 @@ impl Tail {
                 break; // what is behind would leave a gap
             }
         }
-        Some(taken)
+        Some((taken, behind))
     }
 }
 
-/// The range of whole batches in `bytes` that hold offsets >= `from`, end at or before `bound`, and fit `max_bytes`.
-fn cut(bytes: &[u8], from: Offset, bound: Offset, max_bytes: usize, first_whole: bool) -> std::ops::Range<usize> {
-    let (mut start, mut end) = (None, 0);
+/// The range of whole batches in `bytes` that hold offsets >= `from`, end at or before `bound`, and fit `max_bytes`; and the offset behind.
+fn cut(bytes: &[u8], from: Offset, bound: Offset, max_bytes: usize, first_whole: bool) -> (std::ops::Range<usize>, Offset) {
+    let (mut start, mut end, mut behind) = (None, 0, from);
     for found in walk::batches(bytes) {
         let found = found.expect("what was appended was checked");
         let next = found.header.next_offset();
@@ -182,10 +184,10 @@ fn cut(bytes: &[u8], from: Offset, bound: Offset, max_bytes: usize, first_whole:
         if next > bound || !(fits || is_first) {
             break;
         }
-        end = found.place + found.header.size;
+        (end, behind) = (found.place + found.header.size, next);
     }
     let start = start.unwrap_or(0);
-    if end <= start { 0..0 } else { start..end }
+    if end <= start { (0..0, from) } else { (start..end, behind) }
 }
 
 #[cfg(test)]
@@ -220,7 +222,10 @@ mod tests {
             tail.push(piece(&pool, base, 2, 5));
         }
         let size = tail.pieces[0].bytes.len() / 2;
-        let read = |from, bound, max, whole| tail.read(from, bound, max, whole).map(|s| offsets(&s));
+        let read = |from, bound, max, whole| tail.read(from, bound, max, whole).map(|(s, _)| offsets(&s));
+        let behind = |from, bound, max| tail.read(from, bound, max, true).map(|(_, behind)| behind);
+        assert_eq!([behind(17, 40, 2 * size), behind(17, 25, 1 << 20), behind(10, 40, 1 << 20)], [Some(25), Some(25), Some(40)]);
+        assert_eq!([behind(10, 40, 1), behind(40, 40, 1), behind(10, 12, 1 << 20)], [Some(15), Some(40), Some(10)]);
         assert_eq!(read(9, 40, 1 << 20, true), None);
         assert_eq!(read(10, 40, 1 << 20, true), Some(vec![10, 15, 20, 25, 30, 35]));
         assert_eq!(read(17, 40, 1 << 20, true), Some(vec![15, 20, 25, 30, 35]));
@@ -240,7 +245,7 @@ mod tests {
         let mut tail = Tail::new(10);
         tail.push(piece(&pool, 10, 3, 5));
         tail.push(piece(&pool, 25, 1, 1));
-        let offsets_of = |max| tail.read(17, 26, max, true).map(|s| offsets(&s));
+        let offsets_of = |max| tail.read(17, 26, max, true).map(|(s, _)| offsets(&s));
         assert_eq!(offsets_of(2 * size - 1), Some(vec![15]));
         assert_eq!(offsets_of(1 << 20), Some(vec![15, 20, 25]));
     }
@@ -280,6 +285,6 @@ mod tests {
         assert_eq!(tail.first(), 5);
         tail.evict_below(100);
         assert_eq!((tail.first(), tail.end(), tail.checkpointed()), (10, 15, 10));
-        assert_eq!(tail.read(5, 15, 100, true).map(|s| s.len()), None);
+        assert_eq!(tail.read(5, 15, 100, true).map(|(s, _)| s.len()), None);
     }
 }

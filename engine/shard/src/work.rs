@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of what the requests mean; each goes to the module that does.
 
+use crate::ahead::Ahead;
 use crate::api::{Leadership, MetaChange, Reply, Request};
 use crate::append::Holding;
 use crate::boot::{DirectoryBoot, JournalBoot, NotServed, PartitionBoot, ShardBoot};
@@ -68,6 +69,8 @@ impl Engine {
             reads: Waits::default(),
             read_tickets: BTreeMap::new(),
             room: Room::default(),
+            windows_read: VecDeque::new(),
+            ahead: Ahead::default(),
             queries: Waits::default(),
             searches: Searches::default(),
             open_files: OpenFiles::default(),
@@ -167,12 +170,12 @@ impl Engine {
                 tail.push(Piece::new(pending.base, pending.end, bytes, pending.sequence));
             }
         }
-        let mut store = Store::recovered(folder.clone(), found.segments, found.image.rolls, found.part, t.now);
+        let mut store = Store::recovered(folder.clone(), found.segments, found.image.rolls, found.part, t.now, t.wall);
         store.state_file = found.image.state_file;
         let last_roll = store.rolls.back().copied().unwrap_or(found.image.durable_end);
         for piece in tail.pending().filter(|piece| piece.base >= last_roll) {
             for batch in millrace_log::walk::batches(&piece.bytes).flatten() {
-                store.appended(&batch.header, t.now);
+                store.found(&batch.header, t.now, t.wall);
             }
         }
         let state = PartitionState::birth(0, config.index_interval_bytes as u32, Vec::new());
@@ -328,6 +331,7 @@ impl Engine {
             self.resume_stalled(t);
         }
         self.write_statements(t);
+        self.take_windows(t);
         for (index, reason) in std::mem::take(&mut self.failing) {
             self.fail_directory(t, index, reason);
         }
@@ -362,6 +366,7 @@ impl Engine {
             || self.routes.has_late()
             || (0..self.directories.len()).any(|index| self.wants_seal(index))
             || !self.woken.is_empty()
+            || !self.windows_read.is_empty()
             || self.searches.can_begin()
             || !self.sealed.is_empty()
     }
@@ -408,6 +413,7 @@ impl Engine {
             self.retry_full();
         }
         self.want_back(t.now);
+        self.ahead.forget_old(t.now);
         if self.retention_at <= t.now {
             self.retention_at = t.now.plus_ms(self.settings.log_retention_check_interval_ms);
             self.apply_retention(t);

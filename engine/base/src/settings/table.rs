@@ -147,7 +147,7 @@ settings! {
     log_index_interval_bytes: u32 = "log.index.interval.bytes", bytes(0, INT), Some("4096"), PerCluster, of("index.interval.bytes"),
         "Bytes of a segment from one index entry to the next.";
     log_index_size_max_bytes: u32 = "log.index.size.max.bytes", bytes(4, INT), Some("10485760"), PerCluster, of("segment.index.bytes"),
-        "The largest index; a segment whose index is full is closed.";
+        "The largest index, at 20 bytes an entry; a segment whose index is full is closed. Less than 5,120 counts as that: a segment of 1 MiB.";
     message_max_bytes: u32 = "message.max.bytes", bytes(0, BATCH_BYTES_MAX as i64), Some("1048588"), PerCluster, of("max.message.bytes"),
         "The largest batch.";
     log_message_timestamp_type: String = "log.message.timestamp.type", Kind::Enum(&["CreateTime", "LogAppendTime"]), Some("CreateTime"), PerCluster, of("message.timestamp.type"),
@@ -163,11 +163,11 @@ settings! {
     unclean_leader_election_enable: bool = "unclean.leader.election.enable", Kind::Bool, Some("false"), PerCluster, of("unclean.leader.election.enable"),
         "Whether a replica that may lack acknowledged records can lead.";
     log_write_caching: bool = "log.write.caching", Kind::Bool, Some("false"), PerCluster, of("write.caching"),
-        "Answer before the sync; log.flush.interval.* bound what a power cut can take.";
+        "Answer before the sync, which follows at once; log.flush.interval.* bound what a power cut can take.";
     log_flush_interval_messages: i64 = "log.flush.interval.messages", long(1, LONG), Some("9223372036854775807"), PerCluster, of("flush.messages"),
-        "With write caching, records that may wait for a sync. Without it every answer waits for one.";
+        "With write caching, an answer waits for the sync when so many records of its partition do. Without it every answer waits for one.";
     log_flush_interval_ms: i64 = "log.flush.interval.ms", long(0, LONG), Some("9223372036854775807"), PerCluster, of("flush.ms"),
-        "With write caching, how long records may wait for a sync. Without it every answer waits for one.";
+        "With write caching, an answer waits for the sync when one of its data directory has taken so long. Without it every answer waits for one.";
     log_cleaner_delete_retention_ms: i64 = "log.cleaner.delete.retention.ms", long(0, LONG), Some("86400000"), PerCluster, of("delete.retention.ms"),
         "How long a compacted topic keeps the records that delete a key. Compaction does not run yet.";
     log_cleaner_min_cleanable_ratio: f64 = "log.cleaner.min.cleanable.ratio", Kind::Double { min: 0.0, max: 1.0 }, Some("0.5"), PerCluster, of("min.cleanable.dirty.ratio"),

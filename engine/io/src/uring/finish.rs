@@ -74,8 +74,12 @@ impl UringDriver {
                 (result.map(|_| 0), Memory::None)
             }
             Deed::Read { into } => (result, Memory::Space(into)),
-            Deed::Write { from, .. } => (result, Memory::Slice(from)),
+            Deed::Write { from, synced, .. } => {
+                self.unsettled -= u32::from(synced);
+                (result, Memory::Slice(from))
+            }
             Deed::Settle { from, count } => {
+                self.unsettled -= 1;
                 self.settling -= 1;
                 self.workers.raise();
                 (result.map(|_| count), Memory::Slice(from))

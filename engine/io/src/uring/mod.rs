@@ -80,7 +80,9 @@ pub struct UringDriver {
     gathers: Vec<Box<Gather>>,
     /// Completions that never went to the kernel.
     ready: Vec<Completion>,
-    /// Second steps of synced writes in flight, and since when the kernel has had the core for them last.
+    /// Synced writes in flight.
+    unsettled: u32,
+    /// Second steps of them, and since when the kernel has had the core for them last.
     settling: u32,
     settling_since: Nanos,
     workers: Workers,
@@ -109,6 +111,7 @@ impl UringDriver {
             listeners: Table::new(),
             gathers: Vec::new(),
             ready: Vec::new(),
+            unsettled: 0,
             settling: 0,
             settling_since: Nanos(0),
             workers: Workers::of_this_thread(),
@@ -202,6 +205,23 @@ impl Driver for UringDriver {
             self.reap(completions);
         }
         self.pass(completions);
+    }
+
+    fn settle(&mut self) -> bool {
+        if self.unsettled == 0 || !self.ring.has_completed() {
+            return false;
+        }
+        let (before, unsettled) = (self.settling, self.unsettled);
+        let mut completions = std::mem::take(&mut self.ready);
+        self.ring.submit();
+        while let Some(entry) = self.ring.take() {
+            self.finish(&entry, &mut completions);
+        }
+        if self.settling > before {
+            self.ring.submit();
+        }
+        self.ready = completions;
+        self.unsettled < unsettled
     }
 
     fn now(&self) -> Nanos {

@@ -67,6 +67,11 @@ impl Ring {
         !queue.is_empty() || queue.taskrun() || queue.cq_overflow() || !self.waiting.is_empty()
     }
 
+    /// Whether the kernel has completions to hand out.
+    pub(super) fn has_completed(&mut self) -> bool {
+        self.ring.submission().taskrun() || !self.ring.completion().is_empty()
+    }
+
     /// Hands over what is queued, without waiting.
     pub(super) fn submit(&mut self) -> Entered {
         loop {

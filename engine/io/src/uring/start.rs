@@ -116,6 +116,7 @@ impl UringDriver {
         }
         let len = u32::try_from(from.len()).expect("a slice's length is 32 bits");
         let entry = opcode::Write::new(Fd(open.fd.as_raw_fd()), from.as_ptr(), len).offset(place).build();
+        self.unsettled += u32::from(synced);
         self.fly(token, Deed::Write { file, from, synced }, entry);
     }
 
@@ -131,7 +132,10 @@ impl UringDriver {
                 self.settling += 1;
                 self.fly(token, Deed::Settle { from, count }, entry);
             }
-            None => completions.push(Completion { token, result: Err(IoError::BAD_FILE), memory: Memory::Slice(from), more: false }),
+            None => {
+                self.unsettled -= 1;
+                completions.push(Completion { token, result: Err(IoError::BAD_FILE), memory: Memory::Slice(from), more: false });
+            }
         }
     }
 

@@ -195,7 +195,7 @@ pub struct Journal {
     /// By a sealed entry.
     synced_stated: u64,
     oldest_sealed: u64,
-    /// The last entry with records in it: what needs to be stated.
+    /// The last entry of which something may have been acknowledged: what needs to be stated.
     told: u64,
     quiet_since: Nanos,
     extents_before: u64,
@@ -416,7 +416,10 @@ impl Journal {
     /// Ends the entry being built. None when nothing was appended.
     pub fn seal(&mut self, now: Nanos) -> Option<Sealed> {
         let building = self.building.take()?;
-        self.told = self.next;
+        // Of relief nothing was acknowledged: to state it as well would take as much of the reserve again.
+        if building.is_urgent || !self.is_on_reserve() {
+            self.told = self.next;
+        }
         Some(self.seal_entry(building, now))
     }
 

@@ -100,18 +100,18 @@ pub const TABLE: &[Row] = &[
     row!("file.delete.delay.ms", Long, "60000", at_least(0), ["log.segment.delete.delay.ms" * 1],
         "How long a segment's file stays after it was removed from the log."),
     row!("flush.messages", Long, LONG_MAX, at_least(1), ["log.flush.interval.messages" * 1],
-        "With write.caching: records after which a sync is forced. Without it every acknowledged record is synced."),
+        "With write.caching: an answer waits for the sync when so many records do. Without it every acknowledged record is synced."),
     row!("flush.ms", Long, LONG_MAX, at_least(0), ["log.flush.interval.ms" * 1],
-        "With write.caching: time after which a sync is forced."),
+        "With write.caching: an answer waits for the sync when one has taken so long. Syncs follow each other without a pause."),
     row!("follower.replication.throttled.replicas", List, "", Allowed::Throttled, [],
         "Replicas whose replication is throttled on the follower's side. Accepted, without effect."),
     row!("index.interval.bytes", Int, "4096", at_least_int(0), ["log.index.interval.bytes" * 1],
         "Bytes of log between two entries of the offset index."),
     row!("leader.replication.throttled.replicas", List, "", Allowed::Throttled, [],
         "Replicas whose replication is throttled on the leader's side. Accepted, without effect."),
-    row!("local.retention.bytes", Long, "-2", Allowed::OnlyDefault(NO_TIERING), ["log.local.retention.bytes" * 1],
+    row!("local.retention.bytes", Long, "-2", Allowed::OnlyDefault(NO_TIERING), [],
         "Bytes of a tiered partition that are kept locally; -2 means retention.bytes."),
-    row!("local.retention.ms", Long, "-2", Allowed::OnlyDefault(NO_TIERING), ["log.local.retention.ms" * 1],
+    row!("local.retention.ms", Long, "-2", Allowed::OnlyDefault(NO_TIERING), [],
         "How long a tiered partition's segments are kept locally; -2 means retention.ms."),
     row!("max.compaction.lag.ms", Long, LONG_MAX, at_least(1), ["log.cleaner.max.compaction.lag.ms" * 1],
         "The longest that a record of a compacted topic may stay uncompacted."),
@@ -129,7 +129,7 @@ pub const TABLE: &[Row] = &[
         "The least time that a record of a compacted topic stays uncompacted."),
     row!("min.insync.replicas", Int, "1", at_least_int(1), ["min.insync.replicas" * 1],
         "Replicas that must hold a record before a producer with acks=all is answered."),
-    row!("preallocate", Boolean, "false", Allowed::Any, ["log.preallocate" * 1],
+    row!("preallocate", Boolean, "false", Allowed::Any, [],
         "Kafka's switch for files of full size; segments here always grow in allocated steps."),
     row!("remote.log.copy.disable", Boolean, "false", Allowed::OnlyDefault(NO_TIERING), [],
         "Stops uploading while the archive stays readable."),
@@ -144,14 +144,14 @@ pub const TABLE: &[Row] = &[
     row!("segment.bytes", Int, "1073741824", Allowed::Range(SEGMENT_BYTES_MIN, i32::MAX as i64), ["log.segment.bytes" * 1],
         "Bytes after which a new segment begins; at least 1048576 (1 MiB)."),
     row!("segment.index.bytes", Int, "10485760", at_least_int(4), ["log.index.size.max.bytes" * 1],
-        "The largest offset index of a segment."),
+        "The largest index, at 20 bytes an entry; a segment whose index is full is closed. Less than 5120 counts as that: a segment of 1 MiB."),
     row!("segment.jitter.ms", Long, "0", at_least(0), ["log.roll.jitter.ms" * 1, "log.roll.jitter.hours" * 3_600_000],
         "The most by which segment.ms is shortened at random, so that partitions do not roll together."),
     row!("segment.ms", Long, "604800000", at_least(1), ["log.roll.ms" * 1, "log.roll.hours" * 3_600_000],
         "Time after which a new segment begins even if it is not full."),
     row!("unclean.leader.election.enable", Boolean, "false", Allowed::Any, ["unclean.leader.election.enable" * 1],
         "Kafka's switch for leaders that miss records. Accepted, without effect: a leader holds every committed record."),
-    row!("write.caching", Boolean, "false", Allowed::Any, ["write.caching" * 1],
+    row!("write.caching", Boolean, "false", Allowed::Any, ["log.write.caching" * 1],
         "Acknowledges before the sync, within flush.messages and flush.ms. Never on internal topics."),
 ];
 
@@ -397,6 +397,17 @@ mod tests {
             assert_eq!(check(row.key, row.default), Ok(()), "{}", row.key);
             assert!(!row.doc.is_empty());
         }
+    }
+
+    #[test]
+    fn both_tables_say_the_same_of_which_setting_gives_which_default() {
+        let here = TABLE.iter().flat_map(|row| row.broker.iter().map(|broker| (row.key, broker.key, broker.factor)));
+        let there = millrace_base::settings::TABLE.iter().filter_map(|setting| Some((setting, setting.topic?)));
+        let there = there.map(|(setting, topic)| (topic.config, setting.name, topic.unit));
+        let (mut here, mut there): (Vec<_>, Vec<_>) = (here.collect(), there.collect());
+        here.sort_unstable();
+        there.sort_unstable();
+        assert_eq!(here, there);
     }
 
     #[test]
