@@ -86,6 +86,8 @@ pub struct ProducePart {
     pub batch: Slice,
     /// The batch's own, but for the max timestamp, which is the true one where the records were walked.
     pub header: Header,
+    /// Of the records that have one where they were walked, else the first record's; -1 if there is none.
+    pub min_timestamp: WallMs,
     /// A record is known to have no key.
     pub has_null_key: bool,
 }
