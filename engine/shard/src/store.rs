@@ -472,3 +472,15 @@ mod tests {
         assert_eq!(start(1_000_010_001), Some(1));
     }
 }
+    #[test]
+    fn compaction_alone_keeps_everything_and_beside_delete_retention_goes_on() {
+        let store = store(&[1_000, 2_000]);
+        let start = |policy: &str| {
+            let config = config(&[("cleanup.policy", policy), ("retention.ms", "10000")]);
+            store.retention(&config, 0, 2, at_ms(60_000), 1_000_000).log_start
+        };
+        assert_eq!(start("compact"), None);
+        assert_eq!(start("compact,delete"), Some(1));
+        assert_eq!(start("delete"), Some(1));
+    }
+

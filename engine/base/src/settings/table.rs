@@ -123,7 +123,7 @@ settings! {
 
     // Defaults of topic configs.
     log_cleanup_policy: Vec<String> = "log.cleanup.policy", Kind::EnumList(&["compact", "delete"]), Some("delete"), PerCluster, of("cleanup.policy"),
-        "What happens to old segments: delete, compact or both. Compaction does not run yet: such topics keep everything.";
+        "What happens to old segments: delete drops whole segments past retention.*. compact is not carried out yet: alone it keeps everything, with delete it adds nothing.";
     log_retention_ms: Option<i64> = "log.retention.ms", long(-1, LONG), None, PerCluster, of("retention.ms"),
         "How long records are kept; -1 is for ever. If absent, log.retention.minutes holds.";
     log_retention_minutes: Option<i32> = "log.retention.minutes", int(-1, INT), None, AtStart, scaled("retention.ms", 60_000),

@@ -92,7 +92,7 @@ macro_rules! row {
 #[rustfmt::skip]
 pub const TABLE: &[Row] = &[
     row!("cleanup.policy", List, "delete", Allowed::Each(POLICIES), ["log.cleanup.policy" * 1],
-        "What becomes of old data: delete drops segments past retention, compact keeps the last value of each key."),
+        "What becomes of old data: delete drops whole segments past retention.*. compact is not carried out yet: alone it keeps everything, with delete it adds nothing."),
     row!("compression.type", String, "producer", Allowed::OnlyDefault("batches are kept as the producer compressed them: only 'producer'"), ["compression.type" * 1],
         "The codec in which batches are stored; producer keeps the one they came in."),
     row!("delete.retention.ms", Long, "86400000", at_least(0), ["log.cleaner.delete.retention.ms" * 1],
