@@ -143,7 +143,7 @@ settings! {
     log_roll_jitter_hours: i32 = "log.roll.jitter.hours", int(0, INT), Some("0"), AtStart, scaled("segment.jitter.ms", 3_600_000),
         "At most so much is taken off log.roll.ms at random.";
     log_segment_delete_delay_ms: i64 = "log.segment.delete.delay.ms", long(0, LONG), Some("60000"), PerCluster, of("file.delete.delay.ms"),
-        "How long a deleted segment's file stays.";
+        "Kafka's delay before a deleted segment's file goes, for readers that still have it. Accepted, without effect: files go at once here.";
     log_index_interval_bytes: u32 = "log.index.interval.bytes", bytes(0, INT), Some("4096"), PerCluster, of("index.interval.bytes"),
         "Bytes of a segment from one index entry to the next.";
     log_index_size_max_bytes: u32 = "log.index.size.max.bytes", bytes(4, INT), Some("10485760"), PerCluster, of("segment.index.bytes"),

@@ -98,7 +98,7 @@ pub const TABLE: &[Row] = &[
     row!("delete.retention.ms", Long, "86400000", at_least(0), ["log.cleaner.delete.retention.ms" * 1],
         "How long the tombstones of a compacted topic stay readable."),
     row!("file.delete.delay.ms", Long, "60000", at_least(0), ["log.segment.delete.delay.ms" * 1],
-        "How long a segment's file stays after it was removed from the log."),
+        "Kafka's delay before a removed segment's file goes, for readers that still have it. Accepted, without effect: files go at once here."),
     row!("flush.messages", Long, LONG_MAX, at_least(1), ["log.flush.interval.messages" * 1],
         "With write.caching: records after which a sync is forced. Without it every acknowledged record is synced."),
     row!("flush.ms", Long, LONG_MAX, at_least(0), ["log.flush.interval.ms" * 1],
