@@ -13,8 +13,10 @@
 
 use millrace_base::batch::Header;
 use millrace_base::clock::{Nanos, WallMs};
+use millrace_base::ids::PartitionId;
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
+use millrace_base::prng::Prng;
 use millrace_io::{File, Pool, Slice};
 use millrace_log::extent::Layout;
 use millrace_log::index::{Index, Summary};
@@ -169,21 +171,16 @@ impl Store {
     }
 
     /// Whether the newest segment should be closed before a batch of `size` bytes whose offsets end at `end` is appended.
-    pub fn is_roll_due(&self, config: &TopicConfig, size: usize, end: Offset, now: Nanos) -> bool {
+    pub fn is_roll_due(&self, id: PartitionId, config: &TopicConfig, size: usize, end: Offset, now: Nanos) -> bool {
         let newest = &self.newest;
         let full = newest.bytes + size as u64 > config.segment_bytes as u64 || !Summary::reaches(newest.base, end);
-        newest.bytes > 0 && (full || self.is_old(config, now))
+        newest.bytes > 0 && (full || self.is_old(id, config, now))
     }
 
     /// Whether the newest segment holds something and is older than `segment.ms`, however the clock was set meanwhile.
-    pub fn is_old(&self, config: &TopicConfig, now: Nanos) -> bool {
-        // Jitter spreads the rolls of many partitions: a part of it, fixed for each segment.
-        let jitter = if config.segment_jitter_ms > 0 {
-            (self.newest.base.wrapping_mul(0x9e37_79b9) & 0xffff) * config.segment_jitter_ms / 0x10000
-        } else {
-            0
-        };
-        self.newest.bytes > 0 && age_ms(now, self.newest_since) >= config.segment_ms.saturating_sub(jitter)
+    pub fn is_old(&self, id: PartitionId, config: &TopicConfig, now: Nanos) -> bool {
+        let due = config.segment_ms - jitter_ms(id, self.newest.base, config);
+        self.newest.bytes > 0 && age_ms(now, self.newest_since) >= due
     }
 
     pub fn newest_holds_something(&self) -> bool {
@@ -401,6 +398,16 @@ impl Store {
     }
 }
 
+/// What is taken off `segment.ms` for the segment at `base`, so that partitions made together do not roll together: less than
+/// `segment.jitter.ms` and than `segment.ms`. A function of the segment, so that it stays what it was over a restart.
+fn jitter_ms(id: PartitionId, base: Offset, config: &TopicConfig) -> i64 {
+    let bound = config.segment_jitter_ms.min(config.segment_ms).cast_unsigned();
+    let topic = u128::from_be_bytes(id.topic.0);
+    let partition = Prng::new((topic >> 64) as u64 ^ topic as u64 ^ u64::from(id.index)).next_u64();
+    let jitter = if bound == 0 { 0 } else { Prng::new(partition ^ base.cast_unsigned()).below(bound) };
+    jitter.cast_signed()
+}
+
 /// Milliseconds that have passed.
 fn age_ms(now: Nanos, since: Nanos) -> i64 {
     i64::try_from(now.since(since).as_millis()).unwrap_or(i64::MAX)
@@ -410,6 +417,7 @@ fn age_ms(now: Nanos, since: Nanos) -> i64 {
 mod tests {
     use super::*;
     use millrace_base::batch::Builder;
+    use millrace_base::ids::Uuid;
 
     const HOUR_MS: i64 = 3_600_000;
 
@@ -445,9 +453,41 @@ mod tests {
     fn a_segment_is_old_when_its_time_has_passed_whatever_the_clock_shows() {
         let config = config(&[("segment.ms", "5000")]);
         let store = store(&[0]);
-        assert!(!store.is_old(&config, at_ms(4_999)));
-        assert!(store.is_old(&config, at_ms(5_000)));
-        assert!(store.is_roll_due(&config, 1, 2, at_ms(5_000)));
+        assert!(!store.is_old(partition(0), &config, at_ms(4_999)));
+        assert!(store.is_old(partition(0), &config, at_ms(5_000)));
+        assert!(store.is_roll_due(partition(0), &config, 1, 2, at_ms(5_000)));
+    }
+
+    /// Of one topic.
+    fn partition(index: u32) -> PartitionId {
+        PartitionId { topic: Uuid::from_entropy(1, 2), index }
+    }
+
+    #[test]
+    fn partitions_made_together_roll_apart_and_within_the_jitter() {
+        let config = config(&[("segment.ms", "1000000"), ("segment.jitter.ms", "400000")]);
+        let store = store(&[0]);
+        let due = |id: PartitionId| (0..).find(|s| store.is_old(id, &config, at_ms(1_000 * s))).unwrap();
+        let all: Vec<u64> = (0..100).map(|index| due(partition(index))).collect();
+        assert!(all.iter().all(|s| (600..=1_000).contains(s)), "{all:?}");
+        let distinct = |seconds: &[u64]| seconds.iter().collect::<std::collections::BTreeSet<_>>().len();
+        assert!(distinct(&all) > 75, "100 of 400 seconds: {all:?}");
+        assert_eq!(all, (0..100).map(|index| due(partition(index))).collect::<Vec<_>>(), "the same each time");
+        let other = PartitionId { topic: Uuid::from_entropy(1, 3), index: 0 };
+        assert_ne!(due(other), all[0], "another topic");
+        assert_ne!(jitter_ms(partition(0), 5, &config), jitter_ms(partition(0), 6, &config), "another segment");
+    }
+
+    #[test]
+    fn a_jitter_of_any_size_takes_off_less_than_all() {
+        let most = i64::MAX.to_string();
+        for (segment, jitter) in [(most.as_str(), most.as_str()), ("1", &most), (&most, "1"), (&most, "0")] {
+            let config = config(&[("segment.ms", segment), ("segment.jitter.ms", jitter)]);
+            for base in [0, 1, i64::MAX] {
+                let found = jitter_ms(partition(u32::MAX), base, &config);
+                assert!(found >= 0 && found < config.segment_ms && found <= config.segment_jitter_ms, "{segment} {jitter} {base}: {found}");
+            }
+        }
     }
 
     #[test]
@@ -463,16 +503,6 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_takes_nothing_early_and_one_set_forward_what_is_due_by_it() {
-        let config = config(&[("retention.ms", "10000")]);
-        let store = store(&[1_000_000_000, 1_000_001_000]);
-        let start = |wall: i64| store.retention(&config, 0, 2, at_ms(60_000), wall).log_start;
-        assert_eq!(start(1_000_000_000 - 600_000), None, "ten minutes back: the timestamps are believed");
-        assert_eq!(start(1_000_010_000), None);
-        assert_eq!(start(1_000_010_001), Some(1));
-    }
-}
-    #[test]
     fn compaction_alone_keeps_everything_and_beside_delete_retention_goes_on() {
         let store = store(&[1_000, 2_000]);
         let start = |policy: &str| {
@@ -484,3 +514,13 @@ mod tests {
         assert_eq!(start("delete"), Some(1));
     }
 
+    #[test]
+    fn a_clock_that_is_set_back_takes_nothing_early_and_one_set_forward_what_is_due_by_it() {
+        let config = config(&[("retention.ms", "10000")]);
+        let store = store(&[1_000_000_000, 1_000_001_000]);
+        let start = |wall: i64| store.retention(&config, 0, 2, at_ms(60_000), wall).log_start;
+        assert_eq!(start(1_000_000_000 - 600_000), None, "ten minutes back: the timestamps are believed");
+        assert_eq!(start(1_000_010_000), None);
+        assert_eq!(start(1_000_010_001), Some(1));
+    }
+}

@@ -139,9 +139,9 @@ settings! {
     log_roll_hours: i32 = "log.roll.hours", int(1, INT), Some("168"), AtStart, scaled("segment.ms", 3_600_000),
         "The oldest that an open segment gets.";
     log_roll_jitter_ms: Option<i64> = "log.roll.jitter.ms", long(0, LONG), None, PerCluster, of("segment.jitter.ms"),
-        "At most so much is taken off log.roll.ms at random. If absent, log.roll.jitter.hours holds.";
+        "At most so much is taken off log.roll.ms, of each segment another part. If absent, log.roll.jitter.hours holds.";
     log_roll_jitter_hours: i32 = "log.roll.jitter.hours", int(0, INT), Some("0"), AtStart, scaled("segment.jitter.ms", 3_600_000),
-        "At most so much is taken off log.roll.ms at random.";
+        "At most so much is taken off log.roll.ms, of each segment another part.";
     log_segment_delete_delay_ms: i64 = "log.segment.delete.delay.ms", long(0, LONG), Some("60000"), PerCluster, of("file.delete.delay.ms"),
         "Kafka's delay before a deleted segment's file goes, for readers that still have it. Accepted, without effect: files go at once here.";
     log_index_interval_bytes: u32 = "log.index.interval.bytes", bytes(0, INT), Some("4096"), PerCluster, of("index.interval.bytes"),

@@ -146,7 +146,7 @@ pub const TABLE: &[Row] = &[
     row!("segment.index.bytes", Int, "10485760", at_least_int(4), ["log.index.size.max.bytes" * 1],
         "The largest offset index of a segment."),
     row!("segment.jitter.ms", Long, "0", at_least(0), ["log.roll.jitter.ms" * 1, "log.roll.jitter.hours" * 3_600_000],
-        "The most by which segment.ms is shortened at random, so that partitions do not roll together."),
+        "The most by which segment.ms is shortened, of each segment by another part, so that partitions do not roll together."),
     row!("segment.ms", Long, "604800000", at_least(1), ["log.roll.ms" * 1, "log.roll.hours" * 3_600_000],
         "Time after which a new segment begins even if it is not full."),
     row!("unclean.leader.election.enable", Boolean, "false", Allowed::Any, ["unclean.leader.election.enable" * 1],
