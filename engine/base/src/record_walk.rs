@@ -15,11 +15,16 @@
 use crate::batch::{BatchError, HEADER_BYTES, Header};
 use crate::clock::WallMs;
 
+/// A record's timestamp that is none.
+const NO_TIMESTAMP: WallMs = -1;
+
 /// What the records of a sound batch say together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Walked {
     /// The greatest of their timestamps.
     pub max_timestamp: WallMs,
+    /// The smallest of those that are not -1, which is none; -1 if all are.
+    pub min_timestamp: WallMs,
     /// Some record has no key.
     pub has_null_key: bool,
 }
@@ -30,14 +35,18 @@ pub struct Walked {
 /// `Record` at the first thing that is wrong.
 pub fn check(batch: &[u8], header: &Header) -> Result<Walked, BatchError> {
     let mut cursor = Cursor { bytes: batch.get(..header.size).unwrap_or_default(), at: HEADER_BYTES };
-    let mut walked = Walked { max_timestamp: i64::MIN, has_null_key: false };
+    let mut walked = Walked { max_timestamp: i64::MIN, min_timestamp: i64::MAX, has_null_key: false };
     for index in 0..header.count {
         let (timestamp, has_key) = cursor.record(index, header.base_timestamp).map_err(|reason| BatchError::Record { index, reason })?;
         walked.max_timestamp = walked.max_timestamp.max(timestamp);
+        walked.min_timestamp = walked.min_timestamp.min(if timestamp == NO_TIMESTAMP { i64::MAX } else { timestamp });
         walked.has_null_key |= !has_key;
     }
     if cursor.at != cursor.bytes.len() {
         return Err(BatchError::Record { index: header.count, reason: "it is one more than the header counts" });
+    }
+    if walked.max_timestamp == NO_TIMESTAMP && walked.min_timestamp == i64::MAX {
+        walked.min_timestamp = NO_TIMESTAMP;
     }
     Ok(walked)
 }
@@ -170,14 +179,27 @@ mod tests {
     }
 
     #[test]
-    fn sound_records_give_their_greatest_timestamp_and_whether_a_key_is_null() {
+    fn sound_records_give_their_greatest_and_smallest_timestamp_and_whether_a_key_is_null() {
         let mut builder = Builder::new(1000);
         builder.push(1000, Some(b"k"), Some(&[7; 300]));
         builder.push(1900, Some(b""), None);
         builder.push(500, Some(&[1; 70_000]), Some(b""));
-        assert_eq!(walk(&builder.finish()), Ok(Walked { max_timestamp: 1900, has_null_key: false }));
+        assert_eq!(walk(&builder.finish()), Ok(Walked { max_timestamp: 1900, min_timestamp: 500, has_null_key: false }));
         let headers = [body(&[0, 0, -1, -1, 2]), vec![2, b'h', 1, 0, 4, b'a', b'b']].concat();
-        assert_eq!(walk(&batch(&[headers])), Ok(Walked { max_timestamp: 1000, has_null_key: true }));
+        assert_eq!(walk(&batch(&[headers])), Ok(Walked { max_timestamp: 1000, min_timestamp: 1000, has_null_key: true }));
+    }
+
+    #[test]
+    fn a_record_without_a_timestamp_has_no_part_in_the_smallest() {
+        let smallest = |timestamps: &[i64]| {
+            let mut builder = Builder::new(1000);
+            timestamps.iter().for_each(|timestamp| builder.push(*timestamp, None, None));
+            walk(&builder.finish()).unwrap().min_timestamp
+        };
+        assert_eq!(smallest(&[1000, -1, 7, 9]), 7);
+        assert_eq!(smallest(&[-1, -1]), -1);
+        assert_eq!(smallest(&[-1, -2]), -2);
+        assert_eq!(smallest(&[i64::MAX]), i64::MAX);
     }
 
     #[test]

@@ -86,6 +86,8 @@ pub struct ProducePart {
     pub batch: Slice,
     /// The batch's own, but for the max timestamp, which is the true one where the records were walked.
     pub header: Header,
+    /// Of the records that have one where they were walked, else the first record's; -1 if there is none.
+    pub min_timestamp: WallMs,
     /// A record is known to have no key.
     pub has_null_key: bool,
 }
@@ -355,6 +357,16 @@ pub struct Leadership {
 pub struct Moved {
     pub detached: crate::net::DetachedConnection,
     pub state: Box<dyn std::any::Any + Send>,
+}
+
+/// A data directory of this node, as fronts tell of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DataDirectory {
+    pub path: String,
+    /// It is not served from.
+    pub is_failed: bool,
+    /// Bytes free to us and bytes in all on its file system; none where it has failed, or the system does not say.
+    pub space: Option<(u64, u64)>,
 }
 
 /// Facts about this node that fronts tell their clients.

@@ -680,7 +680,7 @@ impl Engine {
     pub fn roll_if_due(&mut self, t: &mut Turn<'_>, id: PartitionId, size: usize, records: i32) -> Result<(), NoRoom> {
         let Some(partition) = self.partitions.get(&id) else { return Ok(()) };
         let base = partition.core.log_end();
-        if !partition.store.is_roll_due(&partition.config, size, base + i64::from(records), t.now) {
+        if !partition.store.is_roll_due(id, &partition.config, size, base + i64::from(records), t.now) {
             return Ok(());
         }
         self.state_roll(t, id, base)
@@ -690,7 +690,7 @@ impl Engine {
     pub fn roll_if_old(&mut self, t: &mut Turn<'_>, id: PartitionId, force: bool) {
         let Some(partition) = self.partitions.get(&id) else { return };
         let base = partition.core.log_end();
-        let due = force || partition.store.is_old(&partition.config, t.now);
+        let due = force || partition.store.is_old(id, &partition.config, t.now);
         if due && partition.is_writable() && partition.store.newest_holds_something() && self.state_roll(t, id, base).is_ok() {
             self.checkpoint(t, id);
         }

@@ -23,6 +23,7 @@ use millrace_io::{IoError, Space};
 use millrace_log::journal::{PayloadRange, Record, Urgency};
 use millrace_log::partition_state::PartitionState;
 use millrace_raftlog::{Configuration, Core, State, Timing};
+use millrace_state::meta::topic_configs::TopicConfig;
 use millrace_state::meta::{Command, Effect, NodeScope};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -128,8 +129,8 @@ impl Engine {
     fn warn_of_compaction(&self, id: Uuid) {
         let Some(topic) = self.meta.topic(id).filter(|_| self.controller.is_some()) else { return };
         let config = self.meta.topic_config(topic, self.facts.node, &self.topic_defaults);
-        if config.cleanup_compact && topic.name != OFFSETS_TOPIC {
-            log::warn!("topic {}: cleanup.policy=compact is not carried out yet: all of it is kept, without retention", topic.name);
+        if let Some(kept) = kept_uncompacted(&config).filter(|_| topic.name != OFFSETS_TOPIC) {
+            log::warn!("topic {}: cleanup.policy=compact is not carried out yet: {kept}", topic.name);
         }
     }
 
@@ -158,12 +159,12 @@ impl Engine {
     }
 
     /// The settings in force of a partition's topic.
-    pub fn config_of(&self, id: PartitionId) -> Arc<millrace_state::meta::topic_configs::TopicConfig> {
+    pub fn config_of(&self, id: PartitionId) -> Arc<TopicConfig> {
         let none = Default::default();
         match self.meta.topic(id.topic) {
             Some(topic) => Arc::new(self.meta.topic_config(topic, self.facts.node, &self.topic_defaults)),
             None => {
-                let mut config = millrace_state::meta::topic_configs::TopicConfig::effective(&none, &none);
+                let mut config = TopicConfig::effective(&none, &none);
                 config.cleanup_delete = false; // replica set 0 keeps its log; snapshots bound it
                 config.retention_ms = None;
                 config.retention_bytes = None;
@@ -466,10 +467,29 @@ fn topic_defaults(settings: &Settings) -> BTreeMap<String, String> {
     for_topics.filter_map(|entry| Some((entry.setting.name.to_owned(), entry.value()?))).collect()
 }
 
+/// What a topic keeps while the compaction that it asks for is not carried out; None if it does not ask.
+fn kept_uncompacted(config: &TopicConfig) -> Option<&'static str> {
+    match (config.cleanup_compact, config.cleanup_delete) {
+        (false, _) => None,
+        (true, true) => Some("whole segments go by retention.* alone"),
+        (true, false) => Some("all of it is kept, without retention"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millrace_state::meta::topic_configs::TopicConfig;
+
+    #[test]
+    fn the_warning_of_compaction_says_whether_retention_goes_on() {
+        let kept = |policy: &str| {
+            let policy = BTreeMap::from([("cleanup.policy".to_owned(), policy.to_owned())]);
+            kept_uncompacted(&TopicConfig::effective(&policy, &BTreeMap::new()))
+        };
+        assert_eq!(kept("delete"), None);
+        assert!(kept("compact").is_some_and(|kept| kept.contains("without retention")));
+        assert!(kept("compact,delete").is_some_and(|kept| kept.contains("retention.*")));
+    }
 
     #[test]
     fn topics_without_settings_of_their_own_have_the_brokers() {

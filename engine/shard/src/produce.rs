@@ -245,7 +245,7 @@ fn check_batch(config: &TopicConfig, part: &ProducePart, wall: WallMs, acks: Ack
     if config.message_timestamp_type == TimestampType::CreateTime {
         let oldest = wall.saturating_sub(config.message_timestamp_before_max_ms);
         let newest = wall.saturating_add(config.message_timestamp_after_max_ms);
-        for found in [header.base_timestamp, header.max_timestamp] {
+        for found in [part.min_timestamp, header.max_timestamp] {
             if found != -1 && !(oldest..=newest).contains(&found) {
                 return Err(ProduceError::Timestamp { found, oldest, newest });
             }

@@ -13,8 +13,10 @@
 
 use millrace_base::batch::Header;
 use millrace_base::clock::{Nanos, WallMs};
+use millrace_base::ids::PartitionId;
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
+use millrace_base::prng::Prng;
 use millrace_io::{File, Pool, Slice};
 use millrace_log::extent::Layout;
 use millrace_log::index::{Entry, Index, Summary};
@@ -205,24 +207,18 @@ impl Store {
     }
 
     /// Whether the newest segment should be closed before a batch of `size` bytes whose offsets end at `end` is appended.
-    pub fn is_roll_due(&self, config: &TopicConfig, size: usize, end: Offset, now: Nanos) -> bool {
+    pub fn is_roll_due(&self, id: PartitionId, config: &TopicConfig, size: usize, end: Offset, now: Nanos) -> bool {
         let newest = &self.newest;
         let index_bytes_max = usize::try_from(config.segment_index_bytes).unwrap_or(0).max(INDEX_BYTES_MIN);
         let is_index_full = self.is_entry_due() && (self.newest_entries + 1) * Entry::BYTES > index_bytes_max;
         let full = newest.bytes + size as u64 > config.segment_bytes as u64 || !Summary::reaches(newest.base, end) || is_index_full;
-        newest.bytes > 0 && (full || self.is_old(config, now))
+        newest.bytes > 0 && (full || self.is_old(id, config, now))
     }
 
     /// Whether the newest segment holds something and is older than `segment.ms`, however the clock was set since the start.
-    pub fn is_old(&self, config: &TopicConfig, now: Nanos) -> bool {
-        // Jitter spreads the rolls of many partitions: a part of it, fixed for each segment.
-        let jitter = if config.segment_jitter_ms > 0 {
-            (self.newest.base.wrapping_mul(0x9e37_79b9) & 0xffff) * config.segment_jitter_ms / 0x10000
-        } else {
-            0
-        };
-        self.newest.bytes > 0
-            && age_ms(now, self.newest_since).saturating_add(self.newest_age_ms) >= config.segment_ms.saturating_sub(jitter)
+    pub fn is_old(&self, id: PartitionId, config: &TopicConfig, now: Nanos) -> bool {
+        let due = config.segment_ms - jitter_ms(id, self.newest.base, config);
+        self.newest.bytes > 0 && age_ms(now, self.newest_since).saturating_add(self.newest_age_ms) >= due
     }
 
     pub fn newest_holds_something(&self) -> bool {
@@ -441,6 +437,16 @@ impl Store {
     }
 }
 
+/// What is taken off `segment.ms` for the segment at `base`, so that partitions made together do not roll together: less than
+/// `segment.jitter.ms` and than `segment.ms`. A function of the segment, so that it stays what it was over a restart.
+fn jitter_ms(id: PartitionId, base: Offset, config: &TopicConfig) -> i64 {
+    let bound = config.segment_jitter_ms.min(config.segment_ms).cast_unsigned();
+    let topic = u128::from_be_bytes(id.topic.0);
+    let partition = Prng::new((topic >> 64) as u64 ^ topic as u64 ^ u64::from(id.index)).next_u64();
+    let jitter = if bound == 0 { 0 } else { Prng::new(partition ^ base.cast_unsigned()).below(bound) };
+    jitter.cast_signed()
+}
+
 /// Milliseconds that have passed.
 fn age_ms(now: Nanos, since: Nanos) -> i64 {
     i64::try_from(now.since(since).as_millis()).unwrap_or(i64::MAX)
@@ -455,6 +461,7 @@ fn age_by(timestamp: WallMs, wall: WallMs) -> i64 {
 mod tests {
     use super::*;
     use millrace_base::batch::Builder;
+    use millrace_base::ids::Uuid;
 
     const HOUR_MS: i64 = 3_600_000;
 
@@ -490,9 +497,41 @@ mod tests {
     fn a_segment_is_old_when_its_time_has_passed_whatever_the_clock_shows() {
         let config = config(&[("segment.ms", "5000")]);
         let store = store(&[0]);
-        assert!(!store.is_old(&config, at_ms(4_999)));
-        assert!(store.is_old(&config, at_ms(5_000)));
-        assert!(store.is_roll_due(&config, 1, 2, at_ms(5_000)));
+        assert!(!store.is_old(partition(0), &config, at_ms(4_999)));
+        assert!(store.is_old(partition(0), &config, at_ms(5_000)));
+        assert!(store.is_roll_due(partition(0), &config, 1, 2, at_ms(5_000)));
+    }
+
+    /// Of one topic.
+    fn partition(index: u32) -> PartitionId {
+        PartitionId { topic: Uuid::from_entropy(1, 2), index }
+    }
+
+    #[test]
+    fn partitions_made_together_roll_apart_and_within_the_jitter() {
+        let config = config(&[("segment.ms", "1000000"), ("segment.jitter.ms", "400000")]);
+        let store = store(&[0]);
+        let due = |id: PartitionId| (0..).find(|s| store.is_old(id, &config, at_ms(1_000 * s))).unwrap();
+        let all: Vec<u64> = (0..100).map(|index| due(partition(index))).collect();
+        assert!(all.iter().all(|s| (600..=1_000).contains(s)), "{all:?}");
+        let distinct = |seconds: &[u64]| seconds.iter().collect::<std::collections::BTreeSet<_>>().len();
+        assert!(distinct(&all) > 75, "100 of 400 seconds: {all:?}");
+        assert_eq!(all, (0..100).map(|index| due(partition(index))).collect::<Vec<_>>(), "the same each time");
+        let other = PartitionId { topic: Uuid::from_entropy(1, 3), index: 0 };
+        assert_ne!(due(other), all[0], "another topic");
+        assert_ne!(jitter_ms(partition(0), 5, &config), jitter_ms(partition(0), 6, &config), "another segment");
+    }
+
+    #[test]
+    fn a_jitter_of_any_size_takes_off_less_than_all() {
+        let most = i64::MAX.to_string();
+        for (segment, jitter) in [(most.as_str(), most.as_str()), ("1", &most), (&most, "1"), (&most, "0")] {
+            let config = config(&[("segment.ms", segment), ("segment.jitter.ms", jitter)]);
+            for base in [0, 1, i64::MAX] {
+                let found = jitter_ms(partition(u32::MAX), base, &config);
+                assert!(found >= 0 && found < config.segment_ms && found <= config.segment_jitter_ms, "{segment} {jitter} {base}: {found}");
+            }
+        }
     }
 
     #[test]
@@ -504,11 +543,11 @@ mod tests {
             Store::recovered(PathBuf::new(), segments, Vec::new(), part, at_ms(100), wall)
         };
         let found = after_a_start(&[wall - 4_000]);
-        assert!(!found.is_old(&config, at_ms(1_099)));
-        assert!(found.is_old(&config, at_ms(1_100)));
+        assert!(!found.is_old(partition(0), &config, at_ms(1_099)));
+        assert!(found.is_old(partition(0), &config, at_ms(1_100)));
         let mut ahead = after_a_start(&[wall + 4_000]);
-        assert!(!ahead.is_old(&config, at_ms(5_099)));
-        assert!(ahead.is_old(&config, at_ms(5_100)));
+        assert!(!ahead.is_old(partition(0), &config, at_ms(5_099)));
+        assert!(ahead.is_old(partition(0), &config, at_ms(5_100)));
         // One that was only in the journal; then the next segment, which is new.
         ahead.rolled(1);
         let header = |offset| {
@@ -519,12 +558,12 @@ mod tests {
             walk::header_at(&bytes).unwrap()
         };
         ahead.found(&header(1), at_ms(100), wall);
-        assert!(!ahead.is_old(&config, at_ms(1_099)));
-        assert!(ahead.is_old(&config, at_ms(1_100)));
+        assert!(!ahead.is_old(partition(0), &config, at_ms(1_099)));
+        assert!(ahead.is_old(partition(0), &config, at_ms(1_100)));
         ahead.rolled(2);
         ahead.appended(&header(2), at_ms(200));
-        assert!(!ahead.is_old(&config, at_ms(5_199)));
-        assert!(ahead.is_old(&config, at_ms(5_200)));
+        assert!(!ahead.is_old(partition(0), &config, at_ms(5_199)));
+        assert!(ahead.is_old(partition(0), &config, at_ms(5_200)));
     }
 
     #[test]
@@ -538,7 +577,7 @@ mod tests {
             let mut store = Store::new(PathBuf::new(), 0, 4096);
             let mut due = Vec::new();
             for offset in 0..1_000 {
-                if store.is_roll_due(&config, bytes.len(), offset + 1, at_ms(0)) {
+                if store.is_roll_due(partition(0), &config, bytes.len(), offset + 1, at_ms(0)) {
                     store.rolled(offset);
                     due.push(offset);
                 }
@@ -559,6 +598,18 @@ mod tests {
         assert_eq!(start(10_000), None);
         assert_eq!(start(10_001), Some(1), "though others were written since");
         assert_eq!(start(11_001), Some(2));
+    }
+
+    #[test]
+    fn compaction_alone_keeps_everything_and_beside_delete_retention_goes_on() {
+        let store = store(&[1_000, 2_000]);
+        let start = |policy: &str| {
+            let config = config(&[("cleanup.policy", policy), ("retention.ms", "10000")]);
+            store.retention(&config, 0, 2, at_ms(60_000), 1_000_000).log_start
+        };
+        assert_eq!(start("compact"), None);
+        assert_eq!(start("compact,delete"), Some(1));
+        assert_eq!(start("delete"), Some(1));
     }
 
     #[test]

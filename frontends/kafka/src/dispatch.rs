@@ -1,7 +1,7 @@
 //! From a frame to its handler.
 //!
 //! 1. The prelude names API, version and correlation id. An unknown key closes the connection; a known key at a version that is not served
-//!    is answered in the nearest body ([`unsupported`]).
+//!    is answered in the nearest body ([`unsupported`]), unless its client expects no answer.
 //! 2. Header and body are decoded within a budget; what cannot be decoded closes the connection with a reason, since nothing after it can
 //!    be trusted.
 //! 3. The request goes to the one handler of its API.
@@ -15,7 +15,7 @@ use crate::call::{Answer, Asked, Call, Outcome};
 use crate::wire::header::{Prelude, RequestHeader};
 use crate::wire::reader::{DecodeError, budget_for};
 use crate::wire::requests::Request;
-use crate::wire::table::Api;
+use crate::wire::table::{Api, Row};
 use crate::wire::unsupported;
 
 /// Only a produce may be longer: what other requests name costs us many times its bytes.
@@ -49,16 +49,12 @@ pub fn find(frame: &[u8]) -> Found {
     if api.serves(version) { Found::Served(asked) } else { Found::Unserved(asked) }
 }
 
-/// The answer to a version that is not served.
-pub fn unserved(asked: Asked) -> Answer {
-    // Its answer has errors beside partitions only, and those were not read: an empty one would say that all is written.
-    if asked.api == Api::Produce {
-        return Answer::Close(format!(
-            "Produce version {} is not served; versions {} to {} are",
-            asked.version,
-            Api::Produce.row().min,
-            Api::Produce.row().max
-        ));
+/// The answer to a version that is not served; `frame` begins after the size prefix.
+pub fn unserved(asked: Asked, frame: &[u8]) -> Answer {
+    if asked.api == Api::Produce && unsupported::expects_no_answer(asked.version, frame) {
+        // As with any other error of an acks=0 produce: its client would take an answer for that of a later request.
+        let Row { min, max, .. } = Api::Produce.row();
+        return Answer::Close(format!("Produce version {} with acks=0 is not served; versions {min} to {max} are", asked.version));
     }
     Answer::from_frame(unsupported::answer(asked.api, asked.version, asked.correlation_id))
 }
@@ -116,7 +112,13 @@ pub fn begin(call: &mut Call<'_, '_>, frame: &Slice) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use bytes::{Buf, Bytes};
+    use kafka_protocol::messages::{ApiKey, ResponseHeader, ResponseKind};
+    use kafka_protocol::protocol::Decodable;
+
     use super::*;
+    use crate::wire::header::{PRELUDE_BYTES, response_header_version};
+    use crate::wire::response::body_version;
 
     #[test]
     fn keys_and_versions_are_told_apart_before_anything_is_decoded() {
@@ -140,14 +142,58 @@ mod tests {
         assert!(matches!(long(3, 9), Found::Bad(reason) if reason.contains("Metadata")));
     }
 
+    /// The frame of an unserved version, read by Kafka's own schema; None: the body of DescribeLogDirs 5, which kafka-protocol lacks.
+    fn read(asked: Asked, nearest: i16, frame: &Bytes) -> Option<ResponseKind> {
+        let mut rest = frame.clone();
+        assert_eq!(usize::try_from(rest.get_i32()), Ok(rest.len()), "{asked:?}");
+        let header = ResponseHeader::decode(&mut rest, response_header_version(asked.api, nearest)).unwrap();
+        assert_eq!(header.correlation_id, asked.correlation_id);
+        if asked.api == Api::DescribeLogDirs && nearest == 5 {
+            // Throttle time, error, no results, tags.
+            assert_eq!(rest[..], [0, 0, 0, 0, 0, 35, 1, 0]);
+            return None;
+        }
+        let key = ApiKey::try_from(asked.api.key()).unwrap();
+        let body = ResponseKind::decode(key, &mut rest, body_version(asked.api, nearest)).unwrap();
+        assert!(rest.is_empty(), "{asked:?}: {body:?}");
+        Some(body)
+    }
+
     #[test]
     fn every_unserved_version_has_an_answer_that_does_not_look_like_success() {
         for row in crate::wire::table::APIS {
-            for version in [row.min - 1, row.max + 1, i16::MAX, i16::MIN] {
-                let asked = Asked { api: row.api, version, correlation_id: 1 };
-                let is_answered = matches!(unserved(asked), Answer::Frame(_));
-                assert_eq!(is_answered, row.api != Api::Produce, "{asked:?}");
+            for version in (-2..=row.max + 3).chain([i16::MIN, i16::MAX]).filter(|version| !row.api.serves(*version)) {
+                let asked = Asked { api: row.api, version, correlation_id: 77 };
+                let Answer::Frame(frame) = unserved(asked, &[0; 64]) else {
+                    assert!(row.api == Api::Produce && (0..3).contains(&version), "{asked:?}: acks=0 alone has no answer");
+                    continue;
+                };
+                let nearest = if row.api == Api::ApiVersions { 0 } else { row.api.nearest(version) };
+                if let Some(body) = read(asked, nearest, &frame) {
+                    assert_eq!(format!("{body:?}").matches("error_code: 35").count(), 1, "{asked:?}: {body:?}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn an_unserved_produce_is_answered_unless_its_acks_are_0() {
+        let outcome = |version: i16, client_id: &[u8], acks: i16| {
+            let frame = [&[0; PRELUDE_BYTES], client_id, &acks.to_be_bytes(), &[0; 20]].concat();
+            unserved(Asked { api: Api::Produce, version, correlation_id: 7 }, &frame)
+        };
+        for version in 0..3 {
+            for client_id in [&[0xff, 0xff][..], &[0, 0], &[0, 2, b'i', b'd']] {
+                let Answer::Close(reason) = outcome(version, client_id, 0) else { panic!("version {version}") };
+                assert!(reason.contains(&format!("Produce version {version} with acks=0")), "{reason}");
+                for acks in [-1, 1] {
+                    let Answer::Frame(frame) = outcome(version, client_id, acks) else { panic!("version {version}, acks {acks}") };
+                    // Size, correlation id; one topic "", one partition: 0, error 35, offset -1, no time; throttle time.
+                    let topic = [&[0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 35][..], &[0xff; 16], &[0; 4]].concat();
+                    assert_eq!(frame[..], [&[0, 0, 0, 40, 0, 0, 0, 7], &topic[..]].concat());
+                }
+            }
+        }
+        assert!(matches!(unserved(Asked { api: Api::Produce, version: 2, correlation_id: 7 }, &[0; PRELUDE_BYTES]), Answer::Frame(_)));
     }
 }

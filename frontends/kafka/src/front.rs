@@ -127,7 +127,7 @@ impl KafkaFront {
         let asked = match dispatch::find(&body) {
             Found::Served(asked) => asked,
             Found::Unserved(asked) => {
-                connection.end(call, dispatch::unserved(asked));
+                connection.end(call, dispatch::unserved(asked, &body));
                 return true;
             }
             Found::Bad(reason) => {

@@ -204,35 +204,6 @@ fn fetch_fields_that_a_version_lacks_are_left_out() {
 }
 
 #[test]
-fn a_version_not_served_is_answered_in_the_nearest_body() {
-    for row in APIS {
-        for version in [-1, row.min - 1, row.max + 1, i16::MAX] {
-            let frame = unsupported::answer(row.api, version, CORRELATION_ID).unwrap();
-            let nearest = if row.api == Api::ApiVersions { 0 } else { row.api.nearest(version) };
-            if row.api == Api::DescribeLogDirs && nearest == 5 {
-                // Size, correlation id, tags; throttle time, error, no results, tags.
-                assert_eq!(frame[8..], [0, 0, 0, 0, 0, 0, 35, 1, 0]);
-                continue;
-            }
-            let body = format!("{:?}", read(row.api, nearest, &frame));
-            let has_error = match row.api {
-                Api::Heartbeat | Api::LeaveGroup | Api::SyncGroup | Api::JoinGroup | Api::ListGroups | Api::OffsetDelete => true,
-                Api::ApiVersions | Api::InitProducerId | Api::DescribeAcls | Api::DescribeCluster | Api::ListConfigResources => true,
-                Api::Fetch => nearest >= 7,
-                Api::Metadata => nearest >= 13,
-                Api::OffsetFetch => (2..=7).contains(&nearest),
-                Api::FindCoordinator => nearest < 4,
-                Api::DescribeLogDirs => nearest >= 3,
-                Api::Produce | Api::ListOffsets | Api::OffsetCommit | Api::DescribeGroups | Api::CreateTopics | Api::DeleteTopics => false,
-                Api::DeleteRecords | Api::OffsetForLeaderEpoch | Api::DescribeConfigs | Api::AlterConfigs | Api::CreatePartitions => false,
-                Api::DeleteGroups | Api::IncrementalAlterConfigs | Api::DescribeProducers | Api::DescribeTopicPartitions => false,
-            };
-            assert_eq!(body.contains("error_code: 35"), has_error, "{:?} {version}: {body}", row.api);
-        }
-    }
-}
-
-#[test]
 fn api_versions_of_an_unknown_version_names_the_range_to_choose_from() {
     let frame = unsupported::answer(Api::ApiVersions, 77, CORRELATION_ID).unwrap();
     // Size, correlation id, error 35, one entry: key 18, versions 0 to 5.

@@ -2,8 +2,11 @@
 
 mod support;
 
+use kafka_protocol::messages::DescribeLogDirsRequest;
 use std::collections::BTreeSet;
-use support::{Broker, create, fetch, folder, produce};
+use std::path::Path;
+use std::process::Command;
+use support::{Broker, ask, create, fetch, folder, produce};
 
 const PARTITIONS: i32 = 4;
 const STORAGE: i16 = 56;
@@ -28,6 +31,26 @@ fn served(broker: &Broker, have: i64) -> BTreeSet<i32> {
     served
 }
 
+/// Path, error, total and usable bytes.
+fn log_dirs(broker: &Broker) -> Vec<(String, i16, i64, i64)> {
+    let answer = ask(&mut broker.connect(), 4, &DescribeLogDirsRequest::default().with_topics(None));
+    answer.results.iter().map(|dir| (dir.log_dir.to_string(), dir.error_code, dir.total_bytes, dir.usable_bytes)).collect()
+}
+
+/// Bytes in all and free, as the system's own tool has them.
+fn file_system(path: &Path) -> (i64, i64) {
+    let output = Command::new("df").args(["-B1", "--output=size,avail"]).arg(path).output().expect("df says how much there is");
+    let text = String::from_utf8(output.stdout).expect("df says how much there is");
+    let numbers: Vec<i64> = text
+        .lines()
+        .last()
+        .expect("df says how much there is")
+        .split_whitespace()
+        .map(|word| word.parse().expect("df says how much there is"))
+        .collect();
+    (numbers[0], numbers[1])
+}
+
 #[test]
 fn one_that_is_missing_or_unusable_takes_its_partitions_and_not_the_node() {
     let folder = folder("lost-data-directory");
@@ -43,6 +66,12 @@ fn one_that_is_missing_or_unusable_takes_its_partitions_and_not_the_node() {
     assert_eq!(served(&broker, 1).len(), 2);
     assert!(broker.log.iter().any(|line| line.contains("second is not used") && line.contains("Offline: t-")), "{:?}", broker.log);
     assert!(!second.exists());
+    let told = log_dirs(&broker);
+    let (total, free) = file_system(&first);
+    let of_first = told.iter().find(|dir| dir.0 == first.to_str().unwrap()).unwrap();
+    assert!(of_first.1 == 0 && of_first.2 == total && (0..=total).contains(&of_first.3), "{told:?}");
+    assert!(of_first.3.abs_diff(free) < 8 << 30, "others may write meanwhile: {free}, {told:?}");
+    assert!(told.contains(&(second.to_str().unwrap().to_owned(), STORAGE, -1, -1)), "{told:?}");
     drop(broker);
 
     std::fs::write(&second, b"no directory").unwrap();

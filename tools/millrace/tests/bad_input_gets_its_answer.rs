@@ -18,7 +18,7 @@ use kafka_protocol::protocol::{Request, StrBytes};
 use millrace_base::batch::{Builder, HEADER_BYTES, LENGTH_OVERHEAD, place, set_max_timestamp};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::{Broker, PATIENCE, ask, create, fetch, fetch_request, folder, framed, produce, topic};
 
 const TIME: i64 = 1_700_000_000_000;
@@ -101,7 +101,10 @@ fn frames_and_headers() {
         ("version -1", sized(&header(METADATA, -1, &[0, 0], &[])), Then::Answers(1)),
         ("version 32767", sized(&header(METADATA, i16::MAX, &[0, 0], &[])), Then::Answers(1)),
         ("ApiVersions 32767", sized(&header(API_VERSIONS, i16::MAX, &[0, 0], &[])), Then::Answers(1)),
-        ("Produce 2", sized(&header(0, 2, &[0, 0], &[])), Then::Closed),
+        ("Produce 2 with acks=-1", sized(&[&header(0, 2, &[0, 0], &[])[..], &[0xff, 0xff]].concat()), Then::Answers(1)),
+        ("Produce 2 with acks=0, which expects no answer", sized(&[&header(0, 2, &[0, 0], &[])[..], &[0, 0]].concat()), Then::Closed),
+        ("Produce 2, a header alone", sized(&header(0, 2, &[0, 0], &[])), Then::Answers(1)),
+        ("Fetch 3", sized(&header(1, 3, &[0, 0], &[])), Then::Answers(1)),
         ("a header alone", sized(&header(METADATA, 9, &[0, 0], &[])), Then::Closed),
         ("a client id of length -2", sized(&header(METADATA, 1, &[0xff, 0xfe], &[])), Then::Closed),
         ("a client id past the end", sized(&header(METADATA, 1, &[0x7f, 0xff, b'c'], &[])), Then::Closed),
@@ -256,6 +259,30 @@ fn batches() {
     assert_eq!(produced(&mut stream, &[batch(last)]), [0]);
     assert_eq!(produced(&mut stream, &[batch(|b| producer(b, 9_001, 0, 0))]), [0], "sequences go on from 2^31-1 to 0");
     assert_eq!(fetch(&mut stream, 0, 0).0, 0);
+}
+
+/// Records of an uncompressed batch are looked at one by one: the first and the latest may both be fine.
+#[test]
+fn a_record_that_is_too_old_refuses_its_batch_wherever_it_stands() {
+    const HOUR: i64 = 3_600_000;
+    let before = format!("log.message.timestamp.before.max.ms={HOUR}");
+    let broker = Broker::start(&[&folder("old-records")], &["shards=1", &before]).unwrap();
+    let mut stream = broker.connect();
+    create(&mut stream, 1);
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let rows: [(&[i64], i16); 6] = [
+        (&[now, now - HOUR / 2, now], 0),
+        (&[now, now - 2 * HOUR, now], INVALID_TIMESTAMP),
+        (&[now, now, now - 2 * HOUR], INVALID_TIMESTAMP),
+        (&[now - 2 * HOUR, now], INVALID_TIMESTAMP),
+        (&[now, -1, now], 0),
+        (&[now, -1, now - 2 * HOUR], INVALID_TIMESTAMP),
+    ];
+    for (timestamps, code) in rows {
+        let mut builder = Builder::new(timestamps[0]);
+        timestamps.iter().for_each(|timestamp| builder.push(*timestamp, Some(b"k"), Some(b"v")));
+        assert_eq!(produced(&mut stream, &[builder.finish()]), [code], "{timestamps:?}, now {now}");
+    }
 }
 
 fn producer(batch: &mut [u8], id: i64, epoch: i16, sequence: i32) {

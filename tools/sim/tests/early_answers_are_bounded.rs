@@ -1,7 +1,6 @@
 //! `write.caching`: an answer may come before its records are durable, and `flush.messages` and `flush.ms` say how many a power cut can take.
 
 use millrace_io::sim::{Loss, Rates, World};
-use millrace_sim::cluster::NODE;
 use millrace_sim::node::{Node, PRODUCE, config, framed, produce};
 
 const REQUESTS: u32 = 1_000;

@@ -123,7 +123,7 @@ settings! {
 
     // Defaults of topic configs.
     log_cleanup_policy: Vec<String> = "log.cleanup.policy", Kind::EnumList(&["compact", "delete"]), Some("delete"), PerCluster, of("cleanup.policy"),
-        "What happens to old segments: delete, compact or both. Compaction does not run yet: such topics keep everything.";
+        "What happens to old segments: delete drops whole segments past retention.*. compact is not carried out yet: alone it keeps everything, with delete it adds nothing.";
     log_retention_ms: Option<i64> = "log.retention.ms", long(-1, LONG), None, PerCluster, of("retention.ms"),
         "How long records are kept; -1 is for ever. If absent, log.retention.minutes holds.";
     log_retention_minutes: Option<i32> = "log.retention.minutes", int(-1, INT), None, AtStart, scaled("retention.ms", 60_000),
@@ -139,11 +139,11 @@ settings! {
     log_roll_hours: i32 = "log.roll.hours", int(1, INT), Some("168"), AtStart, scaled("segment.ms", 3_600_000),
         "The oldest that an open segment gets.";
     log_roll_jitter_ms: Option<i64> = "log.roll.jitter.ms", long(0, LONG), None, PerCluster, of("segment.jitter.ms"),
-        "At most so much is taken off log.roll.ms at random. If absent, log.roll.jitter.hours holds.";
+        "At most so much is taken off log.roll.ms, of each segment another part. If absent, log.roll.jitter.hours holds.";
     log_roll_jitter_hours: i32 = "log.roll.jitter.hours", int(0, INT), Some("0"), AtStart, scaled("segment.jitter.ms", 3_600_000),
-        "At most so much is taken off log.roll.ms at random.";
+        "At most so much is taken off log.roll.ms, of each segment another part.";
     log_segment_delete_delay_ms: i64 = "log.segment.delete.delay.ms", long(0, LONG), Some("60000"), PerCluster, of("file.delete.delay.ms"),
-        "How long a deleted segment's file stays.";
+        "Kafka's delay before a deleted segment's file goes, for readers that still have it. Accepted, without effect: files go at once here.";
     log_index_interval_bytes: u32 = "log.index.interval.bytes", bytes(0, INT), Some("4096"), PerCluster, of("index.interval.bytes"),
         "Bytes of a segment from one index entry to the next.";
     log_index_size_max_bytes: u32 = "log.index.size.max.bytes", bytes(4, INT), Some("10485760"), PerCluster, of("segment.index.bytes"),

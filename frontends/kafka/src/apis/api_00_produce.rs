@@ -21,9 +21,10 @@ use std::collections::BTreeMap;
 use kafka_protocol::messages::ProduceResponse;
 use kafka_protocol::messages::produce_response::{LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse};
 use millrace_base::batch::{self, Header};
+use millrace_base::clock::WallMs;
 use millrace_base::ids::{NodeId, PartitionId, ShardId};
 use millrace_base::offset::Epoch;
-use millrace_base::record_walk;
+use millrace_base::record_walk::{self, Walked};
 use millrace_io::Slice;
 use millrace_shard::api::{Acks, Produce, ProduceError, ProducePart, Produced, Reply, Request};
 use millrace_shard::state::meta::{Meta, is_internal};
@@ -110,7 +111,8 @@ pub fn handle(call: &mut Call<'_, '_>, request: ProduceRequest<'_>, frame: &Slic
                 Ok((partition, batch, checked)) if seen.insert(partition) => {
                     let (slots, parts) = by_shard.entry(call.owner_of(partition)).or_default();
                     slots.push(slot);
-                    parts.push(ProducePart { partition, batch, header: checked.header, has_null_key: checked.has_null_key });
+                    let Checked { header, min_timestamp, has_null_key } = checked;
+                    parts.push(ProducePart { partition, batch, header, min_timestamp, has_null_key });
                     producing.slots.push(None);
                 }
                 Ok(_) => {
@@ -186,6 +188,7 @@ fn check_partition(
 /// A batch that may be appended.
 struct Checked {
     header: Header,
+    min_timestamp: WallMs,
     has_null_key: bool,
 }
 
@@ -206,9 +209,10 @@ fn check_batch(batch: &[u8], version: i16) -> Result<Checked, Refusal> {
         }
         0 => {
             let walked = record_walk::check(batch, &header).map_err(|error| errors::of_batch(&error))?;
-            Ok(Checked { header: Header { max_timestamp: walked.max_timestamp, ..header }, has_null_key: walked.has_null_key })
+            let Walked { max_timestamp, min_timestamp, has_null_key } = walked;
+            Ok(Checked { header: Header { max_timestamp, ..header }, min_timestamp, has_null_key })
         }
-        1..=ZSTD => Ok(Checked { header, has_null_key: false }),
+        1..=ZSTD => Ok(Checked { header, min_timestamp: header.base_timestamp, has_null_key: false }),
         codec => Err((ErrorCode::UnsupportedCompressionType, format!("there is no compression codec {codec}").into())),
     }
 }

@@ -14,6 +14,9 @@ use super::message::Shape;
 use super::reader::{DecodeError, Reader};
 use super::table::Api;
 
+/// Bytes of a [`Prelude`].
+pub const PRELUDE_BYTES: usize = 8;
+
 /// The part of a header that does not depend on its version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Prelude {
@@ -50,7 +53,7 @@ impl<'a> RequestHeader<'a> {
         if !api.serves(version) {
             return Err(DecodeError::UnsupportedVersion { key, version });
         }
-        let mut reader = Reader::new(frame, 8, Shape { version, flexible: api.flexible(version) }, 0);
+        let mut reader = Reader::new(frame, PRELUDE_BYTES, Shape { version, flexible: api.flexible(version) }, 0);
         let client_id = reader.classic_string()?;
         if api.flexible(version) {
             reader.tagged(|_, _| Ok(false))?;

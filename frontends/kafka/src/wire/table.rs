@@ -3,8 +3,8 @@
 //! A row: name, key, lowest and highest version served, first flexible version (of request, of answer and of the request header: Kafka never
 //! lets them differ), lowest version advertised. What is not in the table is not served: its key closes the connection.
 //!
-//! Produce is advertised from 0 although 0 to 2 are answered UNSUPPORTED_VERSION: librdkafka before 2.11.1 switches compression off when the
-//! range lacks version 0 (KAFKA-18659). The highest versions are those of Kafka 4.4 as far as they are stable.
+//! Produce is advertised from 0 although 0 to 2 are answered UNSUPPORTED_VERSION, or closed with acks=0: librdkafka before 2.11.1 switches
+//! compression off when the range lacks version 0 (KAFKA-18659). The highest versions are those of Kafka 4.4 as far as they are stable.
 //!
 //! Invariants: keys ascend; advertised from <= min <= max.
 //! Knows nothing of bodies.
