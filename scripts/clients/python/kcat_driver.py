@@ -33,7 +33,7 @@ class Member:
     REBALANCE = re.compile(r"rebalanced \(memberid [^)]*\): (assigned|revoked): ?(.*)$")
 
     def __init__(self, bootstrap, topic, group):
-        command = ["kcat", "-b", bootstrap, "-G", group, "-J", "-u", "-X", "auto.offset.reset=earliest", "-X", "auto.commit.interval.ms=200", topic]
+        command = ["kcat", "-E", "-b", bootstrap, "-G", group, "-J", "-u", "-X", "auto.offset.reset=earliest", "-X", "auto.commit.interval.ms=200", topic]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.lock, self.got, self.held, self.talk = threading.Lock(), [], set(), []
         self.threads = [threading.Thread(target=work, daemon=True) for work in (self.read_records, self.read_talk)]
@@ -71,6 +71,38 @@ class Member:
             thread.join(5)
 
 
+class Live:
+    """`kcat -P` processes that read lines, one for each topic and partition. kcat says nothing of offsets; per partition it sends in the order
+    given, and only its end says that all was acknowledged."""
+
+    def __init__(self, bootstrap, codec, idempotent):
+        self.options = ["-P", "-E", "-Z", "-K", "\t", "-X", "acks=all", "-X", "linger.ms=20", "-X", "topic.partitioner=murmur2_random"]
+        self.options += ["-X", "enable.idempotence=true"] if idempotent else []
+        self.options += [] if codec == "none" else ["-z", codec]
+        self.bootstrap, self.processes = bootstrap, {}
+
+    def process(self, topic, partition):
+        if (topic, partition) not in self.processes:
+            where = ["-t", topic] + ([] if partition is None else ["-p", str(partition)])
+            self.processes[(topic, partition)] = subprocess.Popen(
+                ["kcat", "-b", self.bootstrap, *self.options, *where], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        return self.processes[(topic, partition)]
+
+    def send(self, topic, records):
+        field = lambda value: "" if value is None else value.decode()
+        for one in records:
+            self.process(topic, one.partition).stdin.write(f"{field(one.key)}\t{field(one.value)}\n")
+        for process in self.processes.values():
+            process.stdin.flush()
+        return [(one.partition, None if one.partition is not None else index) for index, one in enumerate(records)]
+
+    def close(self):
+        ends = [(process, process.communicate(timeout=matrix.WAIT_SECONDS)[1]) for process in self.processes.values()]
+        for process, talk in ends:
+            expect(process.returncode == 0, f"kcat -P exits {process.returncode}: {talk.strip()[-300:]}")
+
+
 class Driver:
     name = "kcat"
     codecs = ["none", "gzip", "snappy", "lz4", "zstd"]
@@ -98,19 +130,15 @@ class Driver:
         found = [one for one in json.loads(self.run("-L", "-J"))["topics"] if one["topic"] == topic]
         return len(found[0]["partitions"]) if found else 0
 
+    def live(self, codec, idempotent):
+        return Live(self.bootstrap, codec, idempotent)
+
     def produce(self, topic, records, codec, idempotent):
-        """kcat says nothing of offsets; per partition it sends in the order given."""
-        groups = {}
-        for one in records:
-            groups.setdefault(one.partition, []).append(one)
-        for partition, some in groups.items():
-            options = ["-P", "-t", topic, "-Z", "-K", "\t", "-X", "acks=all", "-X", "linger.ms=20", "-X", "topic.partitioner=murmur2_random"]
-            options += ["-X", "enable.idempotence=true"] if idempotent else []
-            options += [] if codec == "none" else ["-z", codec]
-            options += [] if partition is None else ["-p", str(partition)]
-            field = lambda value: "" if value is None else value.decode()
-            self.run(*options, text="".join(f"{field(one.key)}\t{field(one.value)}\n" for one in some))
-        return [(one.partition, None if one.partition is not None else index) for index, one in enumerate(records)]
+        live = self.live(codec, idempotent)
+        try:
+            return live.send(topic, records)
+        finally:
+            live.close()
 
     def consume(self, topic, starts, count):
         got = []
