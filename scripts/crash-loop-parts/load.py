@@ -1,10 +1,10 @@
 """One process of the crash loop's load. Usage: load.py produce|manage WORK PORT NUMBER | load.py consume|join WORK PORT NUMBER GROUP
 
 A producer sends until SIGTERM, then waits for what is under way; every acknowledgement is noted at once in WORK/acks-NUMBER. A consumer is a
-member of GROUP on all topics: it notes what it was served in WORK/seen-NUMBER and, after each acknowledged synchronous commit, the
-commit in WORK/commits-NUMBER. A joiner is one that leaves after some seconds and joins again. A manager deletes records up to offsets that exist and makes, fills and deletes topics, each asked for until it
-is done; what it asks and what is acknowledged goes to WORK/trims and WORK/churn. All live through the broker's deaths. A fatal client error (as an idempotent producer's
-lost state) goes to WORK/fatal-NUMBER, which fails the run.
+member of GROUP on all topics: it notes what it was served in WORK/seen-NUMBER and, after each acknowledged synchronous commit, the commit in
+WORK/commits-NUMBER. A joiner is one that leaves after some seconds and joins again. A manager deletes records up to offsets that exist and
+makes, fills and deletes topics, each asked for until it is done; what it asks and what is acknowledged goes to WORK/trims and WORK/churn. All
+live through the broker's deaths. A fatal client error (as an idempotent producer's lost state) goes to WORK/fatal-NUMBER, which fails the run.
 """
 
 import random
@@ -85,19 +85,22 @@ def produce(work, port, number):
 
 def join(work, port, number, group):
     """A member that stays for some seconds, and is away for some."""
-    rng = random.Random(number)
+    rng, notes = random.Random(number), notes_of(work, number)
     while not stopping:
-        consume(work, port, number, group, rng.uniform(1.0, 8.0))
+        consume(work, port, number, group, notes, rng.uniform(1.0, 8.0))
         end = time.monotonic() + rng.uniform(0.0, 4.0)
         while time.monotonic() < end and not stopping:
             time.sleep(0.1)
     return 0
 
 
-def consume(work, port, number, group, seconds=float("inf")):
+def notes_of(work, number):
+    return payload.Notes(f"{work}/seen-{number}"), payload.Notes(f"{work}/commits-{number}")
+
+
+def consume(work, port, number, group, notes, seconds=float("inf")):
     """Until the end, or for `seconds`."""
-    seen, commits = payload.Notes(f"{work}/seen-{number}"), payload.Notes(f"{work}/commits-{number}")
-    until = time.monotonic() + seconds
+    (seen, commits), until = notes, time.monotonic() + seconds
     consumer = Consumer({
         "bootstrap.servers": f"127.0.0.1:{port}", "group.id": f"crash-{group}", "auto.offset.reset": "earliest", "enable.auto.commit": False,
         "session.timeout.ms": 10_000, "heartbeat.interval.ms": 500, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200, "check.crcs": True,
@@ -240,8 +243,10 @@ if __name__ == "__main__":
     try:
         if kind == "produce":
             code = produce(work, port, number)
-        elif kind in ("consume", "join"):
-            code = {"consume": consume, "join": join}[kind](work, port, number, int(sys.argv[5]))
+        elif kind == "consume":
+            code = consume(work, port, number, int(sys.argv[5]), notes_of(work, number))
+        elif kind == "join":
+            code = join(work, port, number, int(sys.argv[5]))
         else:
             code = Manager(work, port, number).run()
     except KafkaException as problem:  # librdkafka raises out of poll once it is in a fatal state

@@ -126,6 +126,11 @@ class Disk:
                 self.held.setdefault((topic, int(partition)), Held()).look(sizes(f"{self.data}/{folder}/{partition}"))
 
 
+def folder_of(topic):
+    """A topic id as Kafka writes it; the client's own text has the other base64."""
+    return str(topic.topic_id).rstrip("=").replace("+", "-").replace("/", "_")
+
+
 def sizes(folder):
     found = {}
     for name in os.listdir(folder):
@@ -164,7 +169,7 @@ class Soak:
         for future in self.admin.create_topics([NewTopic(name, self.topics[name].partitions, 1, config=config) for name, config in configs.items()]).values():
             future.result(30)
         found = self.admin.describe_topics(TopicCollection(list(self.topics)))
-        self.disk = Disk(f"{self.work}/data", {str(future.result(30).topic_id): name for name, future in found.items()})
+        self.disk = Disk(f"{self.work}/data", {folder_of(future.result(30)): name for name, future in found.items()})
 
     def start_clients(self):
         count = lambda topics: {name: topic.partitions for name, topic in topics.items()}
@@ -196,13 +201,15 @@ class Soak:
             if any(not child.is_alive() for child in self.children):
                 self.faults.append("a client process ended by itself")
                 break
+        self.seconds = time.monotonic() - began
+
+    def end(self):
         self.stop.set()
         for child in self.children:
             child.join(120)
             if child.exitcode != 0:
                 self.faults.append(f"a client process ended with {child.exitcode}")
                 child.kill()
-        self.seconds = time.monotonic() - began
 
     def sample(self, at):
         written, read = sum(one[0] for one in self.produced), [one[0] for one in self.consumed]
@@ -238,8 +245,9 @@ class Soak:
                 self.faults.append(f"{name}: segments of {len(of_topic)} of {topic.partitions} partitions were seen")
                 continue
             fullest = max(of_topic.values(), key=lambda held: held.most / topic.bound(held.grown))
-            print(f"{name}: {topic.retention:,} bytes a partition are kept in segments of {topic.segment:,}; the fullest held {fullest.most:,} (bound "
-                  f"{topic.bound(fullest.grown):,}, it grew by {fullest.grown:,} at most from one look to the next), least written {min(held.written for held in of_topic.values()):,}")  # fmt: skip
+            least = min(held.written for held in of_topic.values())
+            print(f"{name}: {topic.retention:,} bytes a partition are kept in segments of {topic.segment:,}; the fullest held {fullest.most:,} "
+                  f"(bound {topic.bound(fullest.grown):,}, it grew by {fullest.grown:,} at most from one look to the next), least written {least:,}")  # fmt: skip
 
     def log_starts(self):
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "soak-watch"})
@@ -251,7 +259,7 @@ class Soak:
     def judge_folders(self, before):
         """Nothing is left of a deleted topic: no folders but those of before, of the soak's topics, and of the groups' commits."""
         names = self.admin.describe_topics(TopicCollection(list(self.admin.list_topics(timeout=30).topics)))
-        known, end = before | {str(future.result(30).topic_id) for future in names.values()}, time.monotonic() + FOLDERS_SECONDS
+        known, end = before | {folder_of(future.result(30)) for future in names.values()}, time.monotonic() + FOLDERS_SECONDS
         while (left := self.disk.folders() - known) and time.monotonic() < end:
             time.sleep(0.2)
         if left:
@@ -264,8 +272,9 @@ class Soak:
             self.faults.append(f"clients saw {errors} errors")
         warm = self.load[len(self.load) // 5 :]
         busy = statistics.median(warm)
-        print(f"written {written / 1e9:.2f} GB in {self.seconds:.0f} s ({written / self.seconds / 1e6:.0f} MB/s), read {', '.join(f'{one / 1e9:.2f}' for one in read)} GB, "
-              f"passes of the manager {self.others['manager'][0]}, joins {self.others['joiner'][0]}, machine busy median {busy:.0f} % (quarters {quarters(warm)})")  # fmt: skip
+        print(f"written {written / 1e9:.2f} GB in {self.seconds:.0f} s ({written / self.seconds / 1e6:.0f} MB/s), "
+              f"read {', '.join(f'{one / 1e9:.2f}' for one in read)} GB, passes of the manager {self.others['manager'][0]}, "
+              f"joins {self.others['joiner'][0]}, machine busy median {busy:.0f} % (quarters {quarters(warm)})")  # fmt: skip
         if min(read) < written * 0.9:
             self.faults.append(f"a group read {min(read):,} of {written:,} bytes: retention overtook it")
         if self.minutes >= LONG_MINUTES and abs(busy - self.busy) > BUSY_TOLERANCE:
@@ -285,7 +294,10 @@ def main():
     soak.create()
     before = soak.disk.folders()
     soak.start_clients()
-    soak.run()
+    try:
+        soak.run()
+    finally:
+        soak.end()
     soak.judge_growth()
     soak.judge_disk()
     soak.judge_folders(before)

@@ -18,11 +18,15 @@ def seen(message):
     return Seen(message.partition(), message.offset(), message.key(), message.value(), headers, message.timestamp()[1])
 
 
+# librdkafka prints each refused connection while the broker is away.
+QUIET = {"log_level": 0}
+
+
 class Member:
     """One group member on its own thread; it commits what it drained when it leaves or loses partitions."""
 
     def __init__(self, bootstrap, topic, group, protocol):
-        config = {"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest", "auto.commit.interval.ms": 200}
+        config = QUIET | {"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest", "auto.commit.interval.ms": 200}
         if protocol == "consumer":
             config["group.protocol"] = "consumer"
         self.consumer = Consumer(config)
@@ -66,7 +70,7 @@ class Member:
 
 class Live:
     def __init__(self, bootstrap, codec, idempotent):
-        config = {"bootstrap.servers": bootstrap, "compression.type": codec, "linger.ms": 20, "acks": "all"}
+        config = QUIET | {"bootstrap.servers": bootstrap, "compression.type": codec, "linger.ms": 20, "acks": "all"}
         self.producer = Producer(config | {"enable.idempotence": idempotent, "sticky.partitioning.linger.ms": 0})
 
     def send(self, topic, records):
@@ -104,7 +108,7 @@ class Driver:
         self.version = f"{confluent_kafka.version()} (librdkafka {confluent_kafka.libversion()[0]})"
         self.protocol = protocol
         self.bootstrap = matrix.bootstrap()
-        self.admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        self.admin = AdminClient(QUIET | {"bootstrap.servers": self.bootstrap})
 
     def create(self, topic, partitions):
         self.admin.create_topics([NewTopic(topic, num_partitions=partitions, replication_factor=1)])[topic].result(30)

@@ -115,7 +115,7 @@ class Driver:
         shown = subprocess.run(["kcat", "-V"], capture_output=True, text=True, check=True).stdout
         version = re.search(r"Version (\S+) .*librdkafka (\S+)", shown)
         self.version = f"{version[1]} (librdkafka {version[2]})"
-        self.admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        self.admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
         self.extra = [("headers and tombstones", self.check_headers), ("a topic made on first use", self.check_auto_create)]
 
     def run(self, *arguments, text="", seconds=matrix.WAIT_SECONDS):

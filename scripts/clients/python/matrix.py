@@ -295,7 +295,7 @@ def run(driver):
         ("group of three, one leaves", matrix.check_group_of_three),
     ]
     if matrix.restarts:
-        checks += [(f"resumes after {how}", lambda signal=signal: matrix.check_resume(signal)) for how, signal in [("a kill", "KILL"), ("a stop", "TERM")]]
+        checks += [(f"resumes after {how}", lambda how=how: matrix.check_resume(how)) for how in ("KILL", "TERM")]
     checks += getattr(driver, "extra", [])
     began, passed, failed = time.monotonic(), 0, 0
     for name, check in checks:
