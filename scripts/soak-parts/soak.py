@@ -121,8 +121,9 @@ class Disk:
         return {name for name in os.listdir(self.data) if os.path.isdir(f"{self.data}/{name}") and name != "journal"}
 
     def look(self):
+        # A topic's folder comes with its first segment.
         for folder, topic in self.names.items():
-            for partition in os.listdir(f"{self.data}/{folder}"):
+            for partition in os.listdir(f"{self.data}/{folder}") if os.path.isdir(f"{self.data}/{folder}") else []:
                 self.held.setdefault((topic, int(partition)), Held()).look(sizes(f"{self.data}/{folder}/{partition}"))
 
 
