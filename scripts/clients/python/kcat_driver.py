@@ -72,35 +72,29 @@ class Member:
 
 
 class Live:
-    """`kcat -P` processes that read lines, one for each topic and partition. kcat says nothing of offsets; per partition it sends in the order
-    given, and only its end says that all was acknowledged."""
+    """A `kcat -P` for each partition and each send, since kcat reads lines in blocks and ends before it says that all was acknowledged. It waits for
+    a broker that is away. kcat says nothing of offsets; per partition it sends in the order given."""
 
     def __init__(self, bootstrap, codec, idempotent):
-        self.options = ["-P", "-E", "-Z", "-K", "\t", "-X", "acks=all", "-X", "linger.ms=20", "-X", "topic.partitioner=murmur2_random"]
-        self.options += ["-X", "enable.idempotence=true"] if idempotent else []
-        self.options += [] if codec == "none" else ["-z", codec]
-        self.bootstrap, self.processes = bootstrap, {}
-
-    def process(self, topic, partition):
-        if (topic, partition) not in self.processes:
-            where = ["-t", topic] + ([] if partition is None else ["-p", str(partition)])
-            self.processes[(topic, partition)] = subprocess.Popen(
-                ["kcat", "-b", self.bootstrap, *self.options, *where], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-        return self.processes[(topic, partition)]
+        self.command = ["kcat", "-b", bootstrap, "-P", "-E", "-Z", "-K", "\t", "-X", "acks=all", "-X", "linger.ms=20"]
+        self.command += ["-X", "topic.partitioner=murmur2_random"]
+        self.command += ["-X", "enable.idempotence=true"] if idempotent else []
+        self.command += [] if codec == "none" else ["-z", codec]
 
     def send(self, topic, records):
-        field = lambda value: "" if value is None else value.decode()
+        groups = {}
         for one in records:
-            self.process(topic, one.partition).stdin.write(f"{field(one.key)}\t{field(one.value)}\n")
-        for process in self.processes.values():
-            process.stdin.flush()
+            groups.setdefault(one.partition, []).append(one)
+        field = lambda value: "" if value is None else value.decode()
+        for partition, some in groups.items():
+            where = ["-t", topic] + ([] if partition is None else ["-p", str(partition)])
+            text = "".join(f"{field(one.key)}\t{field(one.value)}\n" for one in some)
+            done = subprocess.run([*self.command, *where], input=text, capture_output=True, text=True, timeout=matrix.WAIT_SECONDS)
+            expect(done.returncode == 0, f"kcat -P exits {done.returncode}: {done.stderr.strip()[-300:]}")
         return [(one.partition, None if one.partition is not None else index) for index, one in enumerate(records)]
 
     def close(self):
-        ends = [(process, process.communicate(timeout=matrix.WAIT_SECONDS)[1]) for process in self.processes.values()]
-        for process, talk in ends:
-            expect(process.returncode == 0, f"kcat -P exits {process.returncode}: {talk.strip()[-300:]}")
+        pass
 
 
 class Driver:
@@ -134,11 +128,7 @@ class Driver:
         return Live(self.bootstrap, codec, idempotent)
 
     def produce(self, topic, records, codec, idempotent):
-        live = self.live(codec, idempotent)
-        try:
-            return live.send(topic, records)
-        finally:
-            live.close()
+        return self.live(codec, idempotent).send(topic, records)
 
     def consume(self, topic, starts, count):
         got = []

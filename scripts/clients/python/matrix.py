@@ -7,7 +7,7 @@ A driver wraps one client library (or one program) and offers:
     partitions(topic)                         how many the client's own metadata shows
     live(codec, idempotent)                   -> object with send(topic, records), close(): a producer that stays open. send gives
                                               [(partition, offset)] in the order of `records`, all acknowledged; an offset may be None where
-                                              the client does not tell it (then close() fails unless all were)
+                                              the client does not tell it
     produce(topic, records, codec, idempotent) the same with a producer of its own
     consume(topic, starts, count)             -> [Seen], `count` records from {partition: offset}
     times(topic, partitions, timestamp)       -> {partition: offset or None}
