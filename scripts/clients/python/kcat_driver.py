@@ -72,7 +72,7 @@ class Member:
 
 
 class Live:
-    """A `kcat -P` for each partition and each send, since kcat reads lines in blocks and ends before it says that all was acknowledged. It waits for
+    """A `kcat -P` for each partition and each send, since kcat reads lines in blocks and only its end says that all was acknowledged. It waits for
     a broker that is away. kcat says nothing of offsets; per partition it sends in the order given."""
 
     def __init__(self, bootstrap, codec, idempotent):
