@@ -151,20 +151,15 @@ def one_round(system, sizes):
 
 
 def cell(values, digits):
-    if not values:
-        return "-"
     shown = [f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values))]
     return shown[0] if len(values) == 1 else f"{shown[0]} ({shown[1]}-{shown[2]})"
 
 
 def table(kinds, results):
-    # The limit of the machine: a bare ring server that receives, checks CRCs and writes synced. It does not speak the Kafka protocol, so it
-    # needs a measurement of its own; until there is one its column is empty.
-    columns = ["bare"] + kinds
-    print("| median (min-max) | " + " | ".join(columns) + " |")
-    print("|---|" + "--:|" * len(columns))
+    print("| median (min-max) | " + " | ".join(kinds) + " |")
+    print("|---|" + "--:|" * len(kinds))
     for key, title, digits in ROWS:
-        cells = [cell([figures[key] for figures in results.get(kind, [])], digits) for kind in columns]
+        cells = [cell([figures[key] for figures in results[kind]], digits) for kind in kinds]
         print(f"| {title} | " + " | ".join(cells) + " |")
 
 

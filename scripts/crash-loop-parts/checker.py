@@ -13,10 +13,12 @@ violations of these promises, each as (kind, line):
 What lies below a log start that may move is excused, and the log start itself is judged: by `judge_trims` where DeleteRecords moves it, by
 `judge_retention` where retention does. `judge_topics` judges which topics exist.
 Records are judged as they come and not kept: of each, its partition keeps eight bytes, so that tens of millions fit.
+`judge_restarts` judges how long restarts took.
 Marks: `went_back` compares high watermarks, or committed offsets with the last acknowledged commits.
 Knows nothing of brokers, processes and files: checker_test.py plants each crime.
 """
 
+import statistics
 from array import array
 from collections import namedtuple
 
@@ -202,6 +204,14 @@ def judge_churned(generation, log):
     if [(key, value) for _, key, value in log] != records:
         held = [payload.identity(value) for _, _, value in log]
         found.add("lost", f"topic {name} (generation {generation}) holds {held}, not the {len(records)} records that were acknowledged")
+    return found
+
+
+def judge_restarts(seconds, most):
+    """seconds: of each restart, from the kill to the first acknowledged record; most: what their median may be."""
+    found = Convictions()
+    if seconds and statistics.median(seconds) > most:
+        found.add("slow", f"the median restart took {statistics.median(seconds):.2f} s, at most {most:g} s are allowed")
     return found
 
 

@@ -156,6 +156,11 @@ class CheckerTest(unittest.TestCase):
         before = [(at, *pair) for at, pair in enumerate(payload.churned(3)[1])]
         self.assertEqual([one.kind for one in checker.judge_churned(15, before)], ["lost"])
 
+    def test_restarts_that_take_too_long_are_convicted(self):
+        self.assertEqual(checker.judge_restarts([], 3.0), [])
+        self.assertEqual(checker.judge_restarts([0.5, 2.9, 9.0], 3.0), [])
+        self.assertEqual([one.kind for one in checker.judge_restarts([0.5, 3.1, 9.0], 3.0)], ["slow"])
+
     def test_all_violations_are_counted_although_few_are_shown(self):
         self.log = []
         found = checker.judge({("t", 0): self.log}, self.acks, [], {IDEMPOTENT})

@@ -1,10 +1,10 @@
-"""One process of the crash loop's load. Usage: load.py produce WORK PORT NUMBER | load.py consume WORK PORT NUMBER GROUP | load.py manage WORK PORT NUMBER
+"""One process of the crash loop's load. Usage: load.py produce|manage WORK PORT NUMBER | load.py consume|join WORK PORT NUMBER GROUP
 
 A producer sends until SIGTERM, then waits for what is under way; every acknowledgement is noted at once in WORK/acks-NUMBER. A consumer is a
-member of GROUP on all topics: it notes what it was served in WORK/seen-NUMBER and, after each acknowledged synchronous commit, the
-commit in WORK/commits-NUMBER. A manager deletes records up to offsets that exist and makes, fills and deletes topics, each asked for until it
-is done; what it asks and what is acknowledged goes to WORK/trims and WORK/churn. All live through the broker's deaths. A fatal client error (as an idempotent producer's
-lost state) goes to WORK/fatal-NUMBER, which fails the run.
+member of GROUP on all topics: it notes what it was served in WORK/seen-NUMBER and, after each acknowledged synchronous commit, the commit in
+WORK/commits-NUMBER. A joiner is one that leaves after some seconds and joins again. A manager deletes records up to offsets that exist and
+makes, fills and deletes topics, each asked for until it is done; what it asks and what is acknowledged goes to WORK/trims and WORK/churn. All
+live through the broker's deaths. A fatal client error (as an idempotent producer's lost state) goes to WORK/fatal-NUMBER, which fails the run.
 """
 
 import random
@@ -83,15 +83,30 @@ def produce(work, port, number):
     return 0
 
 
-def consume(work, port, number, group):
-    seen, commits = payload.Notes(f"{work}/seen-{number}"), payload.Notes(f"{work}/commits-{number}")
+def join(work, port, number, group):
+    """A member that stays for some seconds, and is away for some."""
+    rng, notes = random.Random(number), notes_of(work, number)
+    while not stopping:
+        consume(work, port, number, group, notes, rng.uniform(1.0, 8.0))
+        end = time.monotonic() + rng.uniform(0.0, 4.0)
+        while time.monotonic() < end and not stopping:
+            time.sleep(0.1)
+    return 0
+
+
+def notes_of(work, number):
+    return payload.Notes(f"{work}/seen-{number}"), payload.Notes(f"{work}/commits-{number}")
+
+
+def consume(work, port, number, group, notes, seconds=float("inf")):
+    """Until the end, or for `seconds`."""
+    (seen, commits), until = notes, time.monotonic() + seconds
     consumer = Consumer({
         "bootstrap.servers": f"127.0.0.1:{port}", "group.id": f"crash-{group}", "auto.offset.reset": "earliest", "enable.auto.commit": False,
         "session.timeout.ms": 10_000, "heartbeat.interval.ms": 500, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200, "check.crcs": True,
         "log_level": 0,
     })  # fmt: skip
-    consumer.subscribe(payload.NAMES)
-    positions = {}
+    positions, revoked = {}, [0]
 
     def commit():
         asked = [TopicPartition(topic, partition, offset) for (topic, partition), offset in positions.items()]
@@ -104,10 +119,24 @@ def consume(work, port, number, group):
             if one.error is None:
                 commits.write(payload.COMMIT.pack(group, payload.NAMES.index(one.topic), one.partition, one.offset))
 
+    def on_revoke(_consumer, _partitions):
+        # Now or never: a commit after the next member's would take its back.
+        if positions:
+            commit()
+        revoked[0] += 1
+
+    def on_lost(_consumer, _partitions):
+        positions.clear()
+        revoked[0] += 1
+
+    consumer.subscribe(payload.NAMES, on_revoke=on_revoke, on_lost=on_lost)
     last = time.monotonic()
-    while not stopping:
-        rows = bytearray()
-        for message in consumer.consume(500, 0.05):
+    while not stopping and time.monotonic() < until:
+        rows, before = bytearray(), revoked[0]
+        messages = consumer.consume(500, 0.05)
+        # What came in the same call as a revocation may be of a partition that is another's now.
+        is_held = revoked[0] == before
+        for message in messages:
             if message.error():
                 continue
             who = payload.identity(message.value())
@@ -115,7 +144,8 @@ def consume(work, port, number, group):
                 fatal(work, number, f"consumer {number} was served a damaged record at {message.topic()}-{message.partition()} offset {message.offset()}")
                 continue
             rows += payload.PLACE.pack(payload.NAMES.index(message.topic()), message.partition(), message.offset(), *who)
-            positions[(message.topic(), message.partition())] = message.offset() + 1
+            if is_held:
+                positions[(message.topic(), message.partition())] = message.offset() + 1
         if rows:
             seen.write(bytes(rows))
         if positions and time.monotonic() - last > 0.1:
@@ -214,7 +244,9 @@ if __name__ == "__main__":
         if kind == "produce":
             code = produce(work, port, number)
         elif kind == "consume":
-            code = consume(work, port, number, int(sys.argv[5]))
+            code = consume(work, port, number, int(sys.argv[5]), notes_of(work, number))
+        elif kind == "join":
+            code = join(work, port, number, int(sys.argv[5]))
         else:
             code = Manager(work, port, number).run()
     except KafkaException as problem:  # librdkafka raises out of poll once it is in a fatal state

@@ -1,12 +1,14 @@
 """The crash loop: start, load, kill -9, restart, N times; then the verdict. Started by scripts/crash-loop.
 
-Usage: loop.py WORK PORT CYCLES SECONDS SEED -- COMMAND... (the broker; the same command on the same directory every time). SECONDS 0: no limit.
+Usage: loop.py WORK PORT CYCLES SECONDS SEED BAR -- COMMAND... (the broker; the same command on the same directory every time). SECONDS 0: no limit.
+BAR: seconds that the median restart may take; a run of fewer than LONG_CYCLES may take SHORT_TIMES as long. 0: it is not judged.
 
 How it works:
 1. Producers, group members and a manager of topics (load.py) run from the first start to after the last restart.
 2. Each cycle waits 0.2 to 3 s under load, reading high watermarks meanwhile, kills the broker with SIGKILL and starts it again at once.
-   One cycle in four stops it first for up to 1.5 s (SIGSTOP), and kills it half of those times as it stands.
-   The restart time is from the kill to the first acknowledged record of a probe producer.
+   One cycle in four stops it first for up to 1.5 s (SIGSTOP), and kills it half of those times as it stands; in a long run one such pause in
+   fifty is longer than a member's session. One cycle in five kills it once more while it recovers.
+   The restart time is from the last kill to the first acknowledged record of a probe producer.
 3. After each restart: high watermarks, log starts and committed offsets have not gone back; every acknowledged offset is below its
    partition's high watermark; topics exist as acknowledged. At the end checker.judge reads everything.
 Only processes started here are ended, by pid. WORK is removed after a run without violations, unless KEEP is set; a failed run keeps it.
@@ -30,7 +32,10 @@ import payload
 
 START_SECONDS = 180
 CATCH_UP_SECONDS = 120
-GROUPS = [0, 1, 1]  # the group of each consumer process
+GROUPS = [0, 1, 1, 1]  # the group of each consumer process; the last one joins and leaves
+LONG_CYCLES, SHORT_TIMES = 100, 3
+SESSION_SECONDS = 10.0  # of a member, as load.py asks for
+LONG_PAUSE_EVERY = 50
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -84,7 +89,8 @@ class Loop:
         self.acknowledged = {}
         self.trim_file = payload.Reader(f"{work}/trims", payload.TRIM, payload.Trim)
         self.churn_file = payload.Reader(f"{work}/churn", payload.CHURN, payload.Churn)
-        self.trims, self.churn, self.pauses = [], {}, 0
+        self.trims, self.churn, self.pauses, self.long_pauses, self.kills_in_recovery = [], {}, 0, 0, 0
+        self.is_long, self.bar = False, 0
         producers = range(len(payload.STYLES))
         self.ack_files = [payload.Reader(f"{work}/acks-{n}", payload.PLACE, payload.Ack) for n in producers]
         self.commit_files = [payload.Reader(f"{work}/commits-{100 + n}", payload.COMMIT, payload.Commit) for n in range(len(GROUPS))]
@@ -108,7 +114,7 @@ class Loop:
         for number in range(len(payload.STYLES)):
             self.spawn("produce", number)
         for index, group in enumerate(GROUPS):
-            self.spawn("consume", 100 + index, group)
+            self.spawn("join" if index == len(GROUPS) - 1 else "consume", 100 + index, group)
         self.spawn("manage", 200)
 
     def spawn(self, kind, number, *more):
@@ -237,6 +243,8 @@ class Loop:
         killed = time.monotonic()
         self.broker.kill()
         self.broker.start()
+        if self.rng.random() < 0.2:
+            killed = self.kill_again()
         self.broker.wait_answers()
         self.probe()
         self.restarts.append(time.monotonic() - killed)
@@ -244,10 +252,26 @@ class Loop:
         self.check_children()
         print(f"cycle {number}: killed after {wait:.1f} s, back in {self.restarts[-1]:.2f} s, {len(self.acks)} acknowledged so far", flush=True)
 
+    def kill_again(self):
+        """Kills the broker soon after its start and starts it once more; when it was killed."""
+        time.sleep(self.rng.uniform(0.01, 0.4))
+        self.kills_in_recovery += not answers.answers(self.broker.address, 0.02)
+        killed = time.monotonic()
+        self.broker.kill()
+        self.broker.start()
+        return killed
+
     def pause(self):
         """Stops the process as a whole; it is killed like that, or goes on first."""
         self.pauses += 1
         self.broker.process.send_signal(signal.SIGSTOP)
+        if self.is_long and self.pauses % LONG_PAUSE_EVERY == LONG_PAUSE_EVERY // 2:
+            # Every session ends; what the broker makes of that is seen before it is killed.
+            self.long_pauses += 1
+            time.sleep(SESSION_SECONDS + 2)
+            self.broker.process.send_signal(signal.SIGCONT)
+            time.sleep(self.rng.uniform(0.0, 3.0))
+            return
         time.sleep(self.rng.uniform(0.05, 1.5))
         if self.rng.random() < 0.5:
             self.broker.process.send_signal(signal.SIGCONT)
@@ -271,6 +295,7 @@ class Loop:
     def settle(self):
         """Lets the producers finish what is under way, then every group read to the end, and ends them."""
         self.end_children("manage", 150)
+        self.end_children("join", 150)
         self.end_children("produce", 150)
         marks, deadline = self.read_watermarks(patient=True), time.monotonic() + CATCH_UP_SECONDS
         wanted = {(group, *place): high for group in set(GROUPS) for place, (low, high) in marks.items() if high > low}
@@ -349,6 +374,8 @@ class Loop:
             if topic == payload.SHORT:
                 more += checker.judge_retention(self.stored.get((topic, partition), 0), low, payload.RETAINED)
         more += self.judge_churned()
+        if self.bar:
+            more += checker.judge_restarts(self.restarts, self.bar * (1 if self.is_long else SHORT_TIMES))
         for one in more:
             self.violations.add(one.kind, one.line)
         for text in self.fatal_notes():
@@ -361,7 +388,8 @@ class Loop:
               f"committed offsets {len(self.committed)}")  # fmt: skip
         deleted = sum(starts.values())
         gone = sum(state == payload.DELETED for state in self.churn.values())
-        print(f"records deleted by DeleteRecords and retention {deleted}, topics made {len(self.churn)}, deleted {gone}, pauses {self.pauses}")
+        print(f"records deleted by DeleteRecords and retention {deleted}, topics made {len(self.churn)}, deleted {gone}")
+        print(f"pauses {self.pauses}, {self.long_pauses} of them longer than a session; kills during recovery {self.kills_in_recovery}")
         if not self.acks or not served or not self.committed:
             raise Failed("nothing was acknowledged, served or committed: the load never ran")
         return sum(self.violations.counts.values()) + sum(judged.counts.values())
@@ -403,9 +431,11 @@ class Ending:
 def main():
     signal.signal(signal.SIGTERM, interrupted)
     signal.signal(signal.SIGINT, Ending.ask)
-    work, port, cycles, seconds, seed = sys.argv[1], int(sys.argv[2]), *map(int, sys.argv[3:6])
+    work, port, cycles, seconds, seed, bar = sys.argv[1], int(sys.argv[2]), *map(int, sys.argv[3:7])
     command = sys.argv[sys.argv.index("--") + 1 :]
-    return drive(Loop(work, port, seed, command), "crash-loop", cycles, seconds, seed)
+    loop = Loop(work, port, seed, command)
+    loop.is_long, loop.bar = cycles >= LONG_CYCLES, bar
+    return drive(loop, "crash-loop", cycles, seconds, seed)
 
 
 def drive(loop, name, cycles, seconds, seed):
@@ -427,6 +457,8 @@ def drive(loop, name, cycles, seconds, seed):
         loop.close()
     if loop.restarts:
         print(f"restart (kill to first acknowledged record): median {statistics.median(loop.restarts):.2f} s, max {max(loop.restarts):.2f} s")
+        if loop.bar:
+            print(f"restarts above the bar of {loop.bar} s: {sum(one > loop.bar for one in loop.restarts)} of {len(loop.restarts)}")
     print(f"{name}: {done} of {cycles} cycles, seed {seed}, {bad} violations, {time.monotonic() - began:.0f} s")
     # Stopping early because of --seconds is not a failure; a run without a single cycle proves nothing.
     good = bad == 0 and done > 0

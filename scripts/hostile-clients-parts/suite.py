@@ -8,7 +8,9 @@ How it works:
 2. Each kind of attack (attack.py) is measured in pairs: the good client alone for a while, then beside the attack for as long. The p99 of
    all its requests beside the attack, over that without, is a pair's ratio; the median of the pairs must not be above RATIO_MAX. The short form
    lets a p99 below SERVED_MS pass, whatever the ratio: on a quiet machine some kinds miss the bound, as the README says.
-3. Memory is sampled all the time: never above memory.max.bytes and BESIDE. After each attack the broker has as many sockets as before it, and in
+3. Between its requests, four times a second, the good client opens a new connection, which must be served within NEW_SECONDS; that is not
+   among the times of which the p99 is taken. An attacker that ends by itself fails the run, as does churn below CHURN_SHARE of its rate.
+4. Memory is sampled all the time: never above memory.max.bytes and BESIDE. After each attack the broker has as many sockets as before it, and in
    the end as many descriptors, but for its own files.
 Only processes started here are ended, by pid. WORK is removed after a run that passes, unless KEEP is set.
 """
@@ -32,6 +34,9 @@ MEMORY = 512 * MIB
 BESIDE = 96 * MIB
 RATIO_MAX = 3.0
 SERVED_MS = 100
+# A new connection's record and its fetch, from the connect on; how often one is opened.
+NEW_SECONDS, NEW_EVERY = 2.0, 0.25
+CHURN_SHARE = 0.8
 BIG_MIB = 96
 SETTLE_SECONDS = 20
 # Files that the good client's own records may bring: segments that stay open, a journal that grows.
@@ -49,7 +54,7 @@ KINDS = {
     "forever": ([1000], [1000]),
     "churn": ([500, 500], [500, 500]),
 }
-# Pairs; seconds of each half; of the churn's.
+# Pairs; seconds of each half; of the churn's (in the long form a minute in all).
 FORMS = {"short": (3, 1.5, 4.0), "long": (9, 5.0, 7.0)}
 
 
@@ -111,49 +116,95 @@ class Good:
         self.port = port
         self.connection = wire.Connection(port)
         self.records = wire.batch(b"good" * 25)
+        self.slowest_new, self.new_at = 0.0, 0.0
 
     def measure(self, seconds):
         """Seconds that each of its requests took."""
         times = []
         end = time.monotonic() + seconds
         while (began := time.monotonic()) < end:
-            offset = self.connection.produce("good", 0, self.records)
-            middle = time.monotonic()
-            found = self.connection.fetch("good", 0, offset)
+            if began >= self.new_at:
+                self.newcomer()
+                self.new_at = began + NEW_EVERY
+                continue
+            middle = self.round(self.connection)
             times += [middle - began, time.monotonic() - middle]
-            if found[21:] != self.records[21:]:
-                raise Failed(f"the good client reads {len(found)} bytes at offset {offset}, not what it wrote")
         return times
+
+    def round(self, connection):
+        """Produces and fetches; the time at which the record was acknowledged."""
+        offset = connection.produce("good", 0, self.records)
+        middle = time.monotonic()
+        found = connection.fetch("good", 0, offset)
+        if found[21:] != self.records[21:]:
+            raise Failed(f"the good client reads {len(found)} bytes at offset {offset}, not what it wrote")
+        return middle
+
+    def newcomer(self):
+        """A connection of its own, served once."""
+        began = time.monotonic()
+        try:
+            connection = wire.Connection(self.port, timeout=NEW_SECONDS)
+            try:
+                self.round(connection)
+            finally:
+                connection.socket.close()
+        except (OSError, wire.Closed) as error:
+            raise Failed(f"a new connection is not served: {error or type(error).__name__} after {time.monotonic() - began:.2f} s") from error
+        took = time.monotonic() - began
+        if took > NEW_SECONDS:
+            raise Failed(f"a new connection was served after {took:.2f} s; {NEW_SECONDS} s are allowed")
+        self.slowest_new = max(self.slowest_new, took)
 
 
 def p99(times):
     return sorted(times)[len(times) * 99 // 100]
 
 
-def start_attack(kind, port, counts, core, work):
-    def prepare():
-        os.sched_setaffinity(0, {core})
-        os.nice(19)
+class Attack:
+    """The processes of one attack. What each says on stderr is kept in a file of its own."""
 
-    processes = []
-    with open(f"{work}/attack.log", "ab") as log:
+    def __init__(self, kind, port, counts, core, work):
+        self.kind, self.processes, self.logs = kind, [], []
+
+        def prepare():
+            os.sched_setaffinity(0, {core})
+            os.nice(19)
+
         for number, count in enumerate(counts):
+            self.logs.append(f"{work}/attack-{kind}-{number}.log")
             command = [sys.executable, f"{HERE}/attack.py", kind, str(port), str(number), str(count)]
-            processes.append(
-                subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True, preexec_fn=prepare, text=True)
-            )
-    for process in processes:
-        if process.stdout.readline().strip() != "ready":
-            end_attack(processes)
-            raise Failed(f"attack {kind} does not begin; see {work}/attack.log")
-    return processes
+            with open(self.logs[-1], "wb") as log:
+                self.processes.append(
+                    subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True, preexec_fn=prepare, text=True)
+                )
+        try:
+            for number, process in enumerate(self.processes):
+                if process.stdout.readline().strip() != "ready":
+                    raise Failed(f"attack {kind} does not begin; its last words: {self.words(number)}")
+        except Failed:
+            self.end()
+            raise
 
+    def words(self, number):
+        with open(self.logs[number], encoding="utf-8", errors="replace") as log:
+            return log.readlines()[-5:]
 
-def end_attack(processes):
-    for process in processes:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    def check(self):
+        """All still attack."""
+        for number, process in enumerate(self.processes):
+            if process.poll() is not None:
+                raise Failed(f"a process of attack {self.kind} ended by itself with {process.returncode}; its last words: {self.words(number)}")
+
+    def end(self):
+        """The last line of each process's output, or an empty one."""
+        lines = []
+        for process in self.processes:
+            process.kill()
+            process.wait()
+            lines.append((process.stdout.read().splitlines() or [""])[-1])
+            process.stdout.close()
+        return lines
 
 
 def settle(broker, start):
@@ -199,15 +250,18 @@ def run_kind(kind, form, broker, good, port, core, work):
     seconds = churn_seconds if kind == "churn" else seconds
     counts = KINDS[kind][form == "long"]
     start = broker.descriptors()[0]
-    broker.most = 0
-    quiet, beside, ratios, faults = [], [], [], []
+    broker.most, good.slowest_new = 0, 0.0
+    quiet, beside, ratios, rates, faults = [], [], [], [], []
     for pair in range(pairs):
         quiet.append(p99(good.measure(seconds)))
-        attack = start_attack(kind, port, counts, core, work)
+        attack = Attack(kind, port, counts, core, work)
         try:
             times = good.measure(seconds)
+            attack.check()
         finally:
-            end_attack(attack)
+            said = attack.end()
+        if kind == "churn":
+            rates.append(sum(int(rate or 0) for rate in said))
         beside.append(p99(times))
         ratios.append(beside[-1] / quiet[-1])
         left = settle(broker, start)
@@ -219,8 +273,12 @@ def run_kind(kind, form, broker, good, port, core, work):
         faults.append(f"{kind}: p99 is {ratio:.2f} times that without the attack (median of {pairs}); at most {RATIO_MAX} is allowed")
     if broker.most > MEMORY + BESIDE:
         faults.append(f"{kind}: {broker.most // MIB} MiB resident; memory.max.bytes and {BESIDE // MIB} MiB beside it are {(MEMORY + BESIDE) // MIB}")
+    if rates and min(rates) < CHURN_SHARE * sum(counts):
+        faults.append(f"churn: {min(rates)} connections a second were made in one half, {sum(counts)} were meant")
     spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
-    line = f"| {kind} | {'+'.join(map(str, counts))} | {ms[0]:.2f} | {ms[1]:.2f} | {ratio:.2f} ({spread}) | {broker.most // MIB} | {left} of {broker.descriptors()[1]} |"
+    line = f"| {kind} | {'+'.join(map(str, counts))} | {ms[0]:.2f} | {ms[1]:.2f} | {ratio:.2f} ({spread}) | {broker.most // MIB} | {left} of {broker.descriptors()[1]} | {1000 * good.slowest_new:.0f} |"
+    if rates:
+        line += f"\n\nchurn made {min(rates)} to {max(rates)} connections a second"
     return faults, line
 
 
@@ -236,8 +294,8 @@ def run(form, only, work, port, command):
         good = Good(port)
         good.measure(2)
         before = broker.descriptors()
-        print("| attack | connections | quiet p99, ms | beside it, ms | ratio (min-max of the pairs) | most memory, MiB | sockets of descriptors after |")
-        print("|---|---|---|---|---|---|---|", flush=True)
+        print("| attack | connections | quiet p99, ms | beside it, ms | ratio (min-max of the pairs) | most memory, MiB | sockets of descriptors after | slowest new connection, ms |")
+        print("|---|---|---|---|---|---|---|---|", flush=True)
         for kind in [only] if only else KINDS:
             found, line = run_kind(kind, form, broker, good, port, cores[-1], work)
             print(line, flush=True)

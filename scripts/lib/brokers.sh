@@ -102,10 +102,11 @@ wait_answers() {
 # stop_broker PID [SIGNAL]: ends one broker that this shell started.
 stop_broker() {
     local pid="$1" signal="${2:-TERM}" kept=() p
-    kill -"$signal" "$pid" 2>/dev/null
+    # A process that is gone already is no error, in scripts with `set -e` either.
+    kill -"$signal" "$pid" 2>/dev/null || true
     for _ in $(seq 150); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
-    kill -KILL "$pid" 2>/dev/null
-    wait "$pid" 2>/dev/null
+    kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
     for p in "${BROKER_PIDS[@]}"; do [[ "$p" == "$pid" ]] || kept+=("$p"); done
     BROKER_PIDS=("${kept[@]}")
 }

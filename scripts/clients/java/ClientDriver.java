@@ -45,6 +45,7 @@ public final class ClientDriver {
     private final String bootstrap;
     private final String protocol;
     private final Map<Integer, Member> members = new HashMap<>();
+    private final Map<Integer, KafkaProducer<byte[], byte[]>> lives = new HashMap<>();
 
     private ClientDriver(String bootstrap, String protocol) {
         this.bootstrap = bootstrap;
@@ -74,7 +75,9 @@ public final class ClientDriver {
             case "hello": return hello();
             case "create": return create(request);
             case "partitions": return partitions(request);
-            case "produce": return produce(request);
+            case "live_open": return liveOpen(request);
+            case "live_send": return liveSend(request);
+            case "live_close": return liveClose(request);
             case "consume": return consume(request);
             case "times": return times(request);
             case "take": return take(request);
@@ -111,25 +114,34 @@ public final class ClientDriver {
         }
     }
 
-    private JsonNode produce(JsonNode request) throws Exception {
+    private JsonNode liveOpen(JsonNode request) {
         Properties settings = properties();
         settings.put("compression.type", request.get("codec").asText());
         settings.put("enable.idempotence", request.get("idempotent").asBoolean());
         settings.put("acks", "all");
         settings.put("linger.ms", 20);
+        lives.put(request.get("live").asInt(), new KafkaProducer<>(settings, new ByteArraySerializer(), new ByteArraySerializer()));
+        return JSON.nullNode();
+    }
+
+    private JsonNode liveSend(JsonNode request) throws Exception {
+        KafkaProducer<byte[], byte[]> producer = lives.get(request.get("live").asInt());
         ArrayNode places = JSON.createArrayNode();
-        try (KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(settings, new ByteArraySerializer(), new ByteArraySerializer())) {
-            List<Future<RecordMetadata>> sent = new ArrayList<>();
-            for (JsonNode row : request.get("records")) {
-                sent.add(producer.send(outgoing(request.get("topic").asText(), row)));
-            }
-            producer.flush();
-            for (Future<RecordMetadata> one : sent) {
-                RecordMetadata where = one.get(60, TimeUnit.SECONDS);
-                places.addArray().add(where.partition()).add(where.offset());
-            }
+        List<Future<RecordMetadata>> sent = new ArrayList<>();
+        for (JsonNode row : request.get("records")) {
+            sent.add(producer.send(outgoing(request.get("topic").asText(), row)));
+        }
+        producer.flush();
+        for (Future<RecordMetadata> one : sent) {
+            RecordMetadata where = one.get(60, TimeUnit.SECONDS);
+            places.addArray().add(where.partition()).add(where.offset());
         }
         return places;
+    }
+
+    private JsonNode liveClose(JsonNode request) {
+        lives.remove(request.get("live").asInt()).close();
+        return JSON.nullNode();
     }
 
     private static ProducerRecord<byte[], byte[]> outgoing(String topic, JsonNode row) throws Exception {
@@ -232,6 +244,7 @@ public final class ClientDriver {
         Properties settings = properties();
         settings.put("auto.offset.reset", "earliest");
         settings.put("enable.auto.commit", commits);
+        settings.put("auto.commit.interval.ms", 200);
         if (group != null) {
             settings.put("group.id", group);
             settings.put("group.protocol", protocol);

@@ -15,6 +15,7 @@ const WAIT_MS = 60_000
 const CODECS = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.Snappy, lz4: CompressionTypes.LZ4, zstd: CompressionTypes.ZSTD }
 const kafka = new Kafka({ clientId: 'checks', brokers: [process.env.BOOTSTRAP], logLevel: logLevel.NOTHING, retry: { retries: 8 } })
 const members = new Map()
+const lives = new Map()
 let groups = 0
 
 const encode = (bytes) => (bytes === null || bytes === undefined ? null : Buffer.from(bytes).toString('base64'))
@@ -69,31 +70,39 @@ async function withAdmin(work) {
   }
 }
 
-async function produce({ topic, records, codec, idempotent }) {
+async function liveOpen({ live, codec, idempotent }) {
   const producer = kafka.producer({ idempotent, maxInFlightRequests: 1, createPartitioner: kafkajs.Partitioners.DefaultPartitioner })
   await producer.connect()
+  lives.set(live, { producer, codec })
+  return null
+}
+
+async function liveSend({ live, topic, records }) {
+  const { producer, codec } = lives.get(live)
   const places = new Array(records.length)
-  try {
-    // Keyed records go in several sends, so that order and sequences across sends are judged too. For those kafkajs does not tell which
-    // record went where.
-    const step = records.length > 0 && records[0][0] === null ? 100 : records.length
-    for (let from = 0; from < records.length; from += step) {
-      const some = records.slice(from, from + step)
-      const answers = await producer.send({ topic, acks: -1, compression: CODECS[codec], messages: some.map(outgoing) })
-      const next = new Map(answers.map((one) => [one.partition, Number(one.baseOffset)]))
-      some.forEach(([partition], index) => {
-        if (partition === null) {
-          places[from + index] = [null, null]
-          return
-        }
-        places[from + index] = [partition, next.get(partition)]
-        next.set(partition, next.get(partition) + 1)
-      })
-    }
-  } finally {
-    await producer.disconnect()
+  // Keyed records go in several sends, so that order and sequences across sends are judged too. For those kafkajs does not tell which
+  // record went where.
+  const step = records.length > 0 && records[0][0] === null ? 100 : records.length
+  for (let from = 0; from < records.length; from += step) {
+    const some = records.slice(from, from + step)
+    const answers = await producer.send({ topic, acks: -1, compression: CODECS[codec], messages: some.map(outgoing) })
+    const next = new Map(answers.map((one) => [one.partition, Number(one.baseOffset)]))
+    some.forEach(([partition], index) => {
+      if (partition === null) {
+        places[from + index] = [null, null]
+        return
+      }
+      places[from + index] = [partition, next.get(partition)]
+      next.set(partition, next.get(partition) + 1)
+    })
   }
   return places
+}
+
+async function liveClose({ live }) {
+  await lives.get(live).producer.disconnect()
+  lives.delete(live)
+  return null
 }
 
 // Runs a consumer until `count` records passed `accept`, then calls `after` and disconnects.
@@ -153,7 +162,8 @@ async function memberOpen({ member, topic, group }) {
   const state = { consumer, got: [], held: [], failure: null }
   consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => { state.held = payload.memberAssignment[topic] || [] })
   consumer.on(consumer.events.REBALANCING, () => { state.held = [] })
-  consumer.on(consumer.events.CRASH, ({ payload }) => { state.failure = payload.error })
+  // Where the broker is away for a while, kafkajs starts the consumer again by itself.
+  consumer.on(consumer.events.CRASH, ({ payload }) => { if (!payload.restart) state.failure = payload.error })
   await consumer.connect()
   await consumer.subscribe({ topic, fromBeginning: true })
   members.set(member, state)
@@ -178,7 +188,9 @@ const OPERATIONS = {
     return null
   }),
   partitions: ({ topic }) => withAdmin(async (admin) => (await admin.fetchTopicMetadata({ topics: [topic] })).topics[0].partitions.length),
-  produce,
+  live_open: liveOpen,
+  live_send: liveSend,
+  live_close: liveClose,
   consume,
   take,
   times: ({ topic, timestamp }) => withAdmin(async (admin) => {

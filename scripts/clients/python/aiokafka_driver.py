@@ -61,6 +61,36 @@ class Member:
         self.loop.run_until_complete(asyncio.wait_for(stop(), matrix.WAIT_SECONDS))
 
 
+class Live:
+    """A producer that stays open; its tasks run while anyone asks something."""
+
+    def __init__(self, driver, codec, idempotent):
+        self.driver, self.kind, self.idempotent = driver, None if codec == "none" else codec, idempotent
+        self.producer = driver.run(self.open())
+
+    async def open(self):
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.driver.bootstrap, compression_type=self.kind, linger_ms=20, acks="all", enable_idempotence=self.idempotent
+        )
+        await producer.start()
+        return producer
+
+    def send(self, topic, records):
+        async def work():
+            futures = []
+            for one in records:
+                sent = await self.producer.send(
+                    topic, value=one.value, key=one.key, headers=list(one.headers), partition=one.partition, timestamp_ms=one.timestamp
+                )
+                futures.append(sent)
+            return [(one.partition, one.offset) for one in await asyncio.gather(*futures)]
+
+        return self.driver.run(work())
+
+    def close(self):
+        self.driver.run(self.producer.stop())
+
+
 class Driver:
     name = "aiokafka"
     version = aiokafka.__version__
@@ -109,22 +139,15 @@ class Driver:
 
         return self.run(self.with_consumer(subscribed))
 
-    def produce(self, topic, records, codec, idempotent):
-        async def work():
-            kind = None if codec == "none" else codec
-            producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, compression_type=kind, linger_ms=20, acks="all", enable_idempotence=idempotent)
-            await producer.start()
-            try:
-                futures = []
-                for one in records:
-                    sent = await producer.send(topic, value=one.value, key=one.key, headers=list(one.headers), partition=one.partition, timestamp_ms=one.timestamp)
-                    futures.append(sent)
-                done = await asyncio.gather(*futures)
-                return [(one.partition, one.offset) for one in done]
-            finally:
-                await producer.stop()
+    def live(self, codec, idempotent):
+        return Live(self, codec, idempotent)
 
-        return self.run(work())
+    def produce(self, topic, records, codec, idempotent):
+        live = self.live(codec, idempotent)
+        try:
+            return live.send(topic, records)
+        finally:
+            live.close()
 
     async def collect(self, consumer, count):
         got = []

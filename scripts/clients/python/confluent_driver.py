@@ -18,11 +18,15 @@ def seen(message):
     return Seen(message.partition(), message.offset(), message.key(), message.value(), headers, message.timestamp()[1])
 
 
+# librdkafka prints each refused connection while the broker is away.
+QUIET = {"log_level": 0}
+
+
 class Member:
     """One group member on its own thread; it commits what it drained when it leaves or loses partitions."""
 
     def __init__(self, bootstrap, topic, group, protocol):
-        config = {"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest", "auto.commit.interval.ms": 200}
+        config = QUIET | {"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest", "auto.commit.interval.ms": 200}
         if protocol == "consumer":
             config["group.protocol"] = "consumer"
         self.consumer = Consumer(config)
@@ -64,6 +68,35 @@ class Member:
         matrix.expect(not self.thread.is_alive(), "a member did not close in time")
 
 
+class Live:
+    def __init__(self, bootstrap, codec, idempotent):
+        config = QUIET | {"bootstrap.servers": bootstrap, "compression.type": codec, "linger.ms": 20, "acks": "all"}
+        self.producer = Producer(config | {"enable.idempotence": idempotent, "sticky.partitioning.linger.ms": 0})
+
+    def send(self, topic, records):
+        places = [None] * len(records)
+
+        def delivered(index, error, message):
+            places[index] = error or (message.partition(), message.offset())
+
+        for index, record in enumerate(records):
+            options = {} if record.partition is None else {"partition": record.partition}
+            if record.timestamp is not None:
+                options["timestamp"] = record.timestamp
+            on_delivery = lambda error, message, index=index: delivered(index, error, message)
+            self.producer.produce(topic, value=record.value, key=record.key, headers=record.headers, on_delivery=on_delivery, **options)
+            self.producer.poll(0)
+        left = self.producer.flush(60)
+        matrix.expect(left == 0, f"{left} records were not acknowledged in 60 s")
+        for place in places:
+            if isinstance(place, KafkaError):
+                raise confluent_kafka.KafkaException(place)
+        return places
+
+    def close(self):
+        pass
+
+
 class Driver:
     codecs = ["none", "gzip", "snappy", "lz4", "zstd"]
     idempotent = True
@@ -75,7 +108,7 @@ class Driver:
         self.version = f"{confluent_kafka.version()} (librdkafka {confluent_kafka.libversion()[0]})"
         self.protocol = protocol
         self.bootstrap = matrix.bootstrap()
-        self.admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        self.admin = AdminClient(QUIET | {"bootstrap.servers": self.bootstrap})
 
     def create(self, topic, partitions):
         self.admin.create_topics([NewTopic(topic, num_partitions=partitions, replication_factor=1)])[topic].result(30)
@@ -85,28 +118,11 @@ class Driver:
         found = self.admin.list_topics(timeout=30).topics.get(topic)
         return len(found.partitions) if found else 0
 
+    def live(self, codec, idempotent):
+        return Live(self.bootstrap, codec, idempotent)
+
     def produce(self, topic, records, codec, idempotent):
-        config = {"bootstrap.servers": self.bootstrap, "compression.type": codec, "linger.ms": 20, "acks": "all"}
-        config |= {"enable.idempotence": idempotent, "sticky.partitioning.linger.ms": 0}
-        producer = Producer(config)
-        places = [None] * len(records)
-
-        def delivered(index, error, message):
-            places[index] = error or (message.partition(), message.offset())
-
-        for index, record in enumerate(records):
-            options = {} if record.partition is None else {"partition": record.partition}
-            if record.timestamp is not None:
-                options["timestamp"] = record.timestamp
-            on_delivery = lambda error, message, index=index: delivered(index, error, message)
-            producer.produce(topic, value=record.value, key=record.key, headers=record.headers, on_delivery=on_delivery, **options)
-            producer.poll(0)
-        left = producer.flush(60)
-        matrix.expect(left == 0, f"{left} records were not acknowledged in 60 s")
-        for place in places:
-            if isinstance(place, KafkaError):
-                raise confluent_kafka.KafkaException(place)
-        return places
+        return self.live(codec, idempotent).send(topic, records)
 
     def consume(self, topic, starts, count):
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": matrix.fresh("none"), "enable.auto.commit": False, "check.crcs": True})

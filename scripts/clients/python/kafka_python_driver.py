@@ -60,6 +60,29 @@ class Member:
         matrix.expect(not self.thread.is_alive(), "a member did not close in time")
 
 
+class Live:
+    def __init__(self, bootstrap, codec, idempotent):
+        config = {"bootstrap_servers": bootstrap, "compression_type": None if codec == "none" else codec, "linger_ms": 20, "acks": "all"}
+        if MODERN:
+            config["enable_idempotence"] = idempotent
+        else:
+            config |= {"retries": 5, "max_in_flight_requests_per_connection": 1}
+        self.producer = KafkaProducer(**config)
+
+    def send(self, topic, records):
+        futures = []
+        for one in records:
+            headers = list(one.headers)
+            futures.append(
+                self.producer.send(topic, value=one.value, key=one.key, headers=headers, partition=one.partition, timestamp_ms=one.timestamp)
+            )
+        self.producer.flush(60)
+        return [(done.partition, done.offset) for done in (future.get(60) for future in futures)]
+
+    def close(self):
+        self.producer.close()
+
+
 class Driver:
     codecs = ["none", "gzip", "snappy", "lz4", "zstd"]
     idempotent = MODERN
@@ -85,22 +108,15 @@ class Driver:
         finally:
             consumer.close()
 
+    def live(self, codec, idempotent):
+        return Live(self.bootstrap, codec, idempotent)
+
     def produce(self, topic, records, codec, idempotent):
-        config = {"bootstrap_servers": self.bootstrap, "compression_type": None if codec == "none" else codec, "linger_ms": 20, "acks": "all"}
-        if MODERN:
-            config["enable_idempotence"] = idempotent
-        else:
-            config |= {"retries": 5, "max_in_flight_requests_per_connection": 1}
-        producer = KafkaProducer(**config)
+        live = self.live(codec, idempotent)
         try:
-            futures = []
-            for one in records:
-                headers = list(one.headers)
-                futures.append(producer.send(topic, value=one.value, key=one.key, headers=headers, partition=one.partition, timestamp_ms=one.timestamp))
-            producer.flush(60)
-            return [(done.partition, done.offset) for done in (future.get(60) for future in futures)]
+            return live.send(topic, records)
         finally:
-            producer.close()
+            live.close()
 
     def consume(self, topic, starts, count):
         consumer = KafkaConsumer(bootstrap_servers=self.bootstrap, enable_auto_commit=False, check_crcs=True)

@@ -33,7 +33,7 @@ class Member:
     REBALANCE = re.compile(r"rebalanced \(memberid [^)]*\): (assigned|revoked): ?(.*)$")
 
     def __init__(self, bootstrap, topic, group):
-        command = ["kcat", "-b", bootstrap, "-G", group, "-J", "-u", "-X", "auto.offset.reset=earliest", "-X", "auto.commit.interval.ms=200", topic]
+        command = ["kcat", "-E", "-b", bootstrap, "-G", group, "-J", "-u", "-X", "auto.offset.reset=earliest", "-X", "auto.commit.interval.ms=200", topic]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.lock, self.got, self.held, self.talk = threading.Lock(), [], set(), []
         self.threads = [threading.Thread(target=work, daemon=True) for work in (self.read_records, self.read_talk)]
@@ -71,6 +71,32 @@ class Member:
             thread.join(5)
 
 
+class Live:
+    """A `kcat -P` for each partition and each send, since kcat reads lines in blocks and only its end says that all was acknowledged. It waits for
+    a broker that is away. kcat says nothing of offsets; per partition it sends in the order given."""
+
+    def __init__(self, bootstrap, codec, idempotent):
+        self.command = ["kcat", "-b", bootstrap, "-P", "-E", "-Z", "-K", "\t", "-X", "acks=all", "-X", "linger.ms=20"]
+        self.command += ["-X", "topic.partitioner=murmur2_random"]
+        self.command += ["-X", "enable.idempotence=true"] if idempotent else []
+        self.command += [] if codec == "none" else ["-z", codec]
+
+    def send(self, topic, records):
+        groups = {}
+        for one in records:
+            groups.setdefault(one.partition, []).append(one)
+        field = lambda value: "" if value is None else value.decode()
+        for partition, some in groups.items():
+            where = ["-t", topic] + ([] if partition is None else ["-p", str(partition)])
+            text = "".join(f"{field(one.key)}\t{field(one.value)}\n" for one in some)
+            done = subprocess.run([*self.command, *where], input=text, capture_output=True, text=True, timeout=matrix.WAIT_SECONDS)
+            expect(done.returncode == 0, f"kcat -P exits {done.returncode}: {done.stderr.strip()[-300:]}")
+        return [(one.partition, None if one.partition is not None else index) for index, one in enumerate(records)]
+
+    def close(self):
+        pass
+
+
 class Driver:
     name = "kcat"
     codecs = ["none", "gzip", "snappy", "lz4", "zstd"]
@@ -83,7 +109,7 @@ class Driver:
         shown = subprocess.run(["kcat", "-V"], capture_output=True, text=True, check=True).stdout
         version = re.search(r"Version (\S+) .*librdkafka (\S+)", shown)
         self.version = f"{version[1]} (librdkafka {version[2]})"
-        self.admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        self.admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
         self.extra = [("headers and tombstones", self.check_headers), ("a topic made on first use", self.check_auto_create)]
 
     def run(self, *arguments, text="", seconds=matrix.WAIT_SECONDS):
@@ -98,19 +124,11 @@ class Driver:
         found = [one for one in json.loads(self.run("-L", "-J"))["topics"] if one["topic"] == topic]
         return len(found[0]["partitions"]) if found else 0
 
+    def live(self, codec, idempotent):
+        return Live(self.bootstrap, codec, idempotent)
+
     def produce(self, topic, records, codec, idempotent):
-        """kcat says nothing of offsets; per partition it sends in the order given."""
-        groups = {}
-        for one in records:
-            groups.setdefault(one.partition, []).append(one)
-        for partition, some in groups.items():
-            options = ["-P", "-t", topic, "-Z", "-K", "\t", "-X", "acks=all", "-X", "linger.ms=20", "-X", "topic.partitioner=murmur2_random"]
-            options += ["-X", "enable.idempotence=true"] if idempotent else []
-            options += [] if codec == "none" else ["-z", codec]
-            options += [] if partition is None else ["-p", str(partition)]
-            field = lambda value: "" if value is None else value.decode()
-            self.run(*options, text="".join(f"{field(one.key)}\t{field(one.value)}\n" for one in some))
-        return [(one.partition, None if one.partition is not None else index) for index, one in enumerate(records)]
+        return self.live(codec, idempotent).send(topic, records)
 
     def consume(self, topic, starts, count):
         got = []

@@ -5,14 +5,17 @@ A driver wraps one client library (or one program) and offers:
     name, version, codecs, idempotent, kinds (records.Kinds), none_is_end (offsets for a time after the last record: end, not none)
     create(topic, partitions)                 with the client's admin API where it has one
     partitions(topic)                         how many the client's own metadata shows
-    produce(topic, records, codec, idempotent) -> [(partition, offset)] in the order of `records`, all acknowledged; an offset may be
-                                              None where the client does not tell it
+    live(codec, idempotent)                   -> object with send(topic, records), close(): a producer that stays open. send gives
+                                              [(partition, offset)] in the order of `records`, all acknowledged; an offset may be None where
+                                              the client does not tell it
+    produce(topic, records, codec, idempotent) the same with a producer of its own
     consume(topic, starts, count)             -> [Seen], `count` records from {partition: offset}
     times(topic, partitions, timestamp)       -> {partition: offset or None}
     take(topic, group, count)                 -> [Seen]: exactly `count` records as a member of the group, committed, consumer closed
     member(topic, group)                      -> object with assigned() -> set, drain() -> [Seen], leave(); it polls by itself
     close()
 
+Where RESTARTS names the pipes of scripts/compat/all (`Restarts`), the broker is also ended and started again between the client's calls.
 Each check raises Difference at the first difference. `run` prints a line per check and a last line that scripts/compat/all reads.
 
 Invariants: a check that saw fewer records than were acknowledged never passes; every wait has a deadline.
@@ -20,7 +23,9 @@ Knows nothing of which broker it talks to.
 """
 
 import os
+import select
 import sys
+import threading
 import time
 import uuid
 
@@ -31,6 +36,7 @@ from records import Record
 PARTITIONS = 3
 CODEC_RECORDS = 300
 WAIT_SECONDS = 60
+RESTART_SECONDS = 180
 
 
 class Difference(Exception):
@@ -70,14 +76,30 @@ def compare(sent_by_place, seen):
     expect(not missing, f"{len(missing)} records are missing, the first at partition, offset {missing[:1]}")
 
 
+class Restarts:
+    """The broker's end and its new beginning, done by scripts/compat/all, whose child it is: what is asked comes back as a line when it is done."""
+
+    def __init__(self, base):
+        # Open for both directions, so that opening waits for nobody.
+        self.asks, self.answers = (os.open(f"{base}.{end}", os.O_RDWR) for end in ("ask", "answer"))
+
+    def ask(self, what):
+        """what: KILL or TERM, the signal that ends it; or start."""
+        os.write(self.asks, f"{what}\n".encode())
+        ready, _, _ = select.select([self.answers], [], [], RESTART_SECONDS)
+        answer = os.read(self.answers, 100).decode().strip() if ready else "nothing"
+        expect(answer == what, f"the broker was to be asked to {what}; the answer is {answer}")
+
+
 class Matrix:
     def __init__(self, driver):
         self.driver = driver
         self.bootstrap = bootstrap()
+        self.restarts = Restarts(os.environ["RESTARTS"]) if os.environ.get("RESTARTS") else None
 
-    def acknowledged(self, topic, sent, codec="none", idempotent=False, first=None):
+    def acknowledged(self, topic, sent, codec="none", idempotent=False, first=None, live=None):
         """Produces and returns {(partition, offset): record}; `first` is where each partition's next record must land."""
-        places = self.driver.produce(topic, sent, codec, idempotent)
+        places = live.send(topic, sent) if live else self.driver.produce(topic, sent, codec, idempotent)
         expect(len(places) == len(sent), f"{len(sent)} records sent, {len(places)} acknowledged")
         following = dict(first or {})
         by_place = {}
@@ -206,6 +228,35 @@ class Matrix:
         expect(again == 0, f"{again} records were delivered twice although every member left cleanly")
         compare(places, sorted(seen, key=lambda one: (one.partition, one.offset)))
 
+    def check_resume(self, how):
+        """The broker ends, and is started again. A group whose members are gone goes on where it had committed; a consumer and a producer that
+        stay open go on too, the producer while there is no broker."""
+        topic, group = fresh("resume"), fresh("group")
+        self.driver.create(topic, PARTITIONS)
+        member, live, seen = self.driver.member(topic, fresh("staying")), self.driver.live("none", self.driver.idempotent), []
+        records_of = lambda seed, count: records.make(seed, count, PARTITIONS, self.driver.kinds)
+        each = lambda offset: {p: offset for p in range(PARTITIONS)}
+        try:
+            places = self.acknowledged(topic, records_of("before", 150), first={}, live=live)
+            self.gather([member], seen, places)
+            taken = self.driver.take(topic, group, 70)
+            time.sleep(1)  # the member commits meanwhile
+            self.restarts.ask(how)
+            starting = threading.Timer(0.5, self.restarts.ask, ["start"])
+            starting.start()
+            try:
+                places |= self.acknowledged(topic, records_of("across", 30), first=each(50), live=live)
+            finally:
+                starting.join()
+            places |= self.acknowledged(topic, records_of("after", 30), first=each(60), live=live)
+            compare(places, taken + self.driver.take(topic, group, 140))
+            self.gather([member], seen, places)
+        finally:
+            member.leave()
+            live.close()
+        seen += member.drain()
+        compare(places, sorted(seen, key=lambda one: (one.partition, one.offset)))
+
     def settle(self, members, partitions):
         """Waits until the members' assignments are disjoint, together complete, and none is empty; twice in a row."""
         deadline, calm = time.monotonic() + WAIT_SECONDS, 0
@@ -243,7 +294,13 @@ def run(driver):
         ("from a stored offset", matrix.check_stored_offset),
         ("group of three, one leaves", matrix.check_group_of_three),
     ]
+    if matrix.restarts:
+        checks += [(f"resumes after {how}", lambda how=how: matrix.check_resume(how)) for how in ("KILL", "TERM")]
     checks += getattr(driver, "extra", [])
+    wanted = os.environ.get("CHECKS", "")
+    checks = [(name, check) for name, check in checks if wanted in name]
+    if not checks:
+        sys.exit(f"error: no check has {wanted!r} in its name")
     began, passed, failed = time.monotonic(), 0, 0
     for name, check in checks:
         start = time.monotonic()

@@ -52,6 +52,18 @@ class Member:
             self.driver.call("member_leave", member=self.number)
 
 
+class Live:
+    def __init__(self, driver, number):
+        self.driver, self.number = driver, number
+
+    def send(self, topic, records):
+        rows = [[r.partition, encode(r.key), encode(r.value), [[name, encode(value)] for name, value in r.headers], r.timestamp] for r in records]
+        return [tuple(place) for place in self.driver.call("live_send", live=self.number, topic=topic, records=rows)]
+
+    def close(self):
+        self.driver.call("live_close", live=self.number)
+
+
 class Driver:
     idempotent = True
     kinds = ALL_KINDS
@@ -61,7 +73,7 @@ class Driver:
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
         self.talk = collections.deque(maxlen=20)
         threading.Thread(target=self.listen, daemon=True).start()
-        self.members = 0
+        self.members, self.lives = 0, 0
         hello = self.call("hello")
         self.name, self.version = hello["name"], hello["version"]
         self.codecs, self.none_is_end = hello["codecs"], hello["none_is_end"]
@@ -98,10 +110,17 @@ class Driver:
     def partitions(self, topic):
         return self.call("partitions", topic=topic)
 
+    def live(self, codec, idempotent):
+        self.lives += 1
+        self.call("live_open", live=self.lives, codec=codec, idempotent=idempotent)
+        return Live(self, self.lives)
+
     def produce(self, topic, records, codec, idempotent):
-        rows = [[r.partition, encode(r.key), encode(r.value), [[name, encode(value)] for name, value in r.headers], r.timestamp] for r in records]
-        places = self.call("produce", topic=topic, records=rows, codec=codec, idempotent=idempotent)
-        return [tuple(place) for place in places]
+        live = self.live(codec, idempotent)
+        try:
+            return live.send(topic, records)
+        finally:
+            live.close()
 
     def consume(self, topic, starts, count):
         rows = self.call("consume", topic=topic, starts=[[p, o] for p, o in starts.items()], count=count)
