@@ -37,21 +37,34 @@ pub struct Broker {
     pub address: SocketAddr,
 }
 
+/// A start that listens on `address`.
+pub fn start_command(address: &str, directories: &[&Path], settings: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+    command.env_clear(); // no setting comes from who runs the tests
+    command.args(["start", "--kafka-addr", address]);
+    directories.iter().for_each(|path| {
+        command.arg("--data-dir").arg(path);
+    });
+    settings.iter().for_each(|setting| {
+        command.args(["--set", setting]);
+    });
+    command
+}
+
 impl Broker {
-    /// Starts one and waits until it is ready.
+    /// Starts one on a free port and waits until it is ready.
     ///
     /// # Errors
     /// It ended before: what it said.
     pub fn start(directories: &[&Path], settings: &[&str]) -> Result<Broker, String> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
-        command.env_clear(); // no setting comes from who runs the tests
-        command.args(["start", "--kafka-addr", "127.0.0.1:0"]);
-        directories.iter().for_each(|path| {
-            command.arg("--data-dir").arg(path);
-        });
-        settings.iter().for_each(|setting| {
-            command.args(["--set", setting]);
-        });
+        Broker::run(start_command("127.0.0.1:0", directories, settings))
+    }
+
+    /// Runs a start and waits until it is ready.
+    ///
+    /// # Errors
+    /// It ended before: what it said.
+    pub fn run(mut command: Command) -> Result<Broker, String> {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let said = BufReader::new(child.stderr.take().unwrap());
         let (tell, lines) = channel();
@@ -66,8 +79,8 @@ impl Broker {
             let address = line.split_once("PLAINTEXT://").filter(|_| line.contains("ready")).map(|(_, rest)| rest);
             log.push(line.clone());
             if let Some(rest) = address {
-                let end = rest.find(|c: char| c != '.' && c != ':' && !c.is_ascii_digit()).unwrap_or(rest.len());
-                return Ok(Broker { child, lines, log, address: rest[..end].parse().unwrap() });
+                let first = rest.split([',', ' ']).next().unwrap();
+                return Ok(Broker { child, lines, log, address: first.parse().unwrap() });
             }
         }
     }
@@ -85,9 +98,18 @@ impl Broker {
     }
 
     /// Stops it as an operator would, and waits for its end.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
+        assert_eq!(self.terminate().0, Some(0));
+    }
+
+    /// Sends SIGTERM and waits for its end: the exit code, and all that it has said.
+    pub fn terminate(mut self) -> (Option<i32>, Vec<String>) {
         let stopped = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        assert!(stopped.success() && self.child.wait().unwrap().success());
+        assert!(stopped.success());
+        let code = self.child.wait().unwrap().code();
+        let mut said = std::mem::take(&mut self.log);
+        said.extend(self.lines.iter());
+        (code, said)
     }
 
     /// Bytes of memory that it holds.
