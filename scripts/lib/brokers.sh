@@ -8,6 +8,8 @@
 #
 # Knows nothing of: what is then done with the broker.
 
+source "$LIB_DIR/clean.sh"
+
 BROKER_PIDS=()
 
 # A free TCP port between 10240 and 32767.
@@ -62,9 +64,6 @@ start_kafka() {
     wait_answers "$BOOTSTRAP" "$BROKER_PID" "$dir/broker.log" 180
     say "kafka pid $BROKER_PID at $BOOTSTRAP"
 }
-
-# Variables of these scripts are no settings of the broker, which refuses what it does not know.
-MILLRACE_CLEAN=(env -u MILLRACE_BIN -u MILLRACE_CACHE -u MILLRACE_FAULTFS)
 
 # millrace_binary: where the release build is.
 millrace_binary() {

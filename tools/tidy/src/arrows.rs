@@ -3,13 +3,15 @@
 //! 1. A crate's own packages are in its row of `ARROWS`; `engine/base` is open to all. Dev and build dependencies count as well.
 //! 2. A package from outside stands in the workspace's table with a comment `# home, home: why`. A home is a crate's folder or something in
 //!    it, `folder/*`, or `all`; the first word of each counts. No other crate names the package.
-//! 3. A crate is called `millrace-<folder>`, and takes the workspace's lints; only `engine/io`, the home of `unsafe`, has its own.
+//! 3. The table in `ARCHITECTURE.md` is this one, without the crates that are not there yet.
+//! 4. A crate is called `millrace-<folder>`, and takes the workspace's lints; only `engine/io`, the home of `unsafe`, has its own.
 //!
 //! Knows nothing of versions: those stand in the workspace's table alone.
 
 use crate::Violation;
 use crate::manifest::{Dependency, dependencies, lines};
 use crate::tree::Tree;
+use std::collections::BTreeMap;
 
 /// What a crate may depend on.
 enum To {
@@ -47,6 +49,9 @@ const ARROWS: &[(&str, To)] = &[
     ("tools/tidy", To::Only(&[])),
 ];
 
+/// Where people read the arrows.
+const PAGE: &str = "ARCHITECTURE.md";
+
 /// Open to every crate.
 const BASE: &str = "engine/base";
 
@@ -69,7 +74,32 @@ pub fn check(tree: &Tree) -> Vec<Violation> {
             None => violations.push(Violation::new(file, "no row in the table of arrows (tools/tidy/src/arrows.rs)")),
         }
     }
+    check_page(tree, &mut violations);
     violations
+}
+
+fn check_page(tree: &Tree, violations: &mut Vec<Violation>) {
+    let Some(page) = tree.files.get(PAGE) else { return };
+    let is_there = |folder: &str| tree.files.contains_key(&format!("{folder}/Cargo.toml"));
+    let mut rows = page_rows(page);
+    for (from, to) in ARROWS.iter().filter(|(from, _)| is_there(from)) {
+        let expected = match to {
+            To::Anything => "anything".to_owned(),
+            To::Only(folders) => folders.iter().copied().filter(|to| is_there(to)).collect::<Vec<_>>().join(", "),
+        };
+        let expected = if expected.is_empty() { "-" } else { &expected };
+        if rows.remove(from) != Some(expected) {
+            violations.push(Violation::new(PAGE, format!("the table of arrows must say: {from} | {expected}")));
+        }
+    }
+    violations.extend(rows.keys().map(|from| Violation::new(PAGE, format!("the table of arrows has {from}, which is not there"))));
+}
+
+/// The page's table: what a crate's row says, by folder.
+fn page_rows(page: &str) -> BTreeMap<&str, &str> {
+    let table = page.lines().skip_while(|line| *line != "| from | to |").skip(2).take_while(|line| line.starts_with('|'));
+    let cells = table.filter_map(|line| line.trim_matches('|').split_once('|'));
+    cells.flat_map(|(from, to)| from.split(',').map(move |from| (from.trim(), to.trim()))).collect()
 }
 
 /// What a crate in `folder` is called. The binary bears the system's name.
@@ -182,6 +212,27 @@ mod tests {
         check_planted("tools/sim", "[dependencies]\nmillrace-kafka.workspace = true\nmillrace.workspace = true", "");
         check_planted("engine/state", "[dependencies]\nmillrace.workspace = true", "must not depend on millrace");
         check_planted("engine/extra", "", "no row in the table of arrows");
+    }
+
+    #[test]
+    fn the_page_has_the_same_arrows() {
+        let manifests =
+            ["engine/io", "engine/log", "tools/sim"].map(|folder| (format!("{folder}/Cargo.toml"), manifest(&package_name(folder), "")));
+        let check_page = |page: &str, expected: &[&str]| {
+            let mut files: Vec<(&str, &str)> = manifests.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+            files.push((PAGE, page));
+            let violations = check(&Tree::of(&files));
+            let messages: Vec<&str> = violations.iter().map(|violation| violation.message.as_str()).collect();
+            assert!(messages.len() == expected.len(), "{messages:?}");
+            assert!(messages.iter().zip(expected).all(|(message, part)| message.contains(part)), "{messages:?} is not {expected:?}");
+        };
+        let page = |rows: &str| format!("# Page\n\n| a | b |\n|---|---|\n| c | d |\n\n| from | to |\n|---|---|\n{rows}\n\n| e | f |\n");
+        let good = "| engine/io | - |\n| engine/log | engine/io |\n| tools/sim | anything |";
+        check_page(&page(good), &[]);
+        check_page(&page(&good.replace("| engine/io |\n", "| engine/io, raftlog |\n")), &["must say: engine/log | engine/io"]);
+        check_page(&page(&good.replace("| engine/io | - |\n", "")), &["must say: engine/io | -"]);
+        check_page(&page(&good.replace("engine/io | -", "engine/io, raftlog | -")), &["has raftlog, which is not there"]);
+        check_page("# Page", &["engine/io", "engine/log", "tools/sim"]);
     }
 
     #[test]
