@@ -359,6 +359,16 @@ pub struct Moved {
     pub state: Box<dyn std::any::Any + Send>,
 }
 
+/// A data directory of this node, as fronts tell of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DataDirectory {
+    pub path: String,
+    /// It is not served from.
+    pub is_failed: bool,
+    /// Bytes free to us and bytes in all on its file system; none where it has failed, or the system does not say.
+    pub space: Option<(u64, u64)>,
+}
+
 /// Facts about this node that fronts tell their clients.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeFacts {

@@ -6,7 +6,7 @@
 //!
 //! Knows nothing of files or of how partitions work.
 
-use crate::api::{self, Leadership, NodeFacts};
+use crate::api::{self, DataDirectory, Leadership, NodeFacts};
 use crate::directory::Directory;
 use crate::net::{ConnectionId, Net};
 use crate::routes::Routes;
@@ -97,11 +97,16 @@ impl Cx<'_> {
         self.leaders.get(&partition).copied()
     }
 
-    /// Paths of the data directories of this node that are not served from, and those that are.
-    pub fn directories(&self) -> (Vec<String>, Vec<String>) {
-        let path = |directory: &Directory| directory.path.display().to_string();
-        let (failed, healthy): (Vec<&Directory>, Vec<&Directory>) = self.directories.iter().partition(|directory| directory.is_failed());
-        (failed.into_iter().map(path).collect(), healthy.into_iter().map(path).collect())
+    /// The data directories of this node. Asks the file systems for their space, which for one that is served from is a matter of
+    /// microseconds; one that has failed might hang.
+    pub fn directories(&mut self) -> Vec<DataDirectory> {
+        let disk = self.driver.disk();
+        let mut told = |directory: &Directory| {
+            let is_failed = directory.is_failed();
+            let space = if is_failed { None } else { disk.space(&directory.path).ok() };
+            DataDirectory { path: directory.path.display().to_string(), is_failed, space }
+        };
+        self.directories.iter().map(&mut told).collect()
     }
 
     /// Sends a request to a shard. Its reply comes to [`Front::replied`] with this token.

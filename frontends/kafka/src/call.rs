@@ -14,7 +14,7 @@ use millrace_base::clock::Nanos;
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::settings::Settings;
 use millrace_io::Slice;
-use millrace_shard::api::{Leadership, NodeFacts, Reply, Request};
+use millrace_shard::api::{DataDirectory, Leadership, NodeFacts, Reply, Request};
 use millrace_shard::state::meta::Meta;
 
 use crate::apis::api_01_fetch::WaitingPartitions;
@@ -190,8 +190,8 @@ impl<'c, 'a> Call<'c, 'a> {
         self.engine.leader(partition)
     }
 
-    /// Paths of the data directories that are not served from, and those that are.
-    pub fn directories(&self) -> (Vec<String>, Vec<String>) {
+    /// The data directories of this node.
+    pub fn directories(&mut self) -> Vec<DataDirectory> {
         self.engine.directories()
     }
 

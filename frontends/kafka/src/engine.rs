@@ -5,7 +5,7 @@
 use millrace_base::clock::Nanos;
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::settings::Settings;
-use millrace_shard::api::{Leadership, NodeFacts, Request};
+use millrace_shard::api::{DataDirectory, Leadership, NodeFacts, Request};
 use millrace_shard::front::Cx;
 use millrace_shard::state::meta::Meta;
 
@@ -17,8 +17,8 @@ pub trait Engine<'a> {
     fn settings(&self) -> &'a Settings;
     fn meta(&self) -> &'a Meta;
     fn leader(&self, partition: PartitionId) -> Option<Leadership>;
-    /// Paths of the data directories that are not served from, and those that are.
-    fn directories(&self) -> (Vec<String>, Vec<String>);
+    /// The data directories of this node.
+    fn directories(&mut self) -> Vec<DataDirectory>;
     fn submit(&mut self, to: ShardId, token: u64, request: Request);
     fn timer(&mut self, at: Nanos, token: u64);
     fn entropy(&mut self) -> u64;
@@ -49,7 +49,7 @@ impl<'a> Engine<'a> for Cx<'a> {
         Cx::leader(self, partition)
     }
 
-    fn directories(&self) -> (Vec<String>, Vec<String>) {
+    fn directories(&mut self) -> Vec<DataDirectory> {
         Cx::directories(self)
     }
 

@@ -57,6 +57,18 @@ fn produce(acks: i16, indexes: &[i32]) -> kafka::ProduceRequest {
 }
 
 #[test]
+fn log_dirs_are_told_with_the_space_of_their_file_systems() {
+    for version in [3, 4] {
+        let request = frame(Api::DescribeLogDirs, version, &kafka::DescribeLogDirsRequest::default().with_topics(None));
+        let answer = world().answer(&request, Mood::Good);
+        let answer: kafka::DescribeLogDirsResponse = body(Api::DescribeLogDirs, version, answer);
+        let told: Vec<_> = answer.results.iter().map(|dir| (&*dir.log_dir, dir.error_code, dir.total_bytes, dir.usable_bytes)).collect();
+        let (all, free) = if version < 4 { (-1, -1) } else { (7_000, 3_000) };
+        assert_eq!(told, [("/failed", 56, -1, -1), ("/data", 0, all, free)], "version {version}");
+    }
+}
+
+#[test]
 fn a_produce_goes_once_to_each_owner_and_is_answered_in_request_order() {
     let mut world = world();
     let request = frame(Api::Produce, 9, &produce(-1, &[5, 0, 3, 0, 99, 1]));

@@ -1,9 +1,14 @@
 //! The real binary with two data directories, the second of which is missing, is no directory, is empty, or is in use.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod support;
 
+use kafka_protocol::messages::DescribeLogDirsRequest;
 use std::collections::BTreeSet;
-use support::{Broker, create, fetch, folder, produce};
+use std::path::Path;
+use std::process::Command;
+use support::{Broker, ask, create, fetch, folder, produce};
 
 const PARTITIONS: i32 = 4;
 const STORAGE: i16 = 56;
@@ -28,6 +33,20 @@ fn served(broker: &Broker, have: i64) -> BTreeSet<i32> {
     served
 }
 
+/// Path, error, total and usable bytes.
+fn log_dirs(broker: &Broker) -> Vec<(String, i16, i64, i64)> {
+    let answer = ask(&mut broker.connect(), 4, &DescribeLogDirsRequest::default().with_topics(None));
+    answer.results.iter().map(|dir| (dir.log_dir.to_string(), dir.error_code, dir.total_bytes, dir.usable_bytes)).collect()
+}
+
+/// Bytes in all and free, as the system's own tool has them.
+fn file_system(path: &Path) -> (i64, i64) {
+    let output = Command::new("df").args(["-B1", "--output=size,avail"]).arg(path).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let numbers: Vec<i64> = text.lines().last().unwrap().split_whitespace().map(|word| word.parse().unwrap()).collect();
+    (numbers[0], numbers[1])
+}
+
 #[test]
 fn one_that_is_missing_or_unusable_takes_its_partitions_and_not_the_node() {
     let folder = folder("lost-data-directory");
@@ -43,6 +62,12 @@ fn one_that_is_missing_or_unusable_takes_its_partitions_and_not_the_node() {
     assert_eq!(served(&broker, 1).len(), 2);
     assert!(broker.log.iter().any(|line| line.contains("second is not used") && line.contains("Offline: t-")), "{:?}", broker.log);
     assert!(!second.exists());
+    let told = log_dirs(&broker);
+    let (total, free) = file_system(&first);
+    let of_first = told.iter().find(|dir| dir.0 == first.to_str().unwrap()).unwrap();
+    assert!(of_first.1 == 0 && of_first.2 == total && (0..=total).contains(&of_first.3), "{told:?}");
+    assert!(of_first.3.abs_diff(free) < 8 << 30, "others may write meanwhile: {free}, {told:?}");
+    assert!(told.contains(&(second.to_str().unwrap().to_owned(), STORAGE, -1, -1)), "{told:?}");
     drop(broker);
 
     std::fs::write(&second, b"no directory").unwrap();

@@ -1,6 +1,7 @@
 //! DescribeLogDirs: the bytes of partitions by data directory.
 //!
-//! v3 an error for all; v4 total and usable bytes, which are not known here (-1); v5 whether a directory is cordoned, which none is.
+//! v3 an error for all; v4 total and usable bytes of the file system, -1 where it does not say; v5 whether a directory is cordoned, which none
+//! is.
 //!
 //! Every data directory of this node is listed, with or without partitions; one that has failed or is missing with KAFKA_STORAGE_ERROR and
 //! without partitions. What was asked for and is not here is left out, as in Kafka.
@@ -53,32 +54,45 @@ fn unpack(reply: Reply) -> Vec<Result<LogSize, ReadError>> {
 
 fn build(call: &mut Call<'_, '_>, wanted: &BTreeSet<PartitionId>, slots: Vec<Option<Result<LogSize, ReadError>>>) -> Answer {
     let meta = call.meta();
-    let (failed, healthy) = call.directories();
-    let mut sizes: Sizes = healthy.into_iter().map(|path| (path, BTreeMap::new())).collect();
+    let directories = call.directories();
+    let healthy = || directories.iter().filter(|directory| !directory.is_failed);
+    let mut sizes: Sizes = healthy().map(|directory| (directory.path.clone(), BTreeMap::new())).collect();
     for (partition, slot) in wanted.iter().zip(slots) {
         let (Some(Ok(log)), Some(topic)) = (slot, meta.topic(partition.topic)) else { continue };
         let topics = sizes.entry(log.directory).or_default();
         topics.entry(topic.name.clone()).or_default().insert(partition.index, log.bytes);
     }
     // One may be missing where another has taken its place.
-    let failed: BTreeSet<String> = failed.into_iter().filter(|path| !sizes.contains_key(path)).collect();
-    let of_failed = |path: &String| result(path, BTreeMap::new(), call.version()).with_error_code(ErrorCode::KafkaStorageError.code());
-    let mut results: Vec<DescribeLogDirsResult> = failed.iter().map(of_failed).collect();
-    results.extend(sizes.into_iter().map(|(directory, topics)| result(&directory, topics, call.version())));
+    let failed = directories.iter().filter(|directory| directory.is_failed).map(|directory| &directory.path);
+    let failed: BTreeSet<&String> = failed.filter(|path| !sizes.contains_key(*path)).collect();
+    let of_failed =
+        |path: &String| result(path, BTreeMap::new(), None, call.version()).with_error_code(ErrorCode::KafkaStorageError.code());
+    let mut results: Vec<DescribeLogDirsResult> = failed.into_iter().map(of_failed).collect();
+    results.extend(sizes.into_iter().map(|(path, topics)| {
+        let space = healthy().find(|directory| directory.path == path).and_then(|directory| directory.space);
+        result(&path, topics, space, call.version())
+    }));
     let response = DescribeLogDirsResponse::default().with_results(results);
     Answer::from_frame(encode_describe_log_dirs(call.version(), call.asked.correlation_id, &response))
 }
 
-fn result(directory: &str, topics: BTreeMap<String, BTreeMap<u32, u64>>, version: i16) -> DescribeLogDirsResult {
+/// `space`: bytes free to us, and bytes in all.
+fn result(directory: &str, topics: BTreeMap<String, BTreeMap<u32, u64>>, space: Option<(u64, u64)>, version: i16) -> DescribeLogDirsResult {
     let partition = |(index, bytes): (u32, u64)| {
-        DescribeLogDirsPartition::default()
-            .with_partition_index(i32::try_from(index).unwrap_or(i32::MAX))
-            .with_partition_size(i64::try_from(bytes).unwrap_or(i64::MAX))
+        DescribeLogDirsPartition::default().with_partition_index(i32::try_from(index).unwrap_or(i32::MAX)).with_partition_size(long(bytes))
     };
     let topic = |(name, partitions): (String, BTreeMap<u32, u64>)| {
         let partitions = partitions.into_iter().map(partition).collect();
         DescribeLogDirsTopic::default().with_name(topic_name(&name)).with_partitions(partitions)
     };
     let response = DescribeLogDirsResult::default().with_log_dir(text(directory)).with_topics(topics.into_iter().map(topic).collect());
-    if version >= 4 { response.with_total_bytes(-1).with_usable_bytes(-1) } else { response }
+    if version < 4 {
+        return response;
+    }
+    let (free, all) = space.map_or((-1, -1), |(free, all)| (long(free), long(all)));
+    response.with_total_bytes(all).with_usable_bytes(free)
+}
+
+fn long(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

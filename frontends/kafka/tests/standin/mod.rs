@@ -68,8 +68,9 @@ impl<'a> Engine<'a> for StandIn<'a> {
     fn leader(&self, partition: PartitionId) -> Option<Leadership> {
         self.leaders.get(&partition).copied()
     }
-    fn directories(&self) -> (Vec<String>, Vec<String>) {
-        (vec!["/failed".to_owned()], vec!["/data".to_owned()])
+    fn directories(&mut self) -> Vec<DataDirectory> {
+        let told = |path: &str, space: Option<_>| DataDirectory { path: path.to_owned(), is_failed: space.is_none(), space };
+        vec![told("/failed", None), told("/data", Some((3_000, 7_000)))]
     }
     fn submit(&mut self, to: ShardId, token: u64, request: Request) {
         self.submitted.push((to, token, request));
