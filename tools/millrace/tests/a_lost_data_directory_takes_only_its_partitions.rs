@@ -1,5 +1,7 @@
 //! The real binary with two data directories, the second of which is missing, is no directory, is empty, or is in use.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod support;
 
 use kafka_protocol::messages::DescribeLogDirsRequest;
@@ -39,15 +41,9 @@ fn log_dirs(broker: &Broker) -> Vec<(String, i16, i64, i64)> {
 
 /// Bytes in all and free, as the system's own tool has them.
 fn file_system(path: &Path) -> (i64, i64) {
-    let output = Command::new("df").args(["-B1", "--output=size,avail"]).arg(path).output().expect("df says how much there is");
-    let text = String::from_utf8(output.stdout).expect("df says how much there is");
-    let numbers: Vec<i64> = text
-        .lines()
-        .last()
-        .expect("df says how much there is")
-        .split_whitespace()
-        .map(|word| word.parse().expect("df says how much there is"))
-        .collect();
+    let output = Command::new("df").args(["-B1", "--output=size,avail"]).arg(path).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let numbers: Vec<i64> = text.lines().last().unwrap().split_whitespace().map(|word| word.parse().unwrap()).collect();
     (numbers[0], numbers[1])
 }
 
