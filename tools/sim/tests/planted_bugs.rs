@@ -42,6 +42,7 @@ const BUGS: &[Row] = &[
     row(Bug::SkipSegmentSync, Check::Start, 7, ALL),
     row(Bug::SkipDirectorySync, Check::Progress, 3, ALL),
     row(Bug::IgnoreSyncError, Check::Progress, 21, FAULTS),
+    row(Bug::IgnoreSettleError, Check::Start, 0, FAULTS),
     row(Bug::IgnoreWriteError, Check::Start, 10, FAULTS),
     row(Bug::LoseCheckpoint, Check::Progress, 1, ALL),
     row(Bug::IgnoreDirects, Check::Rule(Rule::Lost), 15, CRASHES),
