@@ -246,9 +246,10 @@ pub fn check_stored(bytes: &[u8]) -> Result<Header, BatchError> {
     Ok(header)
 }
 
-/// The CRC of the header bytes that the batch's own CRC leaves out (base offset, length, epoch, magic).
+/// The CRC of the header bytes that the batch's own CRC leaves out (base offset, length, epoch, magic), and of that CRC: two batches
+/// that differ anywhere differ in it.
 pub fn outer_crc(bytes: &[u8]) -> u32 {
-    crc32c_of(&[&bytes[..place::CRC]])
+    crc32c_of(&[&bytes[..place::ATTRIBUTES]])
 }
 
 /// Writes base offset and leader epoch in place.

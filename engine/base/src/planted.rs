@@ -35,6 +35,8 @@ pub enum Bug {
     SkipDirectorySync,
     /// A sync that fails is taken for one that went well.
     IgnoreSyncError,
+    /// A synced write whose sync fails is taken for one that went well.
+    IgnoreSettleError,
     /// A write of the journal that fails is taken for one that went well.
     IgnoreWriteError,
     /// A checkpoint is acted upon, and never stated in the journal.

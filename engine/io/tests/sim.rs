@@ -265,6 +265,8 @@ fn faults_come_when_they_are_told_to() {
     fault(On::Sync, 0, Wrong::Error(libc::EIO));
     assert_eq!(run(&world, &mut driver, Op::Sync { file }).0, Err(IoError::DEVICE));
     assert_eq!(run(&world, &mut driver, Op::Sync { file }).0, Ok(0));
+    fault(On::Directory, 0, Wrong::Error(libc::EIO));
+    assert_eq!(run(&world, &mut driver, Op::Sync { file }).0, Ok(0), "not of a file");
     fault(On::Write, 0, Wrong::Lost);
     assert_eq!(write(&world, &mut driver, file, 0, 9, true), Ok(4096));
     assert_eq!(content(&world, "/wal").unwrap()[0], 1);
@@ -285,6 +287,25 @@ fn faults_come_when_they_are_told_to() {
     assert!(write(&world, &mut driver, file, 8192, 5, true).unwrap_err().is_full());
     world.heal(1);
     assert_eq!(write(&world, &mut driver, file, 8192, 5, true), Ok(4096));
+}
+
+/// As on a ring: the write is one step, its sync the next.
+#[test]
+fn a_synced_write_whose_sync_fails_is_written_and_never_durable() {
+    for (wrong, told) in [(Wrong::Error(libc::EIO), Err(IoError::DEVICE)), (Wrong::Lost, Ok(4096))] {
+        for loss in [Loss::All, Loss::Nothing] {
+            let left = after_cut(3, loss, |world, driver, file| {
+                world.add_fault(1, Fault { path: "/f".into(), on: On::Sync, after: 0, times: 1, wrong });
+                assert_eq!(write(world, driver, file, 0, 2, true), told);
+                assert_eq!(content(world, "/f").unwrap(), [2; 4096], "it reads as written");
+                if told.is_err() {
+                    run(world, driver, Op::Sync { file }).0.unwrap(); // which covers nothing that the failed one was to cover
+                }
+            });
+            let kept = if loss == Loss::Nothing { 2 } else { 1 };
+            assert_eq!(left.unwrap(), [kept; 4096], "{wrong:?} {loss:?}");
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use millrace_base::clock::Nanos;
-use millrace_io::{Config, Driver, Op, Pool, Slice, Socket, UringDriver, Wait, job, process, system};
+use millrace_io::{Config, Driver, File, IoError, Memory, Op, OpenHow, Pool, Slice, Socket, UringDriver, Wait, job, process, system};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -174,4 +174,27 @@ fn a_driver_that_goes_ends_its_jobs() {
     }
     drop(driver);
     assert_eq!(pool.used(), 0);
+}
+
+/// The write goes well and the sync does not: a device without a sync answers EINVAL to it.
+#[test]
+fn a_synced_write_whose_sync_fails_has_failed() {
+    let mut driver = driver();
+    let pool = Pool::new(1 << 20);
+    let mut one = |op: Op| {
+        driver.submit(op, 1);
+        let mut completions = Vec::new();
+        while completions.is_empty() {
+            driver.poll(Wait::Until(Nanos::NEVER), &mut completions);
+        }
+        let completion = completions.remove(0);
+        (completion.result, completion.memory)
+    };
+    let how = OpenHow { write: true, ..OpenHow::default() };
+    let file = File(one(Op::Open { path: "/dev/null".into(), how }).0.unwrap());
+    let from = pool.take(4096).push(&[1; 4096]);
+    assert_eq!(one(Op::Write { file, place: 0, from: from.clone(), synced: false }).0, Ok(4096));
+    let (result, memory) = one(Op::Write { file, place: 0, from, synced: true });
+    assert_eq!(result, Err(IoError(libc::EINVAL)));
+    assert!(matches!(memory, Memory::Slice(_)), "its memory comes back");
 }

@@ -1,4 +1,5 @@
-//! The sparse index of one segment: places for offsets and for times, and proof of the header bytes that no batch CRC covers.
+//! The sparse index of one segment: places for offsets and for times, and proof of the header bytes that no batch CRC covers and of
+//! which batch it is.
 //!
 //! 1. [`Index::add`] is told of every batch that is appended; it makes an entry of the first and of each that lies `interval` bytes
 //!    behind the last entry. At [`ENTRIES_MAX`] every second entry goes and the interval doubles, so memory is bounded whatever is set.
@@ -47,7 +48,7 @@ pub struct Entry {
     pub place: u32,
     /// The largest timestamp of all batches before this one; [`NO_TIMESTAMP`] when there are none.
     pub timestamp_before: i64,
-    /// CRC of the header bytes that the batch's own CRC leaves out.
+    /// CRC of the header bytes that the batch's own CRC leaves out, and of that CRC.
     pub outer_crc: u32,
 }
 

@@ -82,8 +82,7 @@ pub fn header_at(bytes: &[u8]) -> Result<Header, WalkError> {
     Ok(header)
 }
 
-/// [`header_at`] of the batch that is expected there: it begins at offset `base`, and the header bytes that its CRC leaves out have the CRC
-/// `outer`, if an index entry tells it.
+/// [`header_at`] of the batch that is expected there: it begins at offset `base`, and its [`outer_crc`] is `outer`, if an index entry tells it.
 ///
 /// # Errors
 /// Likewise; `Gap` and `Outer` when it is another batch than the one expected.

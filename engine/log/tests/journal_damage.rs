@@ -228,8 +228,11 @@ fn one_slot_of_the_openings_is_enough_and_none_is_an_error() {
                 let recovered = spoiled(&world, |disk| disk.bytes(&path)[slot * BLOCK + sector * SECTOR + 7] ^= 4).unwrap();
                 check(&world, &recovered, world.acknowledged).unwrap();
                 assert!(damages(&recovered).is_empty());
+                let told = recovered.lost_slot.unwrap();
+                assert_eq!((told.file, told.place), (path.display().to_string(), (slot * BLOCK) as u64), "it is told");
             }
         }
+        assert_eq!(recover(&mut world.disk, folder(), &world.pool, 0).unwrap().lost_slot, None);
         for spoil in [
             (|bytes: &mut Vec<u8>| bytes.clear()) as fn(&mut Vec<u8>),
             |bytes| bytes.fill(0),

@@ -449,6 +449,7 @@ pub(crate) fn recover_directory(
     for shard in entries.iter().filter(|entry| entry.is_directory).filter_map(|entry| paths::shard_named(&entry.name)) {
         let pool = &pools[usize::from(shard) % pools.len()];
         let recovered = journal::recover(disk, &paths::journal(path, shard), pool, 0)?;
+        notes.extend(recovered.lost_slot.as_ref().map(|corrupt| format!("cut off or damaged, and written again: {corrupt}")));
         fold(&mut found, &recovered, notes, &paths::journal(path, shard));
         if let Verdict::Damaged { each, .. } = &recovered.verdict {
             each.iter().for_each(|damage| log::error!("journal entry {} is damaged: {}", damage.first, damage.corrupt));

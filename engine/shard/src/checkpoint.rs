@@ -755,11 +755,12 @@ impl Engine {
                 self.open_files.grow_at = t.now.plus_ms(GROW_PAUSE_MS);
                 self.directories[index].journal_mut().file_failed(slot);
             }
-            Err(error) => {
+            Err(error) if error.is_full() => {
                 log::warn!("the journal in {} cannot grow: {error}", self.directories[index].path.display());
-                self.directories[index].full = error.is_full();
+                self.directories[index].full = true;
                 self.directories[index].journal_mut().file_failed(slot);
             }
+            Err(error) => self.device_failed(t, index, format!("making a journal file failed: {error}")),
         }
     }
 }

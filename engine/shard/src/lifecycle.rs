@@ -68,6 +68,8 @@ pub enum Finish {
     Allocated { partition: PartitionId, bytes: u64 },
     /// A new journal file.
     JournalFile { directory: usize, slot: u32 },
+    /// A segment was cut to its bytes at a clean stop.
+    Cut(PartitionId),
     /// Files that were stated gone.
     Removed,
 }
@@ -342,6 +344,7 @@ impl Engine {
             }
             Finish::Allocated { partition, bytes } => self.room_reserved(t, partition, bytes, result),
             Finish::JournalFile { directory, slot } => self.journal_file_made(t, directory, slot, result),
+            Finish::Cut(id) => self.segment_cut(t, id, result),
             Finish::Removed => {
                 if let Err(error) = result {
                     log::warn!("files that were deleted could not all be removed: {error}; they are removed at the next start");

@@ -11,9 +11,9 @@ use crate::engine::{Engine, Turn};
 use crate::lifecycle::Finish;
 use crate::memory::CHECKPOINTS_MAX;
 use crate::partition::Partition;
-use crate::script::{Handle, Step};
+use crate::script::{Handle, Outcome, Step};
 use millrace_base::ids::PartitionId;
-use millrace_io::OpenHow;
+use millrace_io::{IoError, OpenHow};
 
 /// Segments that are being cut at once.
 const CUTS_MAX: usize = 64;
@@ -50,9 +50,22 @@ impl Engine {
                 Step::Close(Handle::Nth(0)),
             ]);
             partition.busy = true;
-            self.scripts.start(t.driver, steps, Finish::Removed);
+            self.scripts.start(t.driver, steps, Finish::Cut(partition.id));
         }
         self.is_cut = cuts == 0;
         self.is_cut
+    }
+
+    /// A segment was cut. Nothing hangs on it, but what a failed sync has lost may be another log's.
+    pub fn segment_cut(&mut self, t: &mut Turn<'_>, id: PartitionId, result: Result<Outcome, IoError>) {
+        let Err(error) = result else { return };
+        let Some(partition) = self.partitions.get(&id) else { return };
+        let (directory, folder) = (usize::from(partition.directory), partition.folder.display());
+        if error.is_full() || error.is_out_of_files() {
+            log::warn!("the newest segment in {folder} is not cut to its batches: {error}; the next start knows where they end");
+        } else {
+            let reason = format!("cutting the newest segment of {folder} failed: {error}");
+            self.device_failed(t, directory, reason);
+        }
     }
 }

@@ -137,7 +137,7 @@ fn entry_fields() -> [(&'static str, usize, As); 4] {
         ("entry: offset behind the base", 4, As::Number),
         ("  place", 4, As::Number),
         ("  largest timestamp before it", 8, As::Bytes),
-        ("  CRC of the header bytes in front of its CRC", 4, As::Crc),
+        ("  CRC of the batch's first 21 bytes", 4, As::Crc),
     ]
 }
 

@@ -66,9 +66,9 @@ pub fn start(settings: Settings) -> Result<(), Failure> {
     }
     let mut disk = BlockingDisk::new();
     let directories = settings.log_dirs.iter().map(|path| absolute(path)).collect::<Result<Vec<PathBuf>, Failure>>()?;
+    let listeners = listener::listeners(&settings)?;
     // Before the ports: a second start on the same directories most often has the same ports too, and the directories say why.
     claim::lock_all(&mut disk, &directories).map_err(|error| Failure::Run(error.to_string()))?;
-    let listeners = listener::listeners(&settings)?;
     warn_of_open_listeners(&listeners);
     let (cores, shards) = (process::cores(), shards(&settings));
     let stop = Arc::new(AtomicBool::new(false));

@@ -4,6 +4,7 @@ pub mod run;
 
 pub mod cluster;
 pub mod node;
+pub mod said;
 
 pub mod client;
 pub mod packing;

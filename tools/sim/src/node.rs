@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use crate::client::{MS, link};
-use crate::cluster::{Cluster, Config};
+use crate::cluster::{Cluster, Config, NODE};
 use crate::value::{self, ValueId};
 use bytes::Bytes;
 use kafka_protocol::messages::BrokerId;
@@ -11,10 +11,12 @@ use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreateTopi
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use kafka_protocol::protocol::Request;
+use millrace_base::batch::Header;
 use millrace_base::clock::Nanos;
-use millrace_io::sim::{ClientEnd, Rates, SimDriver, World};
-use millrace_io::{Driver, Wait};
+use millrace_io::sim::{ClientEnd, Fault, On, Rates, SimDriver, World, Wrong};
+use millrace_io::{Disk, Driver, OpenHow, Wait};
 use millrace_log::journal::Options;
+use std::path::Path;
 
 pub const CREATE: i16 = 5;
 pub const PRODUCE: i16 = 9;
@@ -157,5 +159,47 @@ impl Node {
         let answer = self.ask(end, PRODUCE, request, 10_000).expect("produce is answered");
         let part = &answer.responses[0].partition_responses[0];
         (part.error_code, part.base_offset)
+    }
+
+    /// Code and message of the answer to one batch. None: there was no answer in time.
+    pub fn try_produce(&mut self, end: &mut ClientEnd, request: &ProduceRequest) -> Option<(i16, String)> {
+        let answer = self.ask(end, PRODUCE, request, 10_000)?;
+        let part = &answer.responses[0].partition_responses[0];
+        Some((part.error_code, part.error_message.as_ref().map(ToString::to_string).unwrap_or_default()))
+    }
+
+    /// One fetch of a partition: its error, and its whole batches.
+    pub fn fetch_batches(&mut self, name: &str, partition: i32, offset: i64, max_bytes: i32) -> (i16, Vec<Bytes>) {
+        let mut end = self.connect();
+        let request = fetch(name, [(partition, offset)].into_iter(), max_bytes);
+        let answer = self.ask::<FetchRequest>(&mut end, FETCH, &request, 5_000).expect("a fetch is answered");
+        let part = &answer.responses[0].partitions[0];
+        let (mut bytes, mut batches) = (part.records.clone().unwrap_or_default(), Vec::new());
+        while let Ok(header) = Header::parse(&bytes)
+            && header.size <= bytes.len()
+        {
+            batches.push(bytes.split_to(header.size));
+        }
+        (part.error_code, batches)
+    }
+
+    /// Something goes wrong with files whose path contains `path`.
+    pub fn fault(&self, path: &str, on: On, after: u32, times: u32, wrong: Wrong) {
+        self.world.add_fault(NODE, Fault { path: path.to_owned(), on, after, times, wrong });
+    }
+
+    /// What a folder of the node's disk holds; nothing if it is not there.
+    pub fn names(&self, folder: &Path) -> Vec<String> {
+        self.world.disk(NODE).list(folder).unwrap_or_default().into_iter().map(|entry| entry.name).collect()
+    }
+
+    /// A file of the node's disk.
+    pub fn bytes_of(&self, path: &Path) -> Vec<u8> {
+        let mut disk = self.world.disk(NODE);
+        let file = disk.open(path, OpenHow::default()).unwrap();
+        let mut bytes = vec![0; disk.len(file).unwrap() as usize];
+        disk.read(file, 0, &mut bytes).unwrap();
+        disk.close(file);
+        bytes
     }
 }

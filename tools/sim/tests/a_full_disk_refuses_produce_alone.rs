@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
 use kafka_protocol::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
 use kafka_protocol::messages::fetch_request::FetchRequest;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -38,6 +39,54 @@ fn commit(node: &mut Node, end: &mut ClientEnd, offset: i64) -> i16 {
     node.ask(end, 8, &request, 10_000).unwrap().topics[0].partitions[0].error_code
 }
 
+/// The log start of topic `t` after the records below `offset` were deleted.
+fn delete_records(node: &mut Node, end: &mut ClientEnd, offset: i64) -> (i16, i64) {
+    let part = DeleteRecordsPartition::default().with_partition_index(0).with_offset(offset);
+    let part = DeleteRecordsTopic::default().with_name(topic("t")).with_partitions(vec![part]);
+    let request = DeleteRecordsRequest::default().with_topics(vec![part]).with_timeout_ms(5_000);
+    let found = node.ask(end, 2, &request, 10_000).unwrap().topics[0].partitions[0].clone();
+    (found.error_code, found.low_watermark)
+}
+
+fn delete_topic(node: &mut Node, end: &mut ClientEnd, name: &str) -> i16 {
+    let gone = DeleteTopicState::default().with_name(Some(topic(name)));
+    let delete = DeleteTopicsRequest::default().with_topics(vec![gone]).with_timeout_ms(5_000);
+    node.ask(end, 6, &delete, 5_000).unwrap().responses[0].error_code
+}
+
+/// The end of a topic's partition, which can be read.
+fn high_watermark(node: &mut Node, end: &mut ClientEnd, name: &str, from: i64) -> i64 {
+    let answer = node.ask::<FetchRequest>(end, FETCH, &fetch(name, [(0, from)].into_iter(), 1 << 20), 5_000).unwrap();
+    let part = &answer.responses[0].partitions[0];
+    assert_eq!(part.error_code, 0, "reads go on");
+    part.high_watermark
+}
+
+/// Waits until the coordinator of the group has loaded; its commits are taken then.
+fn wait_for_coordinator(node: &mut Node, end: &mut ClientEnd) {
+    let find = FindCoordinatorRequest::default().with_key_type(0).with_coordinator_keys(vec![StrBytes::from_static_str("g")]);
+    for _ in 0..100 {
+        if node.ask(end, 4, &find, 5_000).unwrap().coordinators[0].error_code == 0 && commit(node, end, 1) == 0 {
+            return;
+        }
+        node.run(100, |_| false);
+    }
+    panic!("the coordinator does not load");
+}
+
+/// Appends to topic `t` from `length` on until that is refused; gives the refusal and the length then.
+fn fill(node: &mut Node, end: &mut ClientEnd, mut length: i64) -> ((i16, String), i64) {
+    loop {
+        let (code, message, base) = append(node, end, "t", length);
+        if code != 0 {
+            return ((code, message), length);
+        }
+        assert_eq!(base, length);
+        length += 10;
+        assert!(length < 10_000, "the disk is full at last");
+    }
+}
+
 #[test]
 fn metadata_deletes_reads_and_commits_go_on_and_produce_resumes_by_itself() {
     let mut small = config(1, 1, 128 << 20);
@@ -48,30 +97,14 @@ fn metadata_deletes_reads_and_commits_go_on_and_produce_resumes_by_itself() {
     node.create("t", 1);
     node.create("ballast", 1);
     let mut end = node.connect();
-    let find = FindCoordinatorRequest::default().with_key_type(0).with_coordinator_keys(vec![StrBytes::from_static_str("g")]);
-    for _ in 0..100 {
-        if node.ask(&mut end, 4, &find, 5_000).unwrap().coordinators[0].error_code == 0 && commit(&mut node, &mut end, 1) == 0 {
-            break;
-        }
-        node.run(100, |_| false);
-    }
-    assert_eq!(commit(&mut node, &mut end, 1), 0);
+    wait_for_coordinator(&mut node, &mut end);
     for batch in 0..40 {
         assert_eq!(append(&mut node, &mut end, "ballast", batch * 10).0, 0);
     }
 
     let full = used(&mut node.world.disk(NODE), Path::new("/")) + 400_000;
     node.world.set_capacity(NODE, Some(full));
-    let mut length = 0;
-    let refusal = loop {
-        let (code, message, base) = append(&mut node, &mut end, "t", length);
-        if code != 0 {
-            break (code, message);
-        }
-        assert_eq!(base, length);
-        length += 10;
-        assert!(length < 10_000, "the disk is full at last");
-    };
+    let (refusal, length) = fill(&mut node, &mut end, 0);
     assert_eq!(refusal.0, STORAGE);
     assert!(refusal.1.contains("/data/0 is full") && refusal.1.contains("as soon as there is room"), "{}", refusal.1);
     for round in 0..8 {
@@ -80,17 +113,16 @@ fn metadata_deletes_reads_and_commits_go_on_and_produce_resumes_by_itself() {
         let init = InitProducerIdRequest::default().with_transactional_id(None).with_producer_id(ProducerId(-1)).with_producer_epoch(-1);
         assert_eq!(node.ask(&mut end, 4, &init, 5_000).unwrap().error_code, 0, "producer ids are given");
         node.create(&format!("made-{round}"), 1);
-        let answer = node.ask::<FetchRequest>(&mut end, FETCH, &fetch("t", [(0, 0)].into_iter(), 1 << 20), 5_000).unwrap();
-        assert_eq!(answer.responses[0].partitions[0].error_code, 0, "reads go on");
+        if round > 0 {
+            assert_eq!(delete_topic(&mut node, &mut end, &format!("made-{}", round - 1)), 0, "topics are deleted");
+        }
+        assert_eq!(delete_records(&mut node, &mut end, round + 1), (0, round + 1), "records are deleted");
+        assert!(high_watermark(&mut node, &mut end, "t", round + 1) >= length, "what was acknowledged is there");
     }
-    let answer = node.ask::<FetchRequest>(&mut end, FETCH, &fetch("t", [(0, 0)].into_iter(), 1 << 20), 5_000).unwrap();
-    assert!(answer.responses[0].partitions[0].high_watermark >= length, "what was acknowledged is there");
 
     // A deletion needs no room.
-    let gone = DeleteTopicState::default().with_name(Some(topic("ballast")));
-    let delete = DeleteTopicsRequest::default().with_topics(vec![gone]).with_timeout_ms(5_000);
-    assert_eq!(node.ask(&mut end, 6, &delete, 5_000).unwrap().responses[0].error_code, 0);
-    let length = answer.responses[0].partitions[0].high_watermark;
+    assert_eq!(delete_topic(&mut node, &mut end, "ballast"), 0);
+    let length = high_watermark(&mut node, &mut end, "t", 8);
     node.world.set_capacity(NODE, None);
     let mut resumed = None;
     for _ in 0..100 {
@@ -103,6 +135,48 @@ fn metadata_deletes_reads_and_commits_go_on_and_produce_resumes_by_itself() {
     }
     assert_eq!(resumed, Some(length), "produce goes on without a restart");
     for batch in 1..40 {
+        assert_eq!(append(&mut node, &mut end, "t", length + batch * 10), (0, String::new(), length + batch * 10));
+    }
+}
+
+/// A start needs room for a journal file if none is free, and for nothing else.
+#[test]
+fn a_start_without_room_goes_on_with_what_there_is_or_says_what_it_needs() {
+    let mut node = Node::new(config(1, 1, 128 << 20));
+    node.start().unwrap();
+    node.create("t", 1);
+    let mut end = node.connect();
+    wait_for_coordinator(&mut node, &mut end);
+    assert_eq!(append(&mut node, &mut end, "t", 0).0, 0);
+    node.stop();
+    let full = used(&mut node.world.disk(NODE), Path::new("/"));
+    node.world.set_capacity(NODE, Some(full));
+
+    // There is a free one: every partition begins an epoch, and all goes on.
+    node.start().unwrap();
+    let mut end = node.connect();
+    assert_eq!(high_watermark(&mut node, &mut end, "t", 0), 10);
+    wait_for_coordinator(&mut node, &mut end);
+    node.create("made", 1);
+    assert_eq!(delete_topic(&mut node, &mut end, "made"), 0);
+    assert_eq!(delete_records(&mut node, &mut end, 3), (0, 3));
+    let (refusal, length) = fill(&mut node, &mut end, 10);
+    assert!(refusal.0 == STORAGE && refusal.1.contains("/data/0 is full"), "{}", refusal.1);
+    assert!(length > 10, "what the journal has room for is taken");
+
+    // Now all of them hold something that is needed.
+    node.cluster.kill();
+    for _ in 0..2 {
+        let error = node.start().unwrap_err();
+        assert!(error.contains("/data/0/journal/0/") && error.contains("No space left"), "{error}");
+    }
+    node.world.set_capacity(NODE, None);
+    node.start().unwrap();
+    let mut end = node.connect();
+    let acknowledged = length;
+    let length = high_watermark(&mut node, &mut end, "t", 3);
+    assert!(length >= acknowledged, "what was acknowledged is there");
+    for batch in 0..40 {
         assert_eq!(append(&mut node, &mut end, "t", length + batch * 10), (0, String::new(), length + batch * 10));
     }
 }

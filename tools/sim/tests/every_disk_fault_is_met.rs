@@ -3,15 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-use kafka_protocol::messages::fetch_request::FetchRequest;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use kafka_protocol::messages::{BrokerId, ProduceRequest};
 use millrace_base::batch::{self, Header};
-use millrace_io::sim::{ClientEnd, Fault, Loss, On, Rates, Wrong};
+use millrace_io::sim::{ClientEnd, On, Rates, Wrong};
 use millrace_io::{Disk, OpenHow};
 use millrace_log::index::Index;
 use millrace_sim::cluster::{Cluster, NODE};
-use millrace_sim::node::{FETCH, Node, PRODUCE, config, fetch, produce, topic};
+use millrace_sim::node::{Node, PRODUCE, config, produce, topic};
+use millrace_sim::said;
 use millrace_sim::value::{self, ValueId};
 use std::path::{Path, PathBuf};
 
@@ -19,19 +19,6 @@ const EIO: i32 = 5;
 const STORAGE: i16 = 56;
 /// Records in a batch of about 10 kB.
 const RECORDS: u32 = 10;
-
-fn names(node: &Node, folder: &Path) -> Vec<String> {
-    node.world.disk(NODE).list(folder).unwrap_or_default().into_iter().map(|entry| entry.name).collect()
-}
-
-fn bytes_of(node: &Node, path: &Path) -> Vec<u8> {
-    let mut disk = node.world.disk(NODE);
-    let file = disk.open(path, OpenHow::default()).unwrap();
-    let mut bytes = vec![0; disk.len(file).unwrap() as usize];
-    disk.read(file, 0, &mut bytes).unwrap();
-    disk.close(file);
-    bytes
-}
 
 /// A partition whose first segments are closed and not in memory, and that was stopped.
 struct Scene {
@@ -59,8 +46,8 @@ impl Scene {
         scene.node.run(500, |_| false);
         scene.node.stop();
         let data = Cluster::directory(0);
-        let folders: Vec<PathBuf> = names(&scene.node, &data).iter().map(|name| data.join(name).join("0")).collect();
-        let closed = |folder: &PathBuf| names(&scene.node, folder).iter().filter(|name| name.ends_with(".index")).count();
+        let folders: Vec<PathBuf> = scene.node.names(&data).iter().map(|name| data.join(name).join("0")).collect();
+        let closed = |folder: &PathBuf| scene.node.names(folder).iter().filter(|name| name.ends_with(".index")).count();
         scene.folder = folders.into_iter().max_by_key(closed).unwrap();
         scene
     }
@@ -72,25 +59,20 @@ impl Scene {
     }
 
     fn segment(&self, nth: usize) -> (PathBuf, i64) {
-        let names: Vec<String> = names(&self.node, &self.folder).into_iter().filter(|name| name.ends_with(".log")).collect();
+        let names: Vec<String> = self.node.names(&self.folder).into_iter().filter(|name| name.ends_with(".log")).collect();
         (self.folder.join(&names[nth]), names[nth].trim_end_matches(".log").parse().unwrap())
     }
 
     /// One fetch: its error, and its batches, each of which is proved to be what was sent.
     fn fetch(&mut self, offset: i64) -> (i16, Vec<Header>) {
-        let mut end = self.node.connect();
-        let answer = self.node.ask::<FetchRequest>(&mut end, FETCH, &fetch("t", [(0, offset)].into_iter(), 100_000), 5_000).unwrap();
-        let part = &answer.responses[0].partitions[0];
-        let (bytes, mut at, mut headers) = (part.records.clone().unwrap_or_default(), 0, Vec::new());
-        while let Some(header) = bytes.get(at..).and_then(|rest| Header::parse(rest).ok()).filter(|header| at + header.size <= bytes.len())
-        {
+        let (code, batches) = self.node.fetch_batches("t", 0, offset, 100_000);
+        let check = |found: &bytes::Bytes| {
+            let header = Header::parse(found).unwrap();
             let sent = value::batch(ValueId::new(1, header.base_offset as u32), RECORDS, 1_000, 1_700_000_000_000, None, 0);
-            let found = &bytes[at..at + header.size];
             assert!(batch::check_stored(found).is_ok() && found[batch::HEADER_BYTES..] == sent[batch::HEADER_BYTES..], "at {offset}");
-            at += header.size;
-            headers.push(header);
-        }
-        (part.error_code, headers)
+            header
+        };
+        (code, batches.iter().map(check).collect())
     }
 
     /// The offset of the first record at or after a time.
@@ -104,7 +86,7 @@ impl Scene {
     }
 
     fn fault(&self, path: &str, on: On, after: u32, times: u32, wrong: Wrong) {
-        self.node.world.add_fault(NODE, Fault { path: path.to_owned(), on, after, times, wrong });
+        self.node.fault(path, on, after, times, wrong);
     }
 
     /// Every record is there.
@@ -127,7 +109,7 @@ fn places(size: usize) -> impl Iterator<Item = usize> {
 fn a_bit_flipped_anywhere_in_a_segment_is_never_served_nor_taken_for_its_end() {
     let mut scene = Scene::new(&[]);
     let (path, base) = scene.segment(1);
-    let bytes = bytes_of(&scene.node, &path);
+    let bytes = scene.node.bytes_of(&path);
     // A batch without an index entry would do as well: entries are 4 KiB apart, batches are larger.
     let first = Header::parse(&bytes).unwrap();
     let place = first.size;
@@ -136,8 +118,11 @@ fn a_bit_flipped_anywhere_in_a_segment_is_never_served_nor_taken_for_its_end() {
     for at in places(header.size) {
         for bit in [0, 7] {
             assert!(scene.node.world.flip(NODE, &path, (place + at) as u64, bit));
+            said::listen();
             let (code, headers) = scene.fetch(header.base_offset);
             assert_eq!((code, headers.len()), (STORAGE, 0), "byte {at} of the batch");
+            let (told, lines) = (format!("{} at byte {place}: expected ", path.display()), said::listen());
+            assert!(lines.iter().any(|line| line.contains(&told)), "byte {at}: {lines:?}");
             let (code, headers) = scene.fetch(base);
             assert_eq!(code, 0, "what lies before it is served");
             assert_eq!(headers.last().unwrap().next_offset(), header.base_offset, "byte {at}");
@@ -152,7 +137,7 @@ fn a_bit_flipped_anywhere_in_a_segment_is_never_served_nor_taken_for_its_end() {
 fn a_segment_without_its_index_is_proved_batch_by_batch() {
     let mut scene = Scene::new(&["log.index.interval.bytes=1000000"]);
     let (path, base) = scene.segment(1);
-    let header = Header::parse(&bytes_of(&scene.node, &path)).unwrap();
+    let header = Header::parse(&scene.node.bytes_of(&path)).unwrap();
     scene.node.start().unwrap();
     // Where no index entry tells of a batch, a changed base offset or length is seen as a gap; the epoch alone is in no checksum.
     let epoch = batch::place::EPOCH..batch::place::EPOCH + 4;
@@ -168,11 +153,40 @@ fn a_segment_without_its_index_is_proved_batch_by_batch() {
     assert!(code == 0 && headers[0].epoch != header.epoch, "as said");
 }
 
+/// Every batch has an index entry, or none has but the first.
+#[test]
+fn a_batch_of_another_partition_in_its_place_is_noticed_by_its_index_entry_alone() {
+    for (interval, is_noticed) in [(100, true), (1_000_000, false)] {
+        let mut scene = Scene::new(&[&format!("log.index.interval.bytes={interval}")]);
+        let (path, _) = scene.segment(1);
+        let bytes = scene.node.bytes_of(&path);
+        let place = Header::parse(&bytes).unwrap().size;
+        let header = Header::parse(&bytes[place..]).unwrap();
+        let mine = &bytes[place..place + header.size];
+        // The same offsets, size and epoch, and other records.
+        let mut others = (500_000..).map(|first| value::batch(ValueId::new(1, first), RECORDS, 1_000, 1_700_000_000_000, None, 0));
+        let mut foreign = others.find(|foreign| foreign.len() == mine.len()).unwrap();
+        batch::patch(&mut foreign, header.base_offset, header.epoch);
+        assert!(foreign != mine && batch::check_stored(&foreign).is_ok());
+        let mut disk = scene.node.world.disk(NODE);
+        let file = disk.open(&path, OpenHow { write: true, ..OpenHow::default() }).unwrap();
+        disk.write(file, place as u64, &foreign).unwrap();
+        disk.close(file);
+        drop(disk);
+        scene.node.start().unwrap();
+        let (code, batches) = scene.node.fetch_batches("t", 0, header.base_offset, 100_000);
+        match is_noticed {
+            true => assert_eq!((code, batches.len()), (STORAGE, 0)),
+            false => assert!(code == 0 && batches[0][..] == foreign[..], "as said"),
+        }
+    }
+}
+
 #[test]
 fn a_lookup_by_time_does_not_pass_over_a_damaged_batch() {
     let mut scene = Scene::new(&["log.index.interval.bytes=1000000"]);
     let (path, _) = scene.segment(0);
-    let header = Header::parse(&bytes_of(&scene.node, &path)).unwrap();
+    let header = Header::parse(&scene.node.bytes_of(&path)).unwrap();
     scene.node.start().unwrap();
     let (code, found) = scene.lookup(header.base_timestamp);
     assert_eq!((code, found), (0, 0));
@@ -188,10 +202,10 @@ fn an_index_damaged_anywhere_is_made_again_from_its_segment() {
     let mut scene = Scene::new(&["log.index.interval.bytes=100"]);
     let (segment, base) = scene.segment(1);
     let path = segment.with_extension("index");
-    let bytes = bytes_of(&scene.node, &path);
+    let bytes = scene.node.bytes_of(&path);
     for at in (0..48).chain([100, 4_092, 4_096, 4_100, 4_108, 4_115, 8_000, 8_191]) {
         assert!(scene.node.world.flip(NODE, &path, at, 2), "byte {at}");
-        assert!(Index::decode(&bytes_of(&scene.node, &path), base, "").is_err(), "byte {at}");
+        assert!(Index::decode(&scene.node.bytes_of(&path), base, "").is_err(), "byte {at}");
         scene.node.start().unwrap();
         let (code, headers) = scene.fetch(base + 200);
         assert_eq!((code, headers[0].base_offset), (0, base + 200));
@@ -199,7 +213,7 @@ fn an_index_damaged_anywhere_is_made_again_from_its_segment() {
         scene.node.stop();
         scene.node.start().unwrap();
         scene.node.stop();
-        let again = Index::decode(&bytes_of(&scene.node, &path), base, "").unwrap();
+        let again = Index::decode(&scene.node.bytes_of(&path), base, "").unwrap();
         assert_eq!(again.summary(), Index::decode(&bytes, base, "").unwrap().summary(), "byte {at}");
     }
     scene.node.start().unwrap();
@@ -210,7 +224,7 @@ fn an_index_damaged_anywhere_is_made_again_from_its_segment() {
 fn the_identity_of_a_data_directory_is_never_guessed() {
     let mut scene = Scene::new(&[]);
     let path = Cluster::directory(0).join("millrace.meta");
-    for at in 0..bytes_of(&scene.node, &path).len() as u64 {
+    for at in 0..scene.node.bytes_of(&path).len() as u64 {
         assert!(scene.node.world.flip(NODE, &path, at, 1));
         let error = scene.node.start().unwrap_err();
         assert!(error.contains("/data/0"), "byte {at}: {error}");
@@ -234,9 +248,9 @@ fn replica_set_0_in_a_segment_is_proved_before_the_node_starts() {
     scene.node.run(500, |_| false);
     scene.node.stop();
     let folder = millrace_log::paths::partition(&Cluster::directory(0), millrace_base::ids::META_PARTITION);
-    let name = names(&scene.node, &folder).into_iter().find(|name| name.ends_with(".log")).unwrap();
+    let name = scene.node.names(&folder).into_iter().find(|name| name.ends_with(".log")).unwrap();
     let path = folder.join(name);
-    let header = Header::parse(&bytes_of(&scene.node, &path)).unwrap();
+    let header = Header::parse(&scene.node.bytes_of(&path)).unwrap();
     for at in places(header.size).filter(|at| !(batch::place::EPOCH..batch::place::EPOCH + 4).contains(at)) {
         assert!(scene.node.world.flip(NODE, &path, at as u64, 4));
         let error = scene.node.start().unwrap_err();
@@ -334,47 +348,6 @@ fn a_journal_write_that_is_lost_or_goes_astray_is_damage_once_something_was_writ
 }
 
 #[test]
-fn after_a_failed_write_or_sync_no_log_of_that_data_directory_acknowledges_before_a_recovery() {
-    for (path, on) in [("/journal/0/", On::Write), ("/journal/1/", On::Write), (".log", On::Write), (".log", On::Sync)] {
-        let mut node = Node::new(config(2, 1, 128 << 20));
-        node.start().unwrap();
-        node.create("t", 8);
-        let mut end = node.connect();
-        let mut ends = [0; 8];
-        node.world.add_fault(NODE, Fault { path: path.to_owned(), on, after: 3, times: 1, wrong: Wrong::Error(EIO) });
-        let mut failed = false;
-        for batch in 0..1_200 {
-            let partition = batch as usize % 8;
-            let request = produce("t", partition as i32, ends[partition] as u32 + partition as u32 * 100_000, RECORDS, 1_000);
-            let Some(answer) = node.ask::<ProduceRequest>(&mut end, PRODUCE, &request, 10_000) else { continue };
-            let part = &answer.responses[0].partition_responses[0];
-            match part.error_code {
-                0 => {
-                    assert!(!failed, "{path} {on:?}: acknowledged after another log of the data directory had failed");
-                    assert_eq!(part.base_offset, ends[partition]);
-                    ends[partition] += i64::from(RECORDS);
-                }
-                _ => failed = true,
-            }
-            if failed {
-                node.run(5, |_| false); // the other shard hears of it
-            }
-        }
-        assert!(failed, "{path} {on:?} is met");
-        node.cluster.cut_power(Loss::All);
-        node.world.heal(NODE);
-        node.start().unwrap();
-        let mut end = node.connect();
-        for (partition, acknowledged) in (0..).zip(ends) {
-            let request = fetch("t", [(partition, 0)].into_iter(), 1 << 20);
-            let answer = node.ask::<FetchRequest>(&mut end, FETCH, &request, 5_000).unwrap();
-            let part = &answer.responses[0].partitions[0];
-            assert!(part.error_code == 0 && part.high_watermark >= acknowledged, "{path} {on:?}: partition {partition}");
-        }
-    }
-}
-
-#[test]
 fn writes_and_reads_that_come_short_are_gone_on_with() {
     let mut scene = Scene::new(&[]);
     scene.node.start().unwrap();
@@ -418,7 +391,7 @@ fn a_data_directory_that_goes_back_in_time_is_whole_as_of_then() {
                 node.world.disk(NODE).make_directories(&to).unwrap();
                 copy(node, &from, &to);
             } else {
-                let bytes = bytes_of(node, &from);
+                let bytes = node.bytes_of(&from);
                 let mut disk = node.world.disk(NODE);
                 let file = disk.open(&to, OpenHow { write: true, create: true, ..OpenHow::default() }).unwrap();
                 disk.write(file, 0, &bytes).unwrap();

@@ -10,6 +10,7 @@ use super::names::{Named, Names};
 use super::recording::{Change, Recording};
 use super::{Fault, Loss, On, Wrong};
 use crate::driver::{Entry, IoError, OpenHow};
+use millrace_base::planted::{Bug, is_planted};
 use millrace_base::prng::Prng;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -49,6 +50,14 @@ pub(super) struct Storage {
     pub(super) now: u64,
     pub(super) began: Option<u64>,
     recording: Option<Rc<RefCell<Recording>>>,
+}
+
+/// What became of the sync of a synced write.
+enum Settled {
+    Yes,
+    /// There was none.
+    No,
+    Failed(IoError),
 }
 
 /// The bytes of a file system without a limit of its own.
@@ -180,7 +189,8 @@ impl Storage {
     fn fault(&mut self, on: On, path: &Path) -> Option<Wrong> {
         let path = path.to_string_lossy();
         for fault in &mut self.faults {
-            if fault.on == on && fault.times > 0 && path.contains(&fault.path) {
+            let is_met = fault.on == on || (fault.on == On::Sync && on == On::Directory);
+            if is_met && fault.times > 0 && path.contains(&fault.path) {
                 if fault.after > 0 {
                     fault.after -= 1;
                     continue;
@@ -296,14 +306,30 @@ impl Storage {
             Some(Wrong::Flipped) | None => {}
         }
         self.grow_to(file, at.saturating_add(bytes.len() as u64))?;
+        let settled = if synced { self.settle(&path) } else { Settled::No };
         let number = self.next();
-        self.note(|| Change::Write { number, file, place: at, bytes: bytes.as_slice().into(), synced });
+        let is_synced = matches!(settled, Settled::Yes);
+        self.note(|| Change::Write { number, file, place: at, bytes: bytes.as_slice().into(), synced: is_synced });
         let image = &mut self.stored(file).image;
         image.write(number, at, &bytes);
-        if synced {
-            image.sync(number, Some((at, bytes.len() as u64)));
+        match settled {
+            Settled::Yes => image.sync(number, Some((at, bytes.len() as u64))),
+            Settled::No => {}
+            Settled::Failed(error) => {
+                image.sync_failed();
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    /// The second step of a synced write, which syncs the whole file.
+    fn settle(&mut self, path: &Path) -> Settled {
+        match self.fault(On::Sync, path) {
+            Some(Wrong::Error(error)) if !is_planted(Bug::IgnoreSettleError) => Settled::Failed(IoError(error)),
+            Some(Wrong::Error(_) | Wrong::Lost) => Settled::No,
+            Some(Wrong::Misdirected(_) | Wrong::Flipped) | None => Settled::Yes,
+        }
     }
 
     /// A write that did not end: a seeded choice of its sectors is on its way.
@@ -358,7 +384,7 @@ impl Storage {
 
     pub(super) fn sync_directory(&mut self, path: &Path, number: u64) -> Result<(), IoError> {
         check(path)?;
-        self.refusal(On::Sync, path)?;
+        self.refusal(On::Directory, path)?;
         match self.names.get(path) {
             Some(Named::Directory) => {
                 self.note(|| Change::SyncDirectory { number, path: path.to_path_buf() });

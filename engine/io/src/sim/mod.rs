@@ -75,8 +75,10 @@ pub enum On {
     Read,
     /// Writing and cutting.
     Write,
-    /// Syncing files and directories.
+    /// Syncing files and directories, and the second step of a synced write.
     Sync,
+    /// Syncing directories.
+    Directory,
     /// Opening, making, renaming, unlinking.
     Name,
 }
@@ -85,7 +87,7 @@ pub enum On {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wrong {
     /// The operation fails with this number. A write failing with EIO may have written a part; a failed sync leaves undurable what it
-    /// was to cover, also for later syncs.
+    /// was to cover, also for later syncs; a synced write whose sync fails has written its bytes.
     Error(i32),
     /// A write or sync says it was done, and was not.
     Lost,

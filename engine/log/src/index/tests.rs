@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::walk::tests::batch;
+use millrace_base::batch::check_stored;
+use millrace_base::crc::crc32c;
 use millrace_base::prng::Prng;
 
 const FILE: &str = "00000000000000000100.log";
@@ -106,6 +108,20 @@ fn a_flipped_bit_in_the_outer_header_is_noticed() {
     let error = index.check(&entry, &segment[entry.place as usize..], FILE).unwrap_err();
     assert_eq!((error.file.as_str(), error.place), (FILE, u64::from(entry.place)));
     assert!(verify(&index, &segment, FILE).is_err());
+}
+
+#[test]
+fn another_batch_of_the_same_offsets_and_size_is_noticed() {
+    let (mut segment, index) = sample(20, 1);
+    let entry = index.entries()[5];
+    let bytes = &mut segment[entry.place as usize..];
+    let size = walk::header_at(bytes).unwrap().size;
+    bytes[size - 1] ^= 1;
+    let crc = crc32c(&bytes[place::ATTRIBUTES..size]);
+    bytes[place::CRC..place::CRC + 4].copy_from_slice(&crc.to_be_bytes());
+    assert!(check_stored(bytes).is_ok(), "it is a whole batch");
+    let error = index.check(&entry, bytes, FILE).unwrap_err();
+    assert_eq!((error.file.as_str(), error.place), (FILE, u64::from(entry.place)));
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl fmt::Display for JournalError {
                 )
             }
             JournalError::Openings(corrupt) => write!(f, "the journal's openings are lost, so its entries cannot be told apart: {corrupt}"),
-            JournalError::File(corrupt) => write!(f, "not a journal file: {corrupt}"),
+            JournalError::File(corrupt) => write!(f, "not a file of a journal: {corrupt}"),
         }
     }
 }

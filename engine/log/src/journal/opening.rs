@@ -2,7 +2,8 @@
 //!
 //! 1. Everything that was read is synced: after a killed process it may be in the device's cache only.
 //! 2. Free files of another size are removed, missing ones are made: written with zeros in full under another name, synced, renamed.
-//! 3. The new opening is written to one slot and synced, then to the other and synced: from then on either slot alone is enough.
+//! 3. The new opening is written to one slot and synced, then to the other and synced: from then on either slot alone is enough. Each is
+//!    read back: without it the entries to come would not count, and nothing in them says that they should.
 //! 4. Only then is there a [`Journal`] whose entries bear the new incarnation and follow on the last live entry.
 //!
 //! What lay behind the cut is overwritten in time; until then its incarnation is not the one that the openings assign to its sequence.
@@ -15,9 +16,10 @@ use super::files::{FileRoom, Files, Used};
 use super::layout::{self, Opening, Openings};
 use super::recovery::Recovered;
 use super::writer::{Begin, Journal, Options};
+use millrace_base::fault::Corrupt;
 use millrace_base::limits::BLOCK;
 use millrace_base::planted::{Bug, is_planted};
-use millrace_io::{Disk, OpenHow, Pool};
+use millrace_io::{Disk, File, OpenHow, Pool};
 use std::collections::VecDeque;
 use std::path::Path;
 
@@ -154,21 +156,29 @@ fn write_openings(disk: &mut dyn Disk, folder: &Path, openings: &Openings) -> Re
     let path = folder.join(layout::OPENINGS_NAME);
     let how = OpenHow { write: true, create: true, exclusive: false, direct: true };
     let file = disk.open(&path, how).map_err(JournalError::io("open", &path))?;
-    let mut write_both = || {
-        let mut slots = vec![0; 2 * BLOCK];
-        disk.read(file, 0, &mut slots)?;
-        let (first, second) = slots.split_at(BLOCK);
-        let version = |slot| Openings::decode(slot).map(|openings| openings.version);
-        let order = if version(first) <= version(second) { [0, 1] } else { [1, 0] };
-        for (turn, slot) in order.into_iter().enumerate() {
-            let written = Openings { version: openings.version + turn as u64, list: openings.list.clone() };
-            disk.write(file, slot * BLOCK as u64, &written.encode())?;
-            disk.sync(file)?;
-            disk.sync_directory(folder)?;
-        }
-        Ok(())
-    };
-    let done = write_both();
+    let done = write_both(disk, file, folder, &path, openings);
     disk.close(file);
-    done.map_err(JournalError::io("write", &path))
+    done
+}
+
+fn write_both(disk: &mut dyn Disk, file: File, folder: &Path, path: &Path, openings: &Openings) -> Result<(), JournalError> {
+    let failed = || JournalError::io("write", path);
+    let mut slots = vec![0; 2 * BLOCK];
+    disk.read(file, 0, &mut slots).map_err(failed())?;
+    let (first, second) = slots.split_at(BLOCK);
+    let version = |slot| Openings::decode(slot).map(|openings| openings.version);
+    let order = if version(first) <= version(second) { [0, 1] } else { [1, 0] };
+    for (turn, slot) in order.into_iter().enumerate() {
+        let place = slot * BLOCK as u64;
+        let written = Openings { version: openings.version + turn as u64, list: openings.list.clone() }.encode();
+        disk.write(file, place, &written).and_then(|()| disk.sync(file)).map_err(failed())?;
+        disk.sync_directory(folder).map_err(failed())?;
+        let mut back = vec![0; BLOCK];
+        disk.read(file, place, &mut back).map_err(failed())?;
+        if back != written {
+            let (expected, found) = ("the openings that were just written".to_owned(), "other bytes".to_owned());
+            return Err(JournalError::File(Corrupt { file: path.display().to_string(), place, expected, found }));
+        }
+    }
+    Ok(())
 }

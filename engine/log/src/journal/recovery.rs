@@ -111,6 +111,8 @@ pub struct Recovered {
     /// What the next entry follows on; 0 when the last header is unreadable.
     pub chain: u32,
     pub openings: Openings,
+    /// A slot of them that cannot be read: the other one is enough, and opening writes both again. A power cut in an opening leaves it too.
+    pub lost_slot: Option<Corrupt>,
     /// All journal files, by slot.
     pub files: Vec<FileRoom>,
     /// First and last sequence, by slot, of what is in each file and still needed.
@@ -175,6 +177,7 @@ pub fn recover(disk: &mut dyn Disk, folder: &Path, pool: &Pool, stated_elsewhere
         extents_before: chain.extents_before + in_last as u64,
         extents_durable: chain.picked.values().map(|found| found.header.extents_durable).max().unwrap_or(0),
         openings: scan.openings,
+        lost_slot: scan.lost_slot,
         files: scan.files,
     })
 }

@@ -70,6 +70,8 @@ pub(super) enum OpeningsFound {
 #[derive(Debug)]
 pub(super) struct Scan {
     pub openings: Openings,
+    /// A slot of them that was written and is not readable.
+    pub lost_slot: Option<Corrupt>,
     pub files: Vec<FileRoom>,
     pub found: Vec<Found>,
     pub feet: Vec<Foot>,
@@ -82,13 +84,13 @@ pub(super) fn scan(disk: &mut dyn Disk, folder: &Path) -> Result<Scan, JournalEr
         Err(IoError::NOT_FOUND) => Vec::new(),
         Err(error) => return Err(JournalError::io("list", folder)(error)),
     };
-    let openings =
-        if names.iter().any(|entry| entry.name == layout::OPENINGS_NAME) { read_openings(disk, folder)? } else { OpeningsFound::None };
+    let has_openings = names.iter().any(|entry| entry.name == layout::OPENINGS_NAME);
+    let (openings, lost_slot) = if has_openings { read_openings(disk, folder)? } else { (OpeningsFound::None, None) };
     let list = match &openings {
         OpeningsFound::Newest(openings) => openings.clone(),
         OpeningsFound::None | OpeningsFound::Lost => Openings::default(),
     };
-    let mut scan = Scan { openings: list, files: Vec::new(), found: Vec::new(), feet: Vec::new() };
+    let mut scan = Scan { openings: list, lost_slot, files: Vec::new(), found: Vec::new(), feet: Vec::new() };
     let mut slots: Vec<u32> = names.iter().filter_map(|entry| layout::slot_of(&entry.name)).collect();
     slots.sort_unstable();
     let mut buffer = Vec::new();
@@ -115,7 +117,8 @@ pub(super) fn scan(disk: &mut dyn Disk, folder: &Path) -> Result<Scan, JournalEr
     Ok(scan)
 }
 
-fn read_openings(disk: &mut dyn Disk, folder: &Path) -> Result<OpeningsFound, JournalError> {
+/// What both slots say, and what is wrong with one of them.
+fn read_openings(disk: &mut dyn Disk, folder: &Path) -> Result<(OpeningsFound, Option<Corrupt>), JournalError> {
     let path = folder.join(layout::OPENINGS_NAME);
     let file = disk.open(&path, OpenHow { direct: true, ..OpenHow::default() }).map_err(JournalError::io("open", &path))?;
     let mut bytes = vec![0; 2 * BLOCK];
@@ -124,12 +127,21 @@ fn read_openings(disk: &mut dyn Disk, folder: &Path) -> Result<OpeningsFound, Jo
     read.map_err(JournalError::io("read", &path))?;
     let (first, second) = bytes.split_at(BLOCK);
     let newest = [first, second].into_iter().filter_map(Openings::decode).max_by_key(|openings| openings.version);
-    let written = [first, second].iter().filter(|slot| slot.iter().any(|byte| *byte != 0)).count();
-    Ok(match newest {
-        Some(openings) => OpeningsFound::Newest(openings),
-        None if written == 2 => OpeningsFound::Lost,
-        None => OpeningsFound::None,
-    })
+    let is_written = |slot: &[u8]| slot.iter().any(|byte| *byte != 0);
+    let Some(openings) = newest else {
+        let lost = is_written(first) && is_written(second);
+        return Ok((if lost { OpeningsFound::Lost } else { OpeningsFound::None }, None));
+    };
+    // Only the first write of all leaves the other slot empty.
+    let is_lost = |slot: &[u8]| Openings::decode(slot).is_none() && (is_written(slot) || openings.version > 1);
+    let slot = [first, second].into_iter().position(is_lost);
+    let lost_slot = slot.map(|slot| Corrupt {
+        file: path.display().to_string(),
+        place: (slot * BLOCK) as u64,
+        expected: "a slot of the openings".to_string(),
+        found: "other bytes; the other slot is readable".to_string(),
+    });
+    Ok((OpeningsFound::Newest(openings), lost_slot))
 }
 
 fn read_file(disk: &mut dyn Disk, folder: &Path, slot: u32, buffer: &mut Vec<u8>) -> Result<(), JournalError> {
