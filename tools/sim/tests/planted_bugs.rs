@@ -46,17 +46,17 @@ const BUGS: &[Row] = &[
     row(Bug::IgnoreWriteError, Check::Start, 10, FAULTS),
     row(Bug::LoseCheckpoint, Check::Progress, 1, ALL),
     row(Bug::IgnoreDirects, Check::Rule(Rule::Lost), 17, CRASHES),
-    row(Bug::IgnoreExtentCrc, Check::Rule(Rule::Client), 50, ALL),
-    row(Bug::ForgetTruncation, Check::Progress, 111, CRASHES),
+    row(Bug::IgnoreExtentCrc, Check::Rule(Rule::Client), 53, ALL),
+    row(Bug::ForgetTruncation, Check::Progress, 158, CRASHES),
     row(Bug::AnswerEarly, Check::Rule(Rule::Lost), 11, ALL),
     row(Bug::AnswerDuplicateEarly, Check::Rule(Rule::WentBack), 18, ALL),
-    row(Bug::ReadUncommitted, Check::Rule(Rule::Time), 60, ALL),
+    row(Bug::ReadUncommitted, Check::Rule(Rule::Time), 68, ALL),
     row(Bug::ReuseOffset, Check::Rule(Rule::Agreement), 2, ALL),
     row(Bug::RetainTooLittle, Check::Rule(Rule::Early), 1, ALL),
-    row(Bug::AnswerCommitEarly, Check::Rule(Rule::CommittedOffset), 100, ALL),
+    row(Bug::AnswerCommitEarly, Check::Rule(Rule::CommittedOffset), 106, ALL),
     row(Bug::ForgetProducers, Check::Rule(Rule::Doubled), 54, ALL),
     row(Bug::ForgetSequence, Check::Rule(Rule::Lost), 3, ALL),
-    row(Bug::RememberOne, Check::Rule(Rule::Lost), 12, ALL),
+    row(Bug::RememberOne, Check::Rule(Rule::Lost), 14, ALL),
 ];
 
 /// Seeds tried for a bug.
