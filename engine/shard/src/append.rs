@@ -142,10 +142,12 @@ impl Engine {
         }
         let mut batches = std::mem::take(&mut self.holding[directory].batches);
         self.holding[directory].bytes = 0;
+        // Room was found for each beside all that came before it: in another order there is room for what may use as much as the most urgent.
+        let urgency = batches.iter().map(|held| held.urgency).max().unwrap_or(Urgency::Data);
         // A stable order by partition: each keeps its own, and none depends on another.
         batches.sort_by_key(|held| held.partition);
         for held in batches.chunk_by(|a, b| a.partition == b.partition) {
-            if !self.append_directly(driver, now, held) && self.append_to_entry(now, directory, held).is_err() {
+            if !self.append_directly(driver, now, held, urgency) && self.append_to_entry(now, directory, held, urgency).is_err() {
                 let reason = "the journal has no room for batches that it had room for".to_owned();
                 self.failing.push((directory, reason));
                 break;
@@ -156,7 +158,7 @@ impl Engine {
     }
 
     /// Copies batches of one partition into the entry being built.
-    fn append_to_entry(&mut self, now: Nanos, directory: usize, held: &[Held]) -> Result<(), NoRoom> {
+    fn append_to_entry(&mut self, now: Nanos, directory: usize, held: &[Held], urgency: Urgency) -> Result<(), NoRoom> {
         let (first, last) = (&held[0], &held[held.len() - 1]);
         let Some(partition) = self.partitions.get(&first.partition) else { return Ok(()) };
         let directs = partition.directs_begun;
@@ -164,7 +166,7 @@ impl Engine {
             Record::Batches { partition: partition.id, base: first.base, end: last.end, payload: PayloadRange { start: 0, len: 0 } };
         let after = After::Persisted { id: partition.id, position: Position::new(last.epoch, last.end), directs };
         let parts: Vec<&[u8]> = held.iter().map(|held| &*held.batch).collect();
-        let (_, range) = self.journal_now(directory, first.urgency, record, &parts, Some(after), now)?;
+        let (_, range) = self.journal_now(directory, urgency, record, &parts, Some(after), now)?;
         patch_all(held, self.directories[directory].journal_mut().payload_mut(range));
         Ok(())
     }

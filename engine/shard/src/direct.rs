@@ -52,7 +52,7 @@ pub struct ExtentFlight {
 
 impl Engine {
     /// Writes what one partition has in this turn straight to its segment, if that is its way; else it is to go through the journal.
-    pub fn append_directly(&mut self, driver: &mut dyn Driver, now: Nanos, held: &[Held]) -> bool {
+    pub fn append_directly(&mut self, driver: &mut dyn Driver, now: Nanos, held: &[Held], urgency: Urgency) -> bool {
         let (first, last) = (&held[0], &held[held.len() - 1]);
         let (id, base, end) = (first.partition, first.base, last.end);
         let bytes: usize = held.iter().map(|held| held.batch.len()).sum();
@@ -66,7 +66,7 @@ impl Engine {
         // What waits in the journal goes in front, and is in memory twice until it is stated.
         let front: usize = partition.tail.from(partition.store.planned_end()).map(|piece| piece.bytes.len()).sum();
         let has_memory = self.memory.journal.has_room(Pool::size_of(bytes + front));
-        if !has_memory || self.directories[directory].journal().room_for(first.urgency) < 2 * BLOCK {
+        if !has_memory || self.directories[directory].journal().room_for(urgency) < 2 * BLOCK {
             return false;
         }
         let batches: Vec<&[u8]> = held.iter().map(|held| &*held.batch).collect();
@@ -88,7 +88,7 @@ impl Engine {
             tail: PayloadRange { start: 0, len: 0 },
         };
         let after = After::Persisted { id, position: Position::new(last.epoch, end), directs };
-        if self.journal_now(directory, first.urgency, record, &[&layout.fragment], Some(after), now).is_err() {
+        if self.journal_now(directory, urgency, record, &[&layout.fragment], Some(after), now).is_err() {
             return false;
         }
         let number = self.directories[directory].begin_extent(SealedBatches { partition: id, base, end, bytes: layout.batches.clone() });

@@ -19,7 +19,7 @@ use millrace_base::offset::Offset;
 use millrace_base::prng::Prng;
 use millrace_io::{File, Pool, Slice};
 use millrace_log::extent::Layout;
-use millrace_log::index::{Entry, Index, Summary};
+use millrace_log::index::{Entry, Index, NO_TIMESTAMP, Summary};
 use millrace_log::segments::{Lookup, Segments};
 use millrace_log::{paths, retention, state_file, walk};
 use millrace_state::meta::topic_configs::TopicConfig;
@@ -80,8 +80,9 @@ pub struct Store {
     /// Counted for the newest segment, written or not.
     newest: Summary,
     newest_since: Nanos,
-    /// How old it was at the start already, by its first timestamp.
+    /// How old it was at the start already: the time between its first and its latest records, by their own timestamps, as Kafka counts.
     newest_age_ms: i64,
+    first_timestamp: WallMs,
     newest_written: Nanos,
     /// Entries that its index has or will have, and where the last one stands.
     newest_entries: usize,
@@ -117,6 +118,7 @@ impl Store {
             newest: Summary::empty(base),
             newest_since: Nanos(0),
             newest_age_ms: 0,
+            first_timestamp: NO_TIMESTAMP,
             newest_written: Nanos(0),
             newest_entries: 0,
             newest_entry_at: 0,
@@ -129,14 +131,14 @@ impl Store {
     }
 
     /// As recovery found it. `part`: the active segment's bytes behind its last whole block.
-    pub fn recovered(folder: PathBuf, segments: Segments, rolls: Vec<Offset>, part: Vec<u8>, now: Nanos, wall: WallMs) -> Store {
+    pub fn recovered(folder: PathBuf, segments: Segments, rolls: Vec<Offset>, part: Vec<u8>, now: Nanos) -> Store {
         let active = *segments.active().summary();
         assert_eq!(part.len() as u64, active.bytes % BLOCK as u64);
         let newest = rolls.last().map_or(active, |base| Summary::empty(*base));
         let is_active = rolls.is_empty();
         let entries = if is_active { segments.active().entries() } else { &[] };
         let (newest_entries, newest_entry_at) = (entries.len(), entries.last().map_or(0, |entry| u64::from(entry.place)));
-        let newest_age_ms = if is_active { age_by(segments.active().first_timestamp(), wall) } else { 0 };
+        let first_timestamp = if is_active { segments.active().first_timestamp() } else { NO_TIMESTAMP };
         Store {
             folder,
             segments,
@@ -155,7 +157,8 @@ impl Store {
             has_folder: false,
             newest,
             newest_since: now,
-            newest_age_ms,
+            newest_age_ms: span_ms(first_timestamp, newest.max_timestamp),
+            first_timestamp,
             newest_written: now,
             newest_entries,
             newest_entry_at,
@@ -192,12 +195,12 @@ impl Store {
     }
 
     /// Counts a batch that a start found in the journal.
-    pub fn found(&mut self, header: &Header, now: Nanos, wall: WallMs) {
-        let is_first = self.newest.bytes == 0;
-        self.appended(header, now);
-        if is_first {
-            self.newest_age_ms = age_by(header.max_timestamp, wall);
+    pub fn found(&mut self, header: &Header, now: Nanos) {
+        if self.newest.bytes == 0 {
+            self.first_timestamp = header.max_timestamp;
         }
+        self.appended(header, now);
+        self.newest_age_ms = span_ms(self.first_timestamp, self.newest.max_timestamp);
     }
 
     /// Whether the index will have an entry of the batch that is appended next.
@@ -452,9 +455,9 @@ fn age_ms(now: Nanos, since: Nanos) -> i64 {
     i64::try_from(now.since(since).as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Milliseconds since a record's timestamp, by a clock that may be wrong, as the timestamp may be.
-fn age_by(timestamp: WallMs, wall: WallMs) -> i64 {
-    if timestamp < 0 { 0 } else { wall.saturating_sub(timestamp).max(0) }
+/// Milliseconds between two timestamps of records, which may be absent or anything.
+fn span_ms(first: WallMs, last: WallMs) -> i64 {
+    if first == NO_TIMESTAMP { 0 } else { last.saturating_sub(first).max(0) }
 }
 
 #[cfg(test)]
@@ -535,35 +538,38 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_is_as_old_after_a_start_as_its_first_record() {
-        let (config, wall) = (config(&[("segment.ms", "5000")]), 1_000_000);
-        let after_a_start = |timestamps: &[WallMs]| {
-            let segments = store(timestamps).segments;
-            let part = vec![0; segments.active().summary().bytes as usize];
-            Store::recovered(PathBuf::new(), segments, Vec::new(), part, at_ms(100), wall)
-        };
-        let found = after_a_start(&[wall - 4_000]);
-        assert!(!found.is_old(partition(0), &config, at_ms(1_099)));
-        assert!(found.is_old(partition(0), &config, at_ms(1_100)));
-        let mut ahead = after_a_start(&[wall + 4_000]);
-        assert!(!ahead.is_old(partition(0), &config, at_ms(5_099)));
-        assert!(ahead.is_old(partition(0), &config, at_ms(5_100)));
-        // One that was only in the journal; then the next segment, which is new.
-        ahead.rolled(1);
-        let header = |offset| {
-            let mut builder = Builder::new(wall - 4_000);
-            builder.push(wall - 4_000, None, Some(b"value"));
+    fn a_segment_is_as_old_after_a_start_as_the_time_between_its_records() {
+        let config = config(&[("segment.ms", "5000")]);
+        let batch = |offset: Offset, timestamp: WallMs| {
+            let mut builder = Builder::new(timestamp);
+            builder.push(timestamp, None, Some(&[0; 5_000]));
             let mut bytes = builder.finish();
             millrace_base::batch::patch(&mut bytes, offset, 0);
-            walk::header_at(&bytes).unwrap()
+            (walk::header_at(&bytes).unwrap(), bytes)
         };
-        ahead.found(&header(1), at_ms(100), wall);
-        assert!(!ahead.is_old(partition(0), &config, at_ms(1_099)));
-        assert!(ahead.is_old(partition(0), &config, at_ms(1_100)));
-        ahead.rolled(2);
-        ahead.appended(&header(2), at_ms(200));
-        assert!(!ahead.is_old(partition(0), &config, at_ms(5_199)));
-        assert!(ahead.is_old(partition(0), &config, at_ms(5_200)));
+        let is_old = |store: &Store, ms: u64| store.is_old(partition(0), &config, at_ms(ms));
+        let after_a_start = |timestamps: &[WallMs]| {
+            let mut segments = store(&[timestamps[0]]).segments;
+            for (offset, timestamp) in (1..).zip(&timestamps[1..]) {
+                let (header, bytes) = batch(offset, *timestamp);
+                segments.active_mut().add(&header, &bytes);
+            }
+            let part = vec![0; segments.active().summary().bytes as usize % BLOCK];
+            Store::recovered(PathBuf::new(), segments, Vec::new(), part, at_ms(100))
+        };
+        let found = after_a_start(&[1_000, 1_000, 5_000]);
+        assert!(!is_old(&found, 1_099) && is_old(&found, 1_100));
+        // However long ago they say that they are; and timestamps that fall count nothing.
+        let mut found = after_a_start(&[1_000, 500]);
+        assert!(!is_old(&found, 5_099) && is_old(&found, 5_100));
+        // One that was only in the journal; then the next segment, which is new.
+        found.rolled(2);
+        found.found(&batch(2, 1_000).0, at_ms(100));
+        found.found(&batch(3, 5_000).0, at_ms(100));
+        assert!(!is_old(&found, 1_099) && is_old(&found, 1_100));
+        found.rolled(4);
+        found.appended(&batch(4, 9_000).0, at_ms(200));
+        assert!(!is_old(&found, 5_199) && is_old(&found, 5_200));
     }
 
     #[test]

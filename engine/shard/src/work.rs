@@ -170,12 +170,12 @@ impl Engine {
                 tail.push(Piece::new(pending.base, pending.end, bytes, pending.sequence));
             }
         }
-        let mut store = Store::recovered(folder.clone(), found.segments, found.image.rolls, found.part, t.now, t.wall);
+        let mut store = Store::recovered(folder.clone(), found.segments, found.image.rolls, found.part, t.now);
         store.state_file = found.image.state_file;
         let last_roll = store.rolls.back().copied().unwrap_or(found.image.durable_end);
         for piece in tail.pending().filter(|piece| piece.base >= last_roll) {
             for batch in millrace_log::walk::batches(&piece.bytes).flatten() {
-                store.found(&batch.header, t.now, t.wall);
+                store.found(&batch.header, t.now);
             }
         }
         let state = PartitionState::birth(0, config.index_interval_bytes as u32, Vec::new());
