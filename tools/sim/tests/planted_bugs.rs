@@ -41,7 +41,7 @@ const BUGS: &[Row] = &[
     row(Bug::ReleaseTooMuch, Check::Rule(Rule::Agreement), 0, ALL),
     row(Bug::SkipSegmentSync, Check::Start, 7, ALL),
     row(Bug::SkipDirectorySync, Check::Progress, 3, ALL),
-    row(Bug::IgnoreSyncError, Check::Progress, 49, FAULTS),
+    row(Bug::IgnoreSyncError, Check::Start, 20, FAULTS),
     row(Bug::IgnoreSettleError, Check::Start, 0, FAULTS),
     row(Bug::IgnoreWriteError, Check::Start, 10, FAULTS),
     row(Bug::LoseCheckpoint, Check::Progress, 1, ALL),
