@@ -51,12 +51,12 @@ impl Ahead {
         true
     }
 
-    /// The window that was read ahead in place of `wanted`, with the bounds of that, if nobody else waits for it.
+    /// The window that was read ahead in place of `wanted`, for as many bytes as that, if nobody else waits for it. Its bound is still the one of
+    /// when it was read: what is behind that may have been written since.
     pub fn window_for(&self, key: Key, wanted: &Window) -> Option<Window> {
         let one = self.windows.get(&key).filter(|one| one.window.segment == wanted.segment)?;
         let is_taken = matches!(one.state, State::OnItsWay(Some(_)));
-        let (bound, end) = (wanted.bound, wanted.end);
-        (!is_taken).then(|| Window { bound, end, max_bytes: wanted.max_bytes, first_whole: wanted.first_whole, ..one.window.clone() })
+        (!is_taken).then(|| Window { max_bytes: wanted.max_bytes, first_whole: wanted.first_whole, ..one.window.clone() })
     }
 
     /// Takes a window that [`Ahead::window_for`] gave. None: it is on its way, and [`Ahead::came`] gives it to `asker`.
@@ -120,9 +120,9 @@ mod tests {
         let bytes = || pool.take(4).push(b"data");
         let mut ahead = Ahead::default();
         assert!(ahead.begin(key, &window(1 << 20, 20), Nanos(0)) && !ahead.begin(key, &window(1 << 20, 20), Nanos(0)));
-        // On its way: it is waited for by one, with the bounds that this one has.
+        // On its way: it is waited for by one, which is given so many bytes, and nothing that was not there when it was read.
         let found = ahead.window_for(key, &window(100, 30)).unwrap();
-        assert_eq!((found.place, found.len, found.max_bytes, found.bound), (4096, 8192, 100, 30));
+        assert_eq!((found.place, found.len, found.max_bytes, found.bound), (4096, 8192, 100, 20));
         assert!(ahead.claim(key, asker).is_none() && ahead.window_for(key, &window(100, 30)).is_none());
         let (whose, what) = ahead.came(key, Ok(bytes()), true).unwrap();
         assert_eq!((whose, &*what.unwrap()), (asker, &b"data"[..]));

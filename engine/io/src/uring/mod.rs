@@ -214,9 +214,7 @@ impl Driver for UringDriver {
         let (before, unsettled) = (self.settling, self.unsettled);
         let mut completions = std::mem::take(&mut self.ready);
         self.ring.submit();
-        while let Some(entry) = self.ring.take() {
-            self.finish(&entry, &mut completions);
-        }
+        self.reap(&mut completions);
         if self.settling > before {
             self.ring.submit();
         }
