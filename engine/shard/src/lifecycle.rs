@@ -19,7 +19,7 @@ use millrace_base::batch::{self, Builder};
 use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, Uuid};
 use millrace_base::offset::Offset;
 use millrace_base::settings::{Given, Settings, Source};
-use millrace_io::{IoError, Space};
+use millrace_io::IoError;
 use millrace_log::journal::{PayloadRange, Record, Urgency};
 use millrace_log::partition_state::PartitionState;
 use millrace_raftlog::{Configuration, Core, State, Timing};
@@ -338,9 +338,7 @@ impl Engine {
             Finish::StateFile { partition, name, inline } => self.state_file_written(t, partition, name, &inline, result),
             Finish::IndexRead { partition, segment, then } => self.index_read(t, partition, segment, then, result),
             Finish::CoordinatorRead { partition, window } => {
-                let read: Option<(Space, usize)> = result.ok().and_then(|mut outcome| outcome.read.pop());
-                let bytes = read.map(|(mut space, len)| space.freeze(len));
-                self.coordinator_window(t, partition, &window, bytes);
+                self.coordinator_window(t, partition, &window, result.ok().map(Outcome::bytes));
             }
             Finish::Allocated { partition, bytes } => self.room_reserved(t, partition, bytes, result),
             Finish::JournalFile { directory, slot } => self.journal_file_made(t, directory, slot, result),

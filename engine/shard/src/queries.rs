@@ -107,13 +107,10 @@ impl Engine {
             let path = partition.store.index_path(segment);
             let file = path.display().to_string();
             let read = match result {
-                Ok(mut outcome) => {
-                    let (mut space, len) = outcome.read.pop().expect("the script reads once");
-                    Index::decode(&space.freeze(len), segment, &file).map_err(|error| {
-                        damaged = Some(path).filter(|_| partition.note.is_none());
-                        error.to_string()
-                    })
-                }
+                Ok(outcome) => Index::decode(&outcome.bytes(), segment, &file).map_err(|error| {
+                    damaged = Some(path).filter(|_| partition.note.is_none());
+                    error.to_string()
+                }),
                 Err(error) => Err(format!("{file}: {error}")),
             };
             // Without its index a segment is walked from its front; it is made again at the next start.

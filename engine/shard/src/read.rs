@@ -60,11 +60,6 @@ pub struct WindowRead {
     bytes: Result<Slice, IoError>,
 }
 
-fn frozen(mut outcome: Outcome) -> Slice {
-    let (mut space, len) = outcome.read.pop().expect("the script reads once");
-    space.freeze(len)
-}
-
 /// What a part can be given at once.
 enum Look {
     /// What memory has, and whether there is more behind it.
@@ -301,7 +296,7 @@ impl Engine {
 
     /// A window came from a segment: it is looked at when the turn has time for it.
     pub fn window_read(&mut self, read: WaitId, part: usize, result: Result<Outcome, IoError>) {
-        self.windows_read.push_back(WindowRead { read, part, bytes: result.map(frozen) });
+        self.windows_read.push_back(WindowRead { read, part, bytes: result.map(Outcome::bytes) });
     }
 
     /// Looks at the windows that have come, one at least, for as long as a turn has time: to prove a batch takes as long as its bytes.
@@ -390,7 +385,7 @@ impl Engine {
     /// A window that was read ahead is there. What is wrong with it is met by who reads it.
     pub fn ahead_read(&mut self, partition: PartitionId, offset: Offset, result: Result<Outcome, IoError>) {
         let is_wanted = self.room.is_empty();
-        if let Some((asker, bytes)) = self.ahead.came((partition, offset), result.map(frozen), is_wanted) {
+        if let Some((asker, bytes)) = self.ahead.came((partition, offset), result.map(Outcome::bytes), is_wanted) {
             let (read, part) = asker;
             self.windows_read.push_back(WindowRead { read, part, bytes });
         }

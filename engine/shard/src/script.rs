@@ -73,6 +73,14 @@ pub struct Outcome {
     pub read: Vec<(Space, usize)>,
 }
 
+impl Outcome {
+    /// The bytes that a script with one read brought.
+    pub fn bytes(mut self) -> Slice {
+        let (mut space, len) = self.read.pop().expect("the script reads once");
+        space.freeze(len)
+    }
+}
+
 struct Running<F> {
     steps: VecDeque<Step>,
     outcome: Outcome,

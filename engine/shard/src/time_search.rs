@@ -229,7 +229,7 @@ impl Engine {
         let Some(QueryWait { answers: Answers::Offsets { parts, .. }, .. }) = self.queries.get_mut(id) else { return };
         let Part::Reading(window) = std::mem::replace(&mut parts[part], Part::Begun) else { return };
         let bytes: Slice = match result {
-            Ok(mut outcome) => outcome.read.pop().map(|(mut space, len)| space.freeze(len)).expect("the script reads once"),
+            Ok(outcome) => outcome.bytes(),
             Err(error) => {
                 let reason = format!("{}: {error}", window.path.display());
                 return self.offset_found(id, part, Err(ReadError::Storage { reason }));

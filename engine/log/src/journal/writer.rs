@@ -149,6 +149,8 @@ struct Building {
     extents: u64,
     /// Holds something that is not for relief.
     is_urgent: bool,
+    /// Something of it may be acknowledged: batches, births, or a step of consensus such as a log start.
+    is_told: bool,
 }
 
 impl Building {
@@ -362,6 +364,7 @@ impl Journal {
         building.count += 1;
         building.payload += len;
         building.is_urgent |= urgency != Urgency::Relief;
+        building.is_told |= urgency != Urgency::Relief || matches!(record, Record::Raft { .. });
         let filled = if building.count == 1 { 0 } else { HEADER_BYTES + start };
         let mut to = HEADER_BYTES + start;
         let memory = self.memory(filled, total);
@@ -416,8 +419,8 @@ impl Journal {
     /// Ends the entry being built. None when nothing was appended.
     pub fn seal(&mut self, now: Nanos) -> Option<Sealed> {
         let building = self.building.take()?;
-        // Of relief nothing was acknowledged: to state it as well would take as much of the reserve again.
-        if building.is_urgent || !self.is_on_reserve() {
+        // Of checkpoints and carried states nothing was acknowledged: to state them as well would take as much of the reserve again.
+        if building.is_told || !self.is_on_reserve() {
             self.told = self.next;
         }
         Some(self.seal_entry(building, now))
