@@ -8,6 +8,18 @@ use millrace_sim::node::{FETCH, Node, config, fetch, produce};
 const MS: u64 = 1_000_000;
 const BATCHES: i64 = 40;
 
+/// A node with all batches in one partition, and who wrote them.
+fn filled() -> (Node, ClientEnd) {
+    let mut node = Node::new(config(1, 1, 128 << 20));
+    node.start().unwrap();
+    node.create("t", 1);
+    let mut end = node.connect();
+    for batch in 0..BATCHES {
+        assert_eq!(node.produce(&mut end, &produce("t", 0, batch as u32 * 10, 10, 10_000)), (0, batch * 10));
+    }
+    (node, end)
+}
+
 /// Milliseconds that a fetch takes, and the bytes that it brings.
 fn took(node: &mut Node, end: &mut ClientEnd, offset: i64, part_bytes: i32, min_bytes: i32) -> (u64, usize) {
     let mut request = fetch("t", [(0, offset)].into_iter(), part_bytes);
@@ -21,13 +33,7 @@ fn took(node: &mut Node, end: &mut ClientEnd, offset: i64, part_bytes: i32, min_
 
 #[test]
 fn whether_the_records_are_in_memory_or_in_segments() {
-    let mut node = Node::new(config(1, 1, 128 << 20));
-    node.start().unwrap();
-    node.create("t", 1);
-    let mut end = node.connect();
-    for batch in 0..BATCHES {
-        assert_eq!(node.produce(&mut end, &produce("t", 0, batch as u32 * 10, 10, 10_000)), (0, batch * 10));
-    }
+    let (mut node, mut end) = filled();
     for round in ["in memory", "in segments"] {
         for (part_bytes, min_bytes) in [(1 << 20, 1 << 20), (150_000, 1 << 20), (1 << 20, 3 << 20)] {
             let (ms, bytes) = took(&mut node, &mut end, 0, part_bytes, min_bytes);
@@ -47,13 +53,7 @@ fn whether_the_records_are_in_memory_or_in_segments() {
 
 #[test]
 fn a_reader_that_goes_on_from_window_to_window_gets_all_of_it_in_order() {
-    let mut node = Node::new(config(1, 1, 128 << 20));
-    node.start().unwrap();
-    node.create("t", 1);
-    let mut end = node.connect();
-    for batch in 0..BATCHES {
-        assert_eq!(node.produce(&mut end, &produce("t", 0, batch as u32 * 10, 10, 10_000)), (0, batch * 10));
-    }
+    let (mut node, _) = filled();
     node.stop();
     node.start().unwrap();
     // Two readers, one of which leaves the other's windows behind.
