@@ -396,6 +396,13 @@ impl Settings {
     }
 }
 
+impl Setting {
+    /// A sentence about the topic config whose default this is, with a space before it; empty if it is none.
+    fn topic_text(&self) -> String {
+        self.topic.map_or(String::new(), |topic| format!(" A topic's own value: its config {}.", topic.config))
+    }
+}
+
 impl TopicDefault {
     fn scale(self, value: &Value) -> String {
         match value {
@@ -414,7 +421,13 @@ pub fn help() -> String {
             Changes::AtStart => "",
             Changes::PerNode | Changes::PerCluster => ", can be changed at run time",
         };
-        text.push_str(&format!("{} ({}, {default}{changes})\n    {}\n", setting.name, setting.kind.word(), setting.doc));
+        text.push_str(&format!(
+            "{} ({}, {default}{changes})\n    {}{}\n",
+            setting.name,
+            setting.kind.word(),
+            setting.doc,
+            setting.topic_text()
+        ));
         text.push_str(&format!("    Allowed: {}. Environment: {}\n", setting.kind.allowed(), setting.variable()));
     }
     text
@@ -428,7 +441,8 @@ pub fn sample() -> String {
     );
     for setting in TABLE {
         let value = setting.default.map_or(String::new(), |default| format!(" {default}"));
-        text.push_str(&format!("\n# {}\n# Allowed: {}.\n#{}:{value}\n", setting.doc, setting.kind.allowed(), setting.name));
+        let (doc, topic, allowed) = (setting.doc, setting.topic_text(), setting.kind.allowed());
+        text.push_str(&format!("\n# {doc}{topic}\n# Allowed: {allowed}.\n#{}:{value}\n", setting.name));
     }
     text
 }

@@ -1,7 +1,8 @@
-//! The settings of a topic: one table of names, types, bounds, defaults and the broker settings that give the default.
+//! What a topic may set for itself: names, types, bounds and built-in defaults. Which broker settings give a default says the table of
+//! settings (`millrace_base::settings::TABLE`), and it alone.
 //!
-//! A value in force is found in three steps, as in Kafka: the topic's own override; the first broker setting of the row's list that is
-//! set (hours and minutes are multiplied to milliseconds); the built-in default. [`TopicConfig::effective`] does that for all rows.
+//! A value in force is found in three steps, as in Kafka: the topic's own override; the first broker setting that gives its default
+//! and is set (hours and minutes are multiplied to milliseconds); the built-in default. [`TopicConfig::effective`] does that for all rows.
 //! Everything that is refused is refused by [`check`], before a command is proposed, with the key, the value and what is allowed.
 //!
 //! Invariants: every default passes its own row's check; names strictly ascend; a [`TopicConfig`] can be made of any input.
@@ -10,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use millrace_base::limits::BATCH_BYTES_MAX;
+use millrace_base::settings;
 
 /// The least `segment.bytes`: smaller segments cost a file each for almost no data. Kafka's floor since 4.0 too.
 pub const SEGMENT_BYTES_MIN: i64 = 1 << 20;
@@ -44,13 +46,6 @@ pub enum Allowed {
     OnlyDefault(&'static str),
 }
 
-/// A broker setting that gives a topic setting's default, and what its value is multiplied by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BrokerSetting {
-    pub key: &'static str,
-    pub factor: i64,
-}
-
 /// A row of the table.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Row {
@@ -58,8 +53,6 @@ pub struct Row {
     pub kind: Kind,
     pub default: &'static str,
     pub allowed: Allowed,
-    /// In the order in which they are looked at.
-    pub broker: &'static [BrokerSetting],
     pub doc: &'static str,
 }
 
@@ -76,82 +69,75 @@ const fn at_least_int(min: i64) -> Allowed {
 }
 
 macro_rules! row {
-    ($key:literal, $kind:ident, $default:expr, $allowed:expr, [$($broker:literal * $factor:literal),*], $doc:literal) => {
-        Row {
-            key: $key,
-            kind: Kind::$kind,
-            default: $default,
-            allowed: $allowed,
-            broker: &[$(BrokerSetting { key: $broker, factor: $factor }),*],
-            doc: $doc,
-        }
+    ($key:literal, $kind:ident, $default:expr, $allowed:expr, $doc:literal) => {
+        Row { key: $key, kind: Kind::$kind, default: $default, allowed: $allowed, doc: $doc }
     };
 }
 
 /// Every topic setting, by ascending name.
 #[rustfmt::skip]
 pub const TABLE: &[Row] = &[
-    row!("cleanup.policy", List, "delete", Allowed::Each(POLICIES), ["log.cleanup.policy" * 1],
+    row!("cleanup.policy", List, "delete", Allowed::Each(POLICIES),
         "What becomes of old data: delete drops whole segments past retention.*. compact is not carried out yet: alone it keeps everything, with delete it adds nothing."),
-    row!("compression.type", String, "producer", Allowed::OnlyDefault("batches are kept as the producer compressed them: only 'producer'"), ["compression.type" * 1],
+    row!("compression.type", String, "producer", Allowed::OnlyDefault("batches are kept as the producer compressed them: only 'producer'"),
         "The codec in which batches are stored; producer keeps the one they came in."),
-    row!("delete.retention.ms", Long, "86400000", at_least(0), ["log.cleaner.delete.retention.ms" * 1],
+    row!("delete.retention.ms", Long, "86400000", at_least(0),
         "How long the tombstones of a compacted topic stay readable."),
-    row!("file.delete.delay.ms", Long, "60000", at_least(0), ["log.segment.delete.delay.ms" * 1],
+    row!("file.delete.delay.ms", Long, "60000", at_least(0),
         "Kafka's delay before a removed segment's file goes, for readers that still have it. Accepted, without effect: files go at once here."),
-    row!("flush.messages", Long, LONG_MAX, at_least(1), ["log.flush.interval.messages" * 1],
+    row!("flush.messages", Long, LONG_MAX, at_least(1),
         "With write.caching: an answer waits for the sync when so many records do. Without it every acknowledged record is synced."),
-    row!("flush.ms", Long, LONG_MAX, at_least(0), ["log.flush.interval.ms" * 1],
+    row!("flush.ms", Long, LONG_MAX, at_least(0),
         "With write.caching: an answer waits for the sync when one has taken so long. Syncs follow each other without a pause."),
-    row!("follower.replication.throttled.replicas", List, "", Allowed::Throttled, [],
+    row!("follower.replication.throttled.replicas", List, "", Allowed::Throttled,
         "Replicas whose replication is throttled on the follower's side. Accepted, without effect."),
-    row!("index.interval.bytes", Int, "4096", at_least_int(0), ["log.index.interval.bytes" * 1],
+    row!("index.interval.bytes", Int, "4096", at_least_int(0),
         "Bytes of log between two entries of the offset index."),
-    row!("leader.replication.throttled.replicas", List, "", Allowed::Throttled, [],
+    row!("leader.replication.throttled.replicas", List, "", Allowed::Throttled,
         "Replicas whose replication is throttled on the leader's side. Accepted, without effect."),
-    row!("local.retention.bytes", Long, "-2", Allowed::OnlyDefault(NO_TIERING), [],
+    row!("local.retention.bytes", Long, "-2", Allowed::OnlyDefault(NO_TIERING),
         "Bytes of a tiered partition that are kept locally; -2 means retention.bytes."),
-    row!("local.retention.ms", Long, "-2", Allowed::OnlyDefault(NO_TIERING), [],
+    row!("local.retention.ms", Long, "-2", Allowed::OnlyDefault(NO_TIERING),
         "How long a tiered partition's segments are kept locally; -2 means retention.ms."),
-    row!("max.compaction.lag.ms", Long, LONG_MAX, at_least(1), ["log.cleaner.max.compaction.lag.ms" * 1],
+    row!("max.compaction.lag.ms", Long, LONG_MAX, at_least(1),
         "The longest that a record of a compacted topic may stay uncompacted."),
-    row!("max.message.bytes", Int, "1048588", Allowed::Range(0, BATCH_BYTES_MAX as i64), ["message.max.bytes" * 1],
+    row!("max.message.bytes", Int, "1048588", Allowed::Range(0, BATCH_BYTES_MAX as i64),
         "The largest record batch that is accepted, as it is on the wire."),
-    row!("message.timestamp.after.max.ms", Long, "3600000", at_least(0), ["log.message.timestamp.after.max.ms" * 1],
+    row!("message.timestamp.after.max.ms", Long, "3600000", at_least(0),
         "How far a record's timestamp may be ahead of the broker's clock."),
-    row!("message.timestamp.before.max.ms", Long, LONG_MAX, at_least(0), ["log.message.timestamp.before.max.ms" * 1],
+    row!("message.timestamp.before.max.ms", Long, LONG_MAX, at_least(0),
         "How far a record's timestamp may be behind the broker's clock."),
-    row!("message.timestamp.type", String, "CreateTime", Allowed::OneOf(&["CreateTime", "LogAppendTime"]), ["log.message.timestamp.type" * 1],
+    row!("message.timestamp.type", String, "CreateTime", Allowed::OneOf(&["CreateTime", "LogAppendTime"]),
         "Whose time a record carries: the producer's or the time of the append."),
-    row!("min.cleanable.dirty.ratio", Double, "0.5", Allowed::Ratio(0.0, 1.0), ["log.cleaner.min.cleanable.ratio" * 1],
+    row!("min.cleanable.dirty.ratio", Double, "0.5", Allowed::Ratio(0.0, 1.0),
         "The share of uncompacted bytes from which on a compacted log is cleaned."),
-    row!("min.compaction.lag.ms", Long, "0", at_least(0), ["log.cleaner.min.compaction.lag.ms" * 1],
+    row!("min.compaction.lag.ms", Long, "0", at_least(0),
         "The least time that a record of a compacted topic stays uncompacted."),
-    row!("min.insync.replicas", Int, "1", at_least_int(1), ["min.insync.replicas" * 1],
+    row!("min.insync.replicas", Int, "1", at_least_int(1),
         "Replicas that must hold a record before a producer with acks=all is answered."),
-    row!("preallocate", Boolean, "false", Allowed::Any, [],
+    row!("preallocate", Boolean, "false", Allowed::Any,
         "Kafka's switch for files of full size; segments here always grow in allocated steps."),
-    row!("remote.log.copy.disable", Boolean, "false", Allowed::OnlyDefault(NO_TIERING), [],
+    row!("remote.log.copy.disable", Boolean, "false", Allowed::OnlyDefault(NO_TIERING),
         "Stops uploading while the archive stays readable."),
-    row!("remote.log.delete.on.disable", Boolean, "false", Allowed::OnlyDefault(NO_TIERING), [],
+    row!("remote.log.delete.on.disable", Boolean, "false", Allowed::OnlyDefault(NO_TIERING),
         "Deletes the archive when tiered storage is switched off."),
-    row!("remote.storage.enable", Boolean, "false", Allowed::OnlyDefault(NO_TIERING), [],
+    row!("remote.storage.enable", Boolean, "false", Allowed::OnlyDefault(NO_TIERING),
         "Keeps closed segments in object storage."),
-    row!("retention.bytes", Long, "-1", at_least(-1), ["log.retention.bytes" * 1],
+    row!("retention.bytes", Long, "-1", at_least(-1),
         "Bytes of a partition that are kept under cleanup.policy=delete; -1 means no bound."),
-    row!("retention.ms", Long, "604800000", at_least(-1), ["log.retention.ms" * 1, "log.retention.minutes" * 60_000, "log.retention.hours" * 3_600_000],
+    row!("retention.ms", Long, "604800000", at_least(-1),
         "How long records are kept under cleanup.policy=delete; -1 means forever."),
-    row!("segment.bytes", Int, "1073741824", Allowed::Range(SEGMENT_BYTES_MIN, i32::MAX as i64), ["log.segment.bytes" * 1],
+    row!("segment.bytes", Int, "1073741824", Allowed::Range(SEGMENT_BYTES_MIN, i32::MAX as i64),
         "Bytes after which a new segment begins; at least 1048576 (1 MiB)."),
-    row!("segment.index.bytes", Int, "10485760", at_least_int(4), ["log.index.size.max.bytes" * 1],
+    row!("segment.index.bytes", Int, "10485760", at_least_int(4),
         "The largest index, at 20 bytes an entry; a segment whose index is full is closed. Less than 5120 counts as that: a segment of 1 MiB."),
-    row!("segment.jitter.ms", Long, "0", at_least(0), ["log.roll.jitter.ms" * 1, "log.roll.jitter.hours" * 3_600_000],
+    row!("segment.jitter.ms", Long, "0", at_least(0),
         "The most by which segment.ms is shortened, of each segment by another part, so that partitions do not roll together."),
-    row!("segment.ms", Long, "604800000", at_least(1), ["log.roll.ms" * 1, "log.roll.hours" * 3_600_000],
+    row!("segment.ms", Long, "604800000", at_least(1),
         "Time after which a new segment begins even if it is not full."),
-    row!("unclean.leader.election.enable", Boolean, "false", Allowed::Any, ["unclean.leader.election.enable" * 1],
+    row!("unclean.leader.election.enable", Boolean, "false", Allowed::Any,
         "Kafka's switch for leaders that miss records. Accepted, without effect: a leader holds every committed record."),
-    row!("write.caching", Boolean, "false", Allowed::Any, ["log.write.caching" * 1],
+    row!("write.caching", Boolean, "false", Allowed::Any,
         "Acknowledges before the sync, within flush.messages and flush.ms. Never on internal topics."),
 ];
 
@@ -160,9 +146,18 @@ pub fn row(key: &str) -> Option<&'static Row> {
     TABLE.binary_search_by(|row| row.key.cmp(key)).ok().map(|index| &TABLE[index])
 }
 
-/// The row whose default a broker setting gives, and the factor.
+/// The broker settings that give `row` its default, in the order in which they are looked at, and what their values are multiplied by.
+fn broker_settings(row: &Row) -> impl Iterator<Item = (&'static str, i64)> {
+    let key = row.key;
+    settings::TABLE
+        .iter()
+        .filter_map(move |setting| setting.topic.filter(|topic| topic.config == key).map(|topic| (setting.name, topic.unit)))
+}
+
+/// The row whose default a broker setting gives, and what the setting's value is multiplied by.
 pub fn row_of_broker_setting(key: &str) -> Option<(&'static Row, i64)> {
-    TABLE.iter().find_map(|row| row.broker.iter().find(|setting| setting.key == key).map(|setting| (row, setting.factor)))
+    let topic = settings::TABLE.iter().find(|setting| setting.name == key)?.topic?;
+    Some((row(topic.config)?, topic.unit))
 }
 
 /// Why a value was refused.
@@ -291,10 +286,10 @@ pub fn effective_value(row: &Row, overrides: &BTreeMap<String, String>, defaults
     if let Some(value) = overrides.get(row.key).filter(|value| allows(row, value)) {
         return (value.clone(), Source::Topic);
     }
-    for setting in row.broker {
-        let value = defaults.get(setting.key).and_then(|value| multiplied(value, setting.factor));
+    for (setting, factor) in broker_settings(row) {
+        let value = defaults.get(setting).and_then(|value| multiplied(value, factor));
         if let Some(value) = value.filter(|value| allows(row, value)) {
-            return (value, Source::Broker(setting.key));
+            return (value, Source::Broker(setting));
         }
     }
     (row.default.to_owned(), Source::Default)
@@ -400,14 +395,12 @@ mod tests {
     }
 
     #[test]
-    fn both_tables_say_the_same_of_which_setting_gives_which_default() {
-        let here = TABLE.iter().flat_map(|row| row.broker.iter().map(|broker| (row.key, broker.key, broker.factor)));
-        let there = millrace_base::settings::TABLE.iter().filter_map(|setting| Some((setting, setting.topic?)));
-        let there = there.map(|(setting, topic)| (topic.config, setting.name, topic.unit));
-        let (mut here, mut there): (Vec<_>, Vec<_>) = (here.collect(), there.collect());
-        here.sort_unstable();
-        there.sort_unstable();
-        assert_eq!(here, there);
+    fn every_broker_setting_of_a_topic_has_a_row_with_its_default() {
+        let given: BTreeMap<&str, String> = millrace_base::settings::Settings::default().topic_defaults().into_iter().collect();
+        assert_eq!(given.len(), TABLE.iter().filter(|row| broker_settings(row).next().is_some()).count());
+        for (config, default) in given {
+            assert_eq!(row(config).map(|row| row.default.to_owned()), Some(default), "{config}");
+        }
     }
 
     #[test]
