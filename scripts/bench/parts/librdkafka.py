@@ -1,4 +1,4 @@
-"""Measures brokers one after the other in rounds (A B C A B C ...) and prints the medians. Started by scripts/bench/run.
+"""Measures brokers one after the other in rounds (A B C A B C ...) and prints the medians. Started by scripts/bench/librdkafka.
 
 How it works: in every round each system gets a fresh data directory and a fresh process, is warmed with 64 MB, and goes through all
 measurements of `measure`. CPU seconds are user + system time of the broker's process from /proc/PID/stat. Rounds end early when the time
@@ -8,6 +8,7 @@ Invariants: only one broker runs at a time; the client and its settings are the 
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -19,20 +20,9 @@ import sys
 import tempfile
 import time
 
+from table import table
+
 TICK = os.sysconf("SC_CLK_TCK")
-ROWS = [
-    ("start", "start to first acknowledged record, s", 2),
-    ("rss", "idle memory (RSS), MB", 0),
-    ("one", "produce, 1 partition, 64 KiB batches, MB/s", 0),
-    ("one_cpu", "broker CPU seconds per GB, 1 partition", 2),
-    ("fetch", "fetch what was just produced, MB/s", 0),
-    ("fetch_cpu", "broker CPU seconds per GB fetched", 2),
-    ("many", "produce, many partitions, 64 KiB batches, MB/s", 0),
-    ("many_cpu", "broker CPU seconds per GB, many partitions", 2),
-    ("p50", "one in flight, acks=all, p50, us", 0),
-    ("p99", "one in flight, acks=all, p99, us", 0),
-    ("restart", "kill -9 (with the many partitions) to first acknowledged record, s", 2),
-]
 
 
 class Broken(Exception):
@@ -95,7 +85,7 @@ class System:
 
     def rss(self):
         with open(f"/proc/{self.process.pid}/status", encoding="ascii") as file:
-            return int(next(line for line in file if line.startswith("VmRSS")).split()[1]) / 1000
+            return int(next(line for line in file if line.startswith("VmRSS")).split()[1]) / 1024
 
     def with_cpu(self, *words):
         """The client's answer, and the broker's CPU seconds per GB meanwhile."""
@@ -105,34 +95,35 @@ class System:
 
 
 def measure(system, sizes):
-    """All rows of one system on a fresh data directory."""
+    """All rows of one system on a fresh data directory: (row, figure) to value, as table.py names them."""
     figures = {}
     began = time.monotonic()
     system.start()
     system.load("topic", "first", 1)
     system.load("first", "first")
-    figures["start"] = time.monotonic() - began
+    figures["rd-start", "acknowledged_s"] = time.monotonic() - began
     time.sleep(2)
-    figures["rss"] = system.rss()
+    figures["rd-idle", "rss_mib"] = system.rss()
     system.load("topic", "warm", 1)
     system.load("produce", "warm", 1, 64, sizes.seconds)
     system.load("topic", "one", 1)
-    answer, figures["one_cpu"] = system.with_cpu("produce", "one", 1, sizes.one, sizes.seconds)
-    figures["one"] = float(answer["mb_s"])
-    answer, figures["fetch_cpu"] = system.with_cpu("consume", "one", 1, int(answer["bytes"]) // 1_000_000)
-    figures["fetch"] = float(answer["mb_s"])
+    answer, figures["rd-one", "server_cpu_s_per_gb"] = system.with_cpu("produce", "one", 1, sizes.one, sizes.seconds)
+    figures["rd-one", "mb_per_s"] = float(answer["mb_s"])
+    answer, figures["rd-fetch", "server_cpu_s_per_gb"] = system.with_cpu("consume", "one", 1, int(answer["bytes"]) // 1_000_000)
+    figures["rd-fetch", "mb_per_s"] = float(answer["mb_s"])
     system.load("topic", "slow", 1)
     answer = system.load("latency", "slow", sizes.sends, 100)
-    figures["p50"], figures["p99"] = float(answer["p50_us"]), float(answer["p99_us"])
+    for name in ("p50", "p99"):
+        figures["rd-latency", f"{name}_ms"] = float(answer[f"{name}_us"]) / 1000
     system.load("topic", "many", sizes.partitions)
     system.load("produce", "many", sizes.partitions, sizes.partitions * 66 // 1000 + 1, 60)  # a record in each partition first, else making the files is what is measured
-    answer, figures["many_cpu"] = system.with_cpu("produce", "many", sizes.partitions, sizes.many, sizes.seconds)
-    figures["many"] = float(answer["mb_s"])
+    answer, figures["rd-many", "server_cpu_s_per_gb"] = system.with_cpu("produce", "many", sizes.partitions, sizes.many, sizes.seconds)
+    figures["rd-many", "mb_per_s"] = float(answer["mb_s"])
     killed = time.monotonic()
     system.stop(signal.SIGKILL)
     system.start()
     system.load("first", "first")
-    figures["restart"] = time.monotonic() - killed
+    figures["rd-restart", "acknowledged_s"] = time.monotonic() - killed
     return figures
 
 
@@ -150,24 +141,12 @@ def one_round(system, sizes):
         shutil.rmtree(work, ignore_errors=True)
 
 
-def cell(values, digits):
-    shown = [f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values))]
-    return shown[0] if len(values) == 1 else f"{shown[0]} ({shown[1]}-{shown[2]})"
-
-
-def table(kinds, results):
-    print("| median (min-max) | " + " | ".join(kinds) + " |")
-    print("|---|" + "--:|" * len(kinds))
-    for key, title, digits in ROWS:
-        cells = [cell([figures[key] for figures in results[kind]], digits) for kind in kinds]
-        print(f"| {title} | " + " | ".join(cells) + " |")
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="one round, small amounts, 100 partitions for the many, below three minutes on a quiet machine")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--systems", default="millrace,kafka,kafka-flush")
+    parser.add_argument("--keep", help="a file to which every single result is appended, one JSON line each")
     parser.add_argument("--binary", required=True)
     options = parser.parse_args()
     kinds = options.systems.split(",")
@@ -178,7 +157,7 @@ def main():
     full = argparse.Namespace(one=1100, partitions=1000, many=400, sends=5000, seconds=20)
     quick = argparse.Namespace(one=200, partitions=100, many=50, sends=500, seconds=4)
     sizes, rounds, budget = (quick, 1, 170) if options.quick else (full, options.rounds, 870)
-    began, results, slowest = time.monotonic(), {}, 0.0
+    began, results, slowest = time.monotonic(), [], 0.0
     try:
         for number in range(rounds):
             if time.monotonic() - began + slowest > budget:
@@ -187,14 +166,18 @@ def main():
             start = time.monotonic()
             for kind in kinds:
                 print(f"round {number + 1}: {kind}", file=sys.stderr, flush=True)
-                results.setdefault(kind, []).append(one_round(System(kind, options.binary), sizes))
+                figures = one_round(System(kind, options.binary), sizes)
+                results += [{"server": kind, "row": row, "round": number + 1, "result": {figure: value}} for (row, figure), value in figures.items()]
             slowest = max(slowest, time.monotonic() - start)
     except Broken as problem:
         print(f"FAIL bench: {problem}", file=sys.stderr)
         return 1
-    table(kinds, results)
+    if options.keep:
+        with open(options.keep, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(result) + "\n" for result in results)
+    print(table(results))
     load = os.getloadavg()[0]
-    print(f"\n{len(results[kinds[0]])} rounds, {time.monotonic() - began:.0f} s, {os.cpu_count()} cores, load average at the end {load:.1f}, "
+    print(f"\n{results[-1]['round']} rounds, {time.monotonic() - began:.0f} s, {os.cpu_count()} cores, load average at the end {load:.1f}, "
           f"{sizes.one} MB on 1 partition, {sizes.many} MB on {sizes.partitions} (the many), {sizes.sends} sends")  # fmt: skip
     return 0
 
