@@ -71,6 +71,12 @@ impl Tree {
         found
     }
 
+    /// Forgets directories that no name leads to: their numbers are given again.
+    fn prune(&mut self) {
+        let reachable = self.reachable();
+        self.0.retain(|directory, _| reachable.contains_key(directory));
+    }
+
     fn apply(&mut self, change: &Change) {
         match change {
             Change::Made { directory, name, inode, kind } => {
@@ -126,7 +132,8 @@ pub struct Names {
 impl Names {
     /// From what [`Names::encode`] gave. None: it is something else.
     pub fn decode(text: &str) -> Option<Names> {
-        let tree = Tree::decode(text)?;
+        let mut tree = Tree::decode(text)?;
+        tree.prune();
         Some(Names { now: tree.clone(), durable: tree, changes: Vec::new() })
     }
 
@@ -182,6 +189,7 @@ impl Names {
                 _ => lost += 1,
             }
         }
+        self.durable.prune();
         self.now = self.durable.clone();
         lost
     }
@@ -238,6 +246,18 @@ mod tests {
                     .contains(&[there[0], there[1], there[2]])
             );
         }
+    }
+
+    #[test]
+    fn what_a_lost_directory_held_is_not_found_in_the_next_one_of_its_number() {
+        let mut names = Names::default();
+        names.make(ROOT, name("lost"), 2, Kind::Directory);
+        names.make(2, name("f"), 3, Kind::File);
+        names.sync(2);
+        let seed = (0..64).find(|seed| Prng::new(*seed).below(2) == 0).expect("half of them");
+        assert_eq!(names.cut(&mut Prng::new(seed)), 1);
+        assert_eq!(names.now.find(2, name("f")), None);
+        assert_eq!(Names::decode("2 3 f 66\n").map(|read| read.now), Some(Tree::default()));
     }
 
     #[test]
