@@ -5,6 +5,8 @@
 //! 3. When the last of a chunk's handles is gone, on whatever thread, its memory goes back to the pool's free list.
 //! 4. A pool can be divided into shares, each with a budget of its own; what a share hands out counts in the whole too.
 //! 5. A chunk for something long that may never come whole is opened in steps: only what is open may be written, and only that counts.
+//! 6. While large chunks are taken and none is free, [`Pool::spare`] is a job that readies the next one: the kernel takes up to milliseconds to
+//!    back a huge page at its first touch.
 //!
 //! A shared counter per chunk was preferred to loans that must travel home: one atomic step costs 5-100 ns beside a transfer of up to
 //! 256 KiB, and a holder that dies cannot leak or dangle.
@@ -13,6 +15,7 @@
 //! a pool's used >= the sum of its shares'; while out <= budget, out + free <= budget.
 //! Knows nothing of what the bytes mean.
 
+use crate::job::{Job, job};
 use crossbeam_queue::ArrayQueue;
 use millrace_base::limits::BLOCK;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -39,6 +42,9 @@ pub const RECYCLED_BYTES_MAX: usize = CLASSES[CLASSES.len() - 1];
 /// Free chunks kept per class, in bytes.
 const FREE_BYTES_PER_CLASS: usize = 64 << 20;
 
+/// Where there is less memory than this, no spare chunk is readied: whoever does little takes little.
+const SPARE_FROM: usize = 16 << 20;
+
 /// Where chunks come from and return to, and the account of those that are out. Cheap to clone.
 #[derive(Clone)]
 pub struct Pool(Arc<Account>);
@@ -62,6 +68,8 @@ struct Store {
     /// Bytes in all chunks there are, out or free.
     there: AtomicUsize,
     budget: usize,
+    /// The size of huge pages of which the last free chunk was taken, until a spare one is readied; 0 is none.
+    lacks: AtomicUsize,
 }
 
 /// Owns one allocation of `len` bytes, aligned to a block.
@@ -130,6 +138,12 @@ impl Raw {
         // SAFETY: the chunk's own pages; advice changes no content.
         unsafe { libc::madvise(self.ptr.as_ptr().cast(), self.len, libc::MADV_HUGEPAGE) };
     }
+
+    /// Has the kernel give memory now. Where it does not, the first touch will.
+    fn back(&self) {
+        // SAFETY: the chunk's own pages; they are filled in, and keep what they hold.
+        unsafe { libc::madvise(self.ptr.as_ptr().cast(), self.len, libc::MADV_POPULATE_WRITE) };
+    }
 }
 
 impl Drop for Raw {
@@ -196,7 +210,7 @@ impl Pool {
     /// `budget`: bytes in chunks that [`Pool::has_room`] calls too many; it is asked, not enforced, so that the caller can push back.
     pub fn new(budget: usize) -> Pool {
         let free = CLASSES.map(|size| ArrayQueue::new((FREE_BYTES_PER_CLASS / size).clamp(16, 1024)));
-        Pool::account(Arc::new(Store { free, there: AtomicUsize::new(0), budget }), None, budget)
+        Pool::account(Arc::new(Store { free, there: AtomicUsize::new(0), budget, lacks: AtomicUsize::new(0) }), None, budget)
     }
 
     fn account(store: Arc<Store>, whole: Option<Arc<Account>>, budget: usize) -> Pool {
@@ -229,7 +243,32 @@ impl Pool {
             self.0.store.grow(size);
             Raw::new(size)
         });
+        if size.is_multiple_of(HUGE_PAGE) && class.is_some_and(|class| self.0.store.free[class].is_empty()) {
+            self.0.store.lacks.store(size, Ordering::Relaxed);
+        }
         self.space(raw, size)
+    }
+
+    /// A job that readies another chunk of the size that was taken last, if none of it is free and there is room for it. For the pool, not
+    /// for its shares.
+    pub fn spare(&self) -> Option<Job> {
+        let store = &self.0.store;
+        if store.lacks.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let size = store.lacks.swap(0, Ordering::Relaxed);
+        let there = store.there.load(Ordering::Relaxed);
+        if size == 0 || there < SPARE_FROM || there + size > store.budget {
+            return None;
+        }
+        let store = Arc::clone(store);
+        let (job, _) = job(move || {
+            let raw = Raw::new(size);
+            raw.back();
+            store.there.fetch_add(size, Ordering::Relaxed);
+            store.put(raw, size);
+        });
+        Some(job)
     }
 
     /// A chunk of at least `len` bytes, more than are recycled, of which the first `open` can be written until [`Space::open`] adds to them.
@@ -485,6 +524,26 @@ mod tests {
         drop((first, second));
         assert!(space.try_thaw());
         assert_eq!(space.room(), BLOCK);
+    }
+
+    #[test]
+    fn a_spare_chunk_is_readied_while_large_ones_are_taken_and_there_is_room() {
+        let pool = Pool::new(24 << 20);
+        let share = pool.share(24 << 20);
+        let mut taken = vec![share.take(HUGE_PAGE)];
+        assert!(pool.spare().is_none(), "little is taken");
+        taken.extend((0..8).map(|_| share.take(HUGE_PAGE)));
+        let job = pool.spare().expect("none is free");
+        assert!(pool.spare().is_none(), "one is under way");
+        assert_eq!((pool.there(), pool.used()), (18 << 20, 18 << 20));
+        job.run();
+        let spare = share.take(HUGE_PAGE);
+        assert_eq!((pool.there(), pool.used()), (20 << 20, 20 << 20));
+        taken.extend([spare, share.take(HUGE_PAGE), share.take(HUGE_PAGE)]);
+        assert!(pool.spare().is_none(), "there is no room");
+        taken.truncate(9);
+        taken.push(share.take(HUGE_PAGE));
+        assert!(pool.spare().is_none(), "others are free");
     }
 
     #[test]

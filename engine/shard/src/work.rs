@@ -20,6 +20,7 @@ use crate::script::Scripts;
 use crate::store::Store;
 use crate::tail::{Piece, Tail};
 use crate::time_search::Searches;
+use crate::token::{self, Purpose};
 use crate::waits::Waits;
 use millrace_base::clock::Nanos;
 use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, Uuid};
@@ -336,6 +337,9 @@ impl Engine {
             self.fail_directory(t, index, reason);
         }
         self.send_leadership();
+        if let Some(job) = self.memory.whole.spare() {
+            t.driver.run_aside(job, token::pack(Purpose::Nobody, 0, 0));
+        }
     }
 
     fn write_statements(&mut self, t: &mut Turn<'_>) {

@@ -207,6 +207,10 @@ impl Driver for UringDriver {
         self.pass(completions);
     }
 
+    fn run_aside(&mut self, job: Job, token: Token) {
+        self.run(job, token);
+    }
+
     fn settle(&mut self) -> bool {
         if self.unsettled == 0 || !self.ring.has_completed() {
             return false;
