@@ -17,15 +17,15 @@ CLIENTS = {
     "librdkafka": [
         ("rd-one", "produce, 1 partition, 64 KiB batches", "mb_per_s", "MB/s", 0),
         ("rd-one", "- server CPU", "server_cpu_s_per_gb", "s/GB", 2),
-        ("rd-many", "produce, 1,000 partitions, 64 KiB batches", "mb_per_s", "MB/s", 0),
+        ("rd-many", "produce, 1,000 partitions (--quick: 100), 64 KiB batches", "mb_per_s", "MB/s", 0),
         ("rd-many", "- server CPU", "server_cpu_s_per_gb", "s/GB", 2),
         ("rd-latency", "acknowledgement, one in flight, 1 KiB: p50", "p50_ms", "ms", 3),
         ("rd-latency", "- p99", "p99_ms", "ms", 3),
-        ("rd-fetch", "fetch what was just produced (1.1 GB)", "mb_per_s", "MB/s", 0),
+        ("rd-fetch", "fetch what was just produced (1.1 GB; --quick: 0.2)", "mb_per_s", "MB/s", 0),
         ("rd-fetch", "- server CPU", "server_cpu_s_per_gb", "s/GB", 2),
         ("rd-idle", "idle memory after the start", "rss_mib", "MiB", 1),
         ("rd-start", "start on an empty directory to the first acknowledgement", "acknowledged_s", "s", 2),
-        ("rd-restart", "the same after kill -9, with 1,000 partitions", "acknowledged_s", "s", 2),
+        ("rd-restart", "the same after kill -9, with 1,000 partitions (--quick: 100)", "acknowledged_s", "s", 2),
     ],
     "raw wire": [
         ("one-64k", "produce, 1 partition, 64 KiB batches, 4 in flight", "mb_per_s", "MB/s", 0),
@@ -47,7 +47,7 @@ CLIENTS = {
         ("idle", "idle memory after the start", "rss_mib", "MiB", 1),
         ("idle", "- CPU of one core", "cpu_percent", "%", 2),
         ("start", "start on an empty directory to the first acknowledgement", "acknowledged_s", "s", 3),
-        ("restart", "the same after kill -9, with 3 s of load in the log", "acknowledged_s", "s", 3),
+        ("restart", "the same after kill -9, with 10 GiB in the log (--quick: 256 MiB)", "acknowledged_s", "s", 3),
     ],
 }
 
