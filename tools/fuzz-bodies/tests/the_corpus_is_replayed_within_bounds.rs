@@ -8,18 +8,22 @@ use std::time::{Duration, Instant};
 /// An input that takes longer hangs, on any machine.
 const LONGEST: Duration = Duration::from_secs(10);
 
-fn corpus(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name)
+fn corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus")
 }
 
 #[test]
 fn the_corpus_is_replayed_within_bounds() {
+    for folder in std::fs::read_dir(corpus()).expect("a folder of the repository") {
+        let name = folder.expect("a folder of the repository").file_name();
+        assert!(TARGETS.iter().any(|target| name == target.name), "fuzz/corpus/{} is of no target: nothing replays it", name.display());
+    }
     let mut inputs = 0;
     for target in TARGETS {
         let mut all: Vec<(String, Vec<u8>)> =
             (target.seeds)().into_iter().enumerate().map(|(n, seed)| (format!("seed {n}"), seed)).collect();
         assert!(!all.is_empty(), "{} has no seeds", target.name);
-        for file in std::fs::read_dir(corpus(target.name)).into_iter().flatten() {
+        for file in std::fs::read_dir(corpus().join(target.name)).into_iter().flatten() {
             let path = file.expect("a folder of the repository").path();
             all.push((path.display().to_string(), std::fs::read(&path).expect("a file of the repository")));
         }

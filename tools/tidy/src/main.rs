@@ -1,4 +1,5 @@
-//! Checks on the repository itself, beyond what compiler and lints see: arrows between crates, homes of packages, files and words.
+//! Checks on the repository itself, beyond what compiler and lints see: arrows between crates, homes of packages, files and
+//! words, the tests of the fault atlas, the fuzz targets.
 //!
 //! `cargo run -p millrace-tidy [ROOT]` prints each violation as `file: message` and exits with 1 if there is one. All text is read
 //! into a `Tree` first; the checks are functions of that, so their tests plant what they must find.
@@ -6,6 +7,7 @@
 mod arrows;
 mod atlas;
 mod files;
+mod fuzz;
 mod manifest;
 mod tree;
 
@@ -58,6 +60,7 @@ fn violations(tree: &Tree) -> Vec<Violation> {
     let mut violations = arrows::check(tree);
     violations.extend(files::check(tree));
     violations.extend(atlas::check(tree));
+    violations.extend(fuzz::check(tree));
     violations.sort();
     violations
 }
