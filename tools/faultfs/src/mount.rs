@@ -1,9 +1,9 @@
-//! The face towards the kernel: every request is one call of the store, under one lock.
+//! The face towards the kernel: every request is one call of the store, under one lock, after what a slow device waits for without it.
 //!
 //! Nothing of a file is cached by the kernel but what it reads ahead, and no name is: each look-up asks again.
 
 use crate::names::{Kind, ROOT};
-use crate::store::{Refusal, Store};
+use crate::store::{BLOCK, Refusal, Store};
 use fuser::{
     BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
     MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
@@ -15,15 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const AT_ONCE: Duration = Duration::ZERO;
-const BLOCK: u32 = 4096;
-/// What a free disk of 64 GiB says.
-const BLOCKS: u64 = (64 << 30) / BLOCK as u64;
 const KEEP_SIZE: i32 = 1;
+/// Operations that a slow device has in hand at once.
+const THREADS: usize = 8;
 
 pub fn mount(store: Arc<Mutex<Store>>, mountpoint: &Path) -> std::io::Result<BackgroundSession> {
     let mut config = Config::default();
     config.mount_options = vec![MountOption::FSName("millrace-faultfs".to_owned()), MountOption::RW];
-    config.n_threads = Some(2);
+    config.n_threads = Some(THREADS);
     fuser::spawn_mount(Face(store), mountpoint, &config)
 }
 
@@ -37,6 +36,15 @@ struct Face(Arc<Mutex<Store>>);
 impl Face {
     fn store(&self) -> MutexGuard<'_, Store> {
         locked(&self.0)
+    }
+
+    /// The store, for an operation that reaches the device: a slow one takes its time first.
+    fn device(&self) -> MutexGuard<'_, Store> {
+        let delay = self.store().delay();
+        if !delay.is_zero() {
+            std::thread::sleep(delay);
+        }
+        self.store()
     }
 
     fn attributes(&self, inode: u64) -> Result<FileAttr, Refusal> {
@@ -56,13 +64,13 @@ impl Face {
             uid: 0,
             gid: 0,
             rdev: 0,
-            blksize: BLOCK,
+            blksize: BLOCK as u32,
             flags: 0,
         })
     }
 
     fn make(&self, parent: INodeNo, name: &OsStr, kind: Kind) -> Result<FileAttr, Refusal> {
-        let inode = self.store().make(parent.0, name, kind)?;
+        let inode = self.device().make(parent.0, name, kind)?;
         self.attributes(inode)
     }
 }
@@ -79,6 +87,7 @@ fn number(refusal: Refusal) -> Errno {
         Refusal::NotFound => Errno::ENOENT,
         Refusal::Exists => Errno::EEXIST,
         Refusal::NotEmpty => Errno::ENOTEMPTY,
+        Refusal::NoRoom => Errno::ENOSPC,
         Refusal::Device => Errno::EIO,
     }
 }
@@ -128,7 +137,7 @@ impl Filesystem for Face {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let resized = size.map_or(Ok(()), |size| self.store().set_len(ino.0, size));
+        let resized = size.map_or(Ok(()), |size| self.device().set_len(ino.0, size));
         match resized.and_then(|()| self.attributes(ino.0)) {
             Ok(attributes) => reply.attr(&AT_ONCE, &attributes),
             Err(refusal) => reply.error(number(refusal)),
@@ -140,17 +149,17 @@ impl Filesystem for Face {
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let removed = self.store().remove(parent.0, name);
+        let removed = self.device().remove(parent.0, name);
         empty(reply, removed);
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let removed = self.store().remove(parent.0, name);
+        let removed = self.device().remove(parent.0, name);
         empty(reply, removed);
     }
 
     fn rename(&self, _: &Request, parent: INodeNo, name: &OsStr, newparent: INodeNo, newname: &OsStr, _: RenameFlags, reply: ReplyEmpty) {
-        let renamed = self.store().rename((parent.0, name), (newparent.0, newname));
+        let renamed = self.device().rename((parent.0, name), (newparent.0, newname));
         empty(reply, renamed);
     }
 
@@ -179,7 +188,7 @@ impl Filesystem for Face {
     }
 
     fn read(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, size: u32, _: OpenFlags, _: Option<LockOwner>, reply: ReplyData) {
-        let read = self.store().read(ino.0, offset, size as usize);
+        let read = self.device().read(ino.0, offset, size as usize);
         match read {
             Ok(bytes) => reply.data(&bytes),
             Err(refusal) => reply.error(number(refusal)),
@@ -198,7 +207,7 @@ impl Filesystem for Face {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let written = self.store().write(ino.0, offset, data);
+        let written = self.device().write(ino.0, offset, data);
         match written {
             Ok(()) => reply.written(data.len() as u32),
             Err(refusal) => reply.error(number(refusal)),
@@ -206,19 +215,19 @@ impl Filesystem for Face {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        let synced = self.store().sync(ino.0);
+        let synced = self.device().sync(ino.0);
         empty(reply, synced);
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        let synced = self.store().sync_directory(ino.0);
+        let synced = self.device().sync_directory(ino.0);
         empty(reply, synced);
     }
 
     fn fallocate(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, length: u64, mode: i32, reply: ReplyEmpty) {
         match mode {
             0 => {
-                let allocated = self.store().allocate(ino.0, offset.saturating_add(length));
+                let allocated = self.device().allocate(ino.0, offset.saturating_add(length));
                 empty(reply, allocated);
             }
             KEEP_SIZE => reply.ok(),
@@ -242,6 +251,8 @@ impl Filesystem for Face {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        reply.statfs(BLOCKS, BLOCKS, BLOCKS, 1 << 20, 1 << 20, BLOCK, 255, BLOCK);
+        let (free, all) = self.store().space();
+        let free = free / BLOCK;
+        reply.statfs(all / BLOCK, free, free, 1 << 20, 1 << 20, BLOCK as u32, 255, BLOCK as u32);
     }
 }

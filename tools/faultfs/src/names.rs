@@ -57,6 +57,11 @@ impl Tree {
         self.0.get(&directory)?.get(name).copied()
     }
 
+    pub fn name_of(&self, inode: u64) -> Option<&OsStr> {
+        let mut all = self.0.values().flatten();
+        all.find(|(_, (listed, _))| *listed == inode).map(|(name, _)| name.as_os_str())
+    }
+
     /// The inodes that can be reached from the root.
     pub fn reachable(&self) -> BTreeMap<u64, Kind> {
         let mut found = BTreeMap::from([(ROOT, Kind::Directory)]);

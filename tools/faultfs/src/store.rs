@@ -1,25 +1,34 @@
-//! The two images of every file: as it is now, and as a power cut leaves it.
+//! The file system: every file in its two images, as it is now and as a power cut leaves it, and what goes wrong with them.
 //!
-//! 1. Both are files of a folder, `<inode>.now` and `<inode>.durable`. They differ only in the *loose* bytes, written since the last sync,
-//!    and in length. A sync copies the loose bytes over.
+//! 1. Both images are files of a folder, `<inode>.now` and `<inode>.durable` ([`crate::file`]).
 //! 2. A cut decides for each loose unit, of 512 bytes or 4 KiB, whether it is kept, and for each changed length likewise; then both images are
 //!    the same again, and nothing answers any more.
 //! 3. A sync that fails gives its loose bytes up: no later sync keeps them unless they are written again.
-//! 4. Names are in [`crate::names`], and in the file `names` when the store is closed or cut.
+//! 4. A write may be lost or go astray while it says that it is done; room may be bounded; an operation may take its time.
+//! 5. Names are in [`crate::names`], and in the file `names` when the store is closed or cut.
 //!
-//! Invariants: now and durable are equal outside of loose and lost ranges, up to the shorter length.
-//! Knows nothing of the kernel. The folder's own durability is not its concern: the machine stays up.
+//! Invariants: what files have room for <= the capacity from when that is set, unless it was set below.
+//! Knows nothing of the kernel. The folder's own durability is not its concern: the machine stays up. Only images outlive a mount: what the
+//! device cannot read, the capacity and the delay do not.
 
+use crate::file::Inode;
 use crate::names::{Kind, Names, ROOT};
 use millrace_base::prng::Prng;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::ops::RangeInclusive;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 const NAMES: &str = "names";
+
+/// Room is taken in these.
+pub const BLOCK: u64 = 4096;
+
+/// Bytes of the file system while nothing else is said.
+const CAPACITY: u64 = 64 << 30;
 
 /// What an operation answers when it does not succeed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +36,8 @@ pub enum Refusal {
     NotFound,
     Exists,
     NotEmpty,
+    /// The capacity is reached.
+    NoRoom,
     /// A fault that was asked for, or the folder's own.
     Device,
 }
@@ -44,155 +55,12 @@ pub enum FailSync {
     Always,
 }
 
-/// Byte ranges that do not touch: begin to end.
-#[derive(Clone, Default, Debug)]
-struct Ranges(BTreeMap<u64, u64>);
-
-impl Ranges {
-    fn add(&mut self, begin: u64, end: u64) {
-        let (mut begin, mut end) = (begin, end);
-        let touching: Vec<(u64, u64)> = self.0.range(..=end).filter(|(_, e)| **e >= begin).map(|(b, e)| (*b, *e)).collect();
-        for (b, e) in touching {
-            self.0.remove(&b);
-            (begin, end) = (begin.min(b), end.max(e));
-        }
-        if begin < end {
-            self.0.insert(begin, end);
-        }
-    }
-
-    fn remove(&mut self, begin: u64, end: u64) {
-        let touching: Vec<(u64, u64)> = self.0.range(..end).filter(|(_, e)| **e > begin).map(|(b, e)| (*b, *e)).collect();
-        for (b, e) in touching {
-            self.0.remove(&b);
-            if b < begin {
-                self.0.insert(b, begin);
-            }
-            if e > end {
-                self.0.insert(end, e);
-            }
-        }
-    }
-}
-
-struct Inode {
-    now: File,
-    durable: File,
-    len: u64,
-    durable_len: u64,
-    /// The shortest it has been since the last sync: what stands behind in the durable image is gone.
-    floor: u64,
-    loose: Ranges,
-    /// Given up by a sync that failed.
-    lost: Ranges,
-}
-
-impl Inode {
-    fn open(folder: &Path, number: u64, is_new: bool) -> io::Result<Inode> {
-        let open = |image: &str| {
-            let path = folder.join(format!("{number}.{image}"));
-            OpenOptions::new().read(true).write(true).create(is_new).truncate(is_new).open(path)
-        };
-        let (now, durable) = (open("now")?, open("durable")?);
-        let len = durable.metadata()?.len();
-        Ok(Inode { now, durable, len, durable_len: len, floor: len, loose: Ranges::default(), lost: Ranges::default() })
-    }
-
-    fn keep(&mut self) -> io::Result<()> {
-        self.durable.set_len(self.floor.min(self.durable_len))?;
-        for (begin, end) in std::mem::take(&mut self.loose).0 {
-            copy(&self.now, &self.durable, begin, end.min(self.len))?;
-        }
-        self.durable.set_len(self.len)?;
-        (self.durable_len, self.floor) = (self.len, self.len);
-        Ok(())
-    }
-
-    fn give_up(&mut self) {
-        for (begin, end) in std::mem::take(&mut self.loose).0 {
-            self.lost.add(begin, end);
-        }
-    }
-
-    /// A part is kept. Gives the bytes kept and those dropped.
-    fn cut(&mut self, prng: &mut Prng, keeps_nothing: bool) -> io::Result<(u64, u64)> {
-        if self.loose.0.is_empty() && self.lost.0.is_empty() && self.len == self.durable_len && self.floor == self.len {
-            return Ok((0, 0));
-        }
-        let unit = if prng.one_in(2) { 512 } else { 4096 };
-        // Of each sixteen units so many are kept.
-        let of_sixteen = if keeps_nothing { 0 } else { [0, 1, 8, 15, 16][prng.below(5) as usize] };
-        let keeps_len = !keeps_nothing && prng.one_in(2);
-        let mut differ = self.lost.clone();
-        if self.floor < self.durable_len {
-            differ.add(self.floor, self.durable_len);
-        }
-        let limit = if keeps_len {
-            self.durable.set_len(self.floor.min(self.durable_len))?;
-            self.len
-        } else {
-            self.durable_len
-        };
-        let (mut kept, mut dropped) = (0, 0);
-        for (begin, end) in std::mem::take(&mut self.loose).0 {
-            differ.add(begin, end);
-            let mut at = begin;
-            while at < end {
-                let to = ((at / unit + 1) * unit).min(end);
-                if prng.below(16) < of_sixteen && to <= limit {
-                    copy(&self.now, &self.durable, at, to)?;
-                    kept += to - at;
-                } else {
-                    dropped += to - at;
-                }
-                at = to;
-            }
-        }
-        self.durable.set_len(limit)?;
-        (self.durable_len, self.len, self.floor) = (limit, limit, limit);
-        self.lost = Ranges::default();
-        self.now.set_len(limit)?;
-        for (begin, end) in differ.0 {
-            copy(&self.durable, &self.now, begin, end.min(limit))?;
-        }
-        Ok((kept, dropped))
-    }
-
-    /// The bytes that a failed sync gave up are what the disk holds.
-    fn forget_lost(&mut self) -> io::Result<()> {
-        for (begin, end) in std::mem::take(&mut self.lost).0 {
-            copy(&self.durable, &self.now, begin, end.min(self.len))?;
-        }
-        Ok(())
-    }
-}
-
-/// What `from` does not hold is zeros.
-fn copy(from: &File, to: &File, begin: u64, end: u64) -> io::Result<()> {
-    let mut buffer = vec![0; 256 << 10];
-    let mut at = begin;
-    while at < end {
-        let len = (end - at).min(buffer.len() as u64) as usize;
-        let read = read_at(from, at, &mut buffer[..len])?;
-        buffer[read..len].fill(0);
-        to.write_all_at(&buffer[..len], at)?;
-        at += len as u64;
-    }
-    Ok(())
-}
-
-/// Bytes until the end of the file.
-fn read_at(file: &File, place: u64, into: &mut [u8]) -> io::Result<usize> {
-    let mut done = 0;
-    while done < into.len() {
-        match file.read_at(&mut into[done..], place + done as u64) {
-            Ok(0) => break,
-            Ok(bytes) => done += bytes,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(done)
+/// What becomes of a write that says it is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Astray {
+    Lost,
+    /// It goes so many bytes further, or back. What would be outside of the file hits nothing.
+    By(i64),
 }
 
 pub struct Store {
@@ -208,6 +76,11 @@ pub struct Store {
     fail_sync: FailSync,
     fail_io: bool,
     syncs_failed: u64,
+    /// For the next write of a file whose name ends so.
+    astray: Option<(String, Astray)>,
+    /// None: without a bound of ours.
+    capacity: Option<u64>,
+    delay_ms: RangeInclusive<u64>,
 }
 
 impl Store {
@@ -238,6 +111,9 @@ impl Store {
             fail_sync: FailSync::Never,
             fail_io: false,
             syncs_failed: 0,
+            astray: None,
+            capacity: None,
+            delay_ms: 0..=0,
         })
     }
 
@@ -317,41 +193,69 @@ impl Store {
     }
 
     pub fn read(&mut self, inode: u64, place: u64, len: usize) -> Result<Vec<u8>, Refusal> {
-        let file = self.inode(inode)?;
-        let len = len.min(usize::try_from(file.len.saturating_sub(place)).unwrap_or(usize::MAX));
-        let mut bytes = vec![0; len];
-        read_at(&file.now, place, &mut bytes)?;
-        Ok(bytes)
+        self.inode(inode)?.read(place, len)
     }
 
     pub fn write(&mut self, inode: u64, place: u64, bytes: &[u8]) -> Result<(), Refusal> {
-        let file = self.inode(inode)?;
-        file.now.write_all_at(bytes, place)?;
         let end = place + bytes.len() as u64;
-        file.loose.add(place, end);
-        file.lost.remove(place, end);
-        file.len = file.len.max(end);
+        self.take_room(inode, end)?;
+        let astray = self.astray_of(inode);
+        let file = self.inode(inode)?;
+        let Some(astray) = astray else { return Ok(file.write(place, bytes)?) };
+        // The length is the file system's own, and nothing that a device loses.
+        file.grow(end)?;
+        if let Astray::By(by) = astray {
+            let place = place.saturating_add_signed(by);
+            let fits = (bytes.len() as u64).min(file.len.saturating_sub(place));
+            file.write(place, &bytes[..fits as usize])?;
+        }
         Ok(())
     }
 
+    /// The wrong that was asked for, if it is this file's.
+    fn astray_of(&mut self, inode: u64) -> Option<Astray> {
+        let (ending, _) = self.astray.as_ref()?;
+        let is_met = self.names.now.name_of(inode).is_some_and(|name| name.to_string_lossy().ends_with(ending.as_str()));
+        if is_met { self.astray.take().map(|(_, astray)| astray) } else { None }
+    }
+
     pub fn set_len(&mut self, inode: u64, len: u64) -> Result<(), Refusal> {
-        let file = self.inode(inode)?;
-        file.now.set_len(len)?;
-        file.len = len;
-        file.floor = file.floor.min(len);
-        file.loose.remove(len, u64::MAX);
-        file.lost.remove(len, u64::MAX);
-        Ok(())
+        self.take_room(inode, len)?;
+        Ok(self.inode(inode)?.set_len(len)?)
     }
 
     /// Room for `end` bytes; longer than the file, it is that long then, with zeros.
     pub fn allocate(&mut self, inode: u64, end: u64) -> Result<(), Refusal> {
-        let file = self.inode(inode)?;
-        if end > file.len {
-            file.now.set_len(end)?;
-            file.len = end;
+        self.take_room(inode, end)?;
+        Ok(self.inode(inode)?.grow(end)?)
+    }
+
+    /// Whether there is room for a file of `end` bytes, be it with zeros.
+    fn take_room(&mut self, inode: u64, end: u64) -> Result<(), Refusal> {
+        let had = self.inode(inode)?.len.next_multiple_of(BLOCK);
+        match self.capacity {
+            Some(capacity) if end > had && self.used() - had + end.next_multiple_of(BLOCK) > capacity => Err(Refusal::NoRoom),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Bytes of the blocks of all files that have a name or are open.
+    fn used(&self) -> u64 {
+        let named = self.names.now.reachable();
+        let is_there = |inode: &u64| named.contains_key(inode) || self.open.contains_key(inode);
+        self.inodes.iter().filter(|(inode, _)| is_there(inode)).map(|(_, file)| file.len.next_multiple_of(BLOCK)).sum()
+    }
+
+    /// Bytes that are free, and of all.
+    pub fn space(&self) -> (u64, u64) {
+        let capacity = self.capacity.unwrap_or(CAPACITY);
+        (capacity.saturating_sub(self.used()), capacity)
+    }
+
+    /// What an operation waits for before it happens.
+    pub fn delay(&mut self) -> Duration {
+        let (least, most) = (*self.delay_ms.start(), *self.delay_ms.end());
+        Duration::from_millis(if most == 0 { 0 } else { least + self.prng.below(most - least + 1) })
     }
 
     pub fn sync(&mut self, inode: u64) -> Result<(), Refusal> {
@@ -432,6 +336,36 @@ impl Store {
     pub fn fail_io(&mut self) -> String {
         self.fail_io = true;
         "reads, writes and syncs fail".to_owned()
+    }
+
+    /// The sectors that hold bytes `begin` to `end` of the file cannot be read until they are written again.
+    pub fn spoil(&mut self, path: &Path, begin: u64, end: u64) -> Result<String, Refusal> {
+        let mut inode = ROOT;
+        for part in path.components().filter(|part| *part != Component::RootDir) {
+            (inode, _) = self.find(inode, part.as_os_str())?;
+        }
+        let (begin, end) = self.inode(inode)?.spoil(begin, end);
+        Ok(format!("bytes {begin} to {end} of {} cannot be read", path.display()))
+    }
+
+    /// The next write of a file whose name ends so says that it is done.
+    pub fn lead_astray(&mut self, ending: &str, how: Astray) -> String {
+        self.astray = Some((ending.to_owned(), how));
+        format!("the next write of *{ending}: {how:?}")
+    }
+
+    /// From now on each operation takes so many milliseconds.
+    pub fn slow(&mut self, delay_ms: RangeInclusive<u64>) -> String {
+        let line = format!("each operation takes {} to {} ms", delay_ms.start(), delay_ms.end());
+        self.delay_ms = delay_ms;
+        line
+    }
+
+    /// So many bytes can be taken beyond those that are. None: there is no bound.
+    pub fn leave_room(&mut self, bytes: Option<u64>) -> String {
+        self.capacity = bytes.map(|bytes| self.used() + bytes);
+        let (free, capacity) = self.space();
+        format!("{free} bytes of {capacity} are free")
     }
 
     /// After the unmount. What was written is durable then, but for what a failed sync gave up.
@@ -565,6 +499,105 @@ mod tests {
         store.sync(inode).unwrap();
         store.cut().unwrap();
         assert_eq!(whole(&scratch.0, inode), [1; 512]);
+    }
+
+    #[test]
+    fn bytes_that_cannot_be_read_are_read_again_once_they_are_written() {
+        let scratch = Scratch::new("bad");
+        let mut store = Store::open(&scratch.0, 1).unwrap();
+        let directory = store.make(ROOT, OsStr::new("d"), Kind::Directory).unwrap();
+        let inode = store.make(directory, OsStr::new("f"), Kind::File).unwrap();
+        store.write(inode, 0, &[1; 5000]).unwrap();
+        assert_eq!(store.spoil(Path::new("d/g"), 0, 1), Err(Refusal::NotFound));
+        assert_eq!(store.spoil(Path::new("/d/f"), 1000, 1537).as_deref(), Ok("bytes 512 to 2048 of /d/f cannot be read"));
+        store.spoil(Path::new("d/f"), 4999, 9000).unwrap();
+        let is_read = |store: &mut Store, begin: u64, end: u64| match store.read(inode, begin, (end - begin) as usize) {
+            Ok(bytes) => bytes.len() as u64 == end - begin,
+            Err(refusal) => refusal != Refusal::Device,
+        };
+        assert!(is_read(&mut store, 0, 512) && is_read(&mut store, 2048, 4608));
+        assert!(!is_read(&mut store, 0, 513) && !is_read(&mut store, 2047, 2048) && !is_read(&mut store, 4999, 5000));
+        // Half a sector does not make it whole.
+        store.write(inode, 512, &[2; 700]).unwrap();
+        store.write(inode, 1600, &[2; 100]).unwrap();
+        assert!(is_read(&mut store, 512, 1024) && !is_read(&mut store, 1024, 1025) && !is_read(&mut store, 1536, 1537));
+        store.write(inode, 1024, &[3; 1024]).unwrap();
+        assert!(is_read(&mut store, 0, 4608));
+        // The last one ends with the file.
+        store.write(inode, 4608, &[3; 392]).unwrap();
+        assert!(is_read(&mut store, 0, 5000));
+        store.spoil(Path::new("d/f"), 4096, 5000).unwrap();
+        store.set_len(inode, 4096).unwrap();
+        store.allocate(inode, 8192).unwrap();
+        assert!(is_read(&mut store, 0, 8192), "what was cut off is no more");
+    }
+
+    #[test]
+    fn a_write_that_is_lost_or_goes_astray_says_that_it_is_done() {
+        let scratch = Scratch::new("astray");
+        let mut store = Store::open(&scratch.0, 1).unwrap();
+        let (log, other) = (made(&mut store, "1.log"), made(&mut store, "1.index"));
+        store.write(log, 0, &[1; 4096]).unwrap();
+        store.lead_astray(".log", Astray::Lost);
+        store.write(other, 0, &[2; 10]).unwrap();
+        assert_eq!(store.read(other, 0, 10).unwrap(), [2; 10], "it is another file");
+        store.write(log, 4096, &[2; 4096]).unwrap();
+        store.write(log, 0, &[3; 512]).unwrap();
+        assert_eq!(store.read(log, 0, 512).unwrap(), [3; 512], "it is one write");
+        assert_eq!(store.read(log, 4096, 9000).unwrap(), [0; 4096], "the file has its length");
+        store.lead_astray(".log", Astray::By(-1024));
+        store.write(log, 2048, &[4; 512]).unwrap();
+        assert_eq!((store.read(log, 1024, 512).unwrap()[0], store.read(log, 2048, 512).unwrap()[0]), (4, 1));
+        store.lead_astray(".log", Astray::By(8000));
+        store.write(log, 0, &[5; 512]).unwrap();
+        assert_eq!(store.facts(log), Ok((Kind::File, 8192)));
+        store.sync(log).unwrap();
+        store.cut().unwrap();
+        let bytes = whole(&scratch.0, log);
+        assert_eq!(
+            (bytes[0], bytes[1024], bytes[7999], bytes[8000], bytes[8191]),
+            (3, 4, 0, 5, 5),
+            "a sync makes durable what was written"
+        );
+    }
+
+    #[test]
+    fn a_bound_of_room_is_reached_and_lifted() {
+        let scratch = Scratch::new("room");
+        let mut store = Store::open(&scratch.0, 1).unwrap();
+        let (one, two) = (made(&mut store, "one"), made(&mut store, "two"));
+        store.write(one, 0, &[1; 4097]).unwrap();
+        assert_eq!(store.leave_room(Some(8192)), "8192 bytes of 16384 are free");
+        store.write(one, 4097, &[1; 4095]).unwrap();
+        assert_eq!(store.space(), (8192, 16384), "that was in the file's last block");
+        assert_eq!(store.allocate(two, 8193), Err(Refusal::NoRoom));
+        assert_eq!(store.facts(two), Ok((Kind::File, 0)));
+        store.allocate(two, 8192).unwrap();
+        assert_eq!(store.write(one, 8192, &[1]), Err(Refusal::NoRoom));
+        assert_eq!(store.set_len(one, 8193), Err(Refusal::NoRoom));
+        assert_eq!(store.write(one, 0, &[2; 8192]), Ok(()), "what has room is written over");
+        store.sync(one).unwrap();
+        store.opened(two);
+        store.remove(ROOT, OsStr::new("two")).unwrap();
+        assert_eq!(store.write(one, 8192, &[1]), Err(Refusal::NoRoom), "it is open still");
+        store.closed(two);
+        assert_eq!(store.write(one, 8192, &[1]), Ok(()));
+        store.leave_room(Some(0));
+        assert_eq!(store.allocate(one, 1 << 20), Err(Refusal::NoRoom));
+        assert_eq!(store.leave_room(None), format!("{} bytes of {CAPACITY} are free", CAPACITY - 12288));
+        assert_eq!(store.allocate(one, 1 << 20), Ok(()));
+    }
+
+    #[test]
+    fn a_delay_is_anything_between_its_bounds() {
+        let scratch = Scratch::new("slow");
+        let mut store = Store::open(&scratch.0, 1).unwrap();
+        assert_eq!(store.delay(), Duration::ZERO);
+        store.slow(5..=8);
+        let delays: std::collections::BTreeSet<u128> = (0..200).map(|_| store.delay().as_millis()).collect();
+        assert_eq!(delays.into_iter().collect::<Vec<_>>(), [5, 6, 7, 8]);
+        store.slow(0..=0);
+        assert_eq!(store.delay(), Duration::ZERO);
     }
 
     #[test]
