@@ -282,8 +282,11 @@ fn faults_come_when_they_are_told_to() {
     assert_eq!(content(&world, "/wal"), Err(IoError::DEVICE));
     assert_eq!(write(&world, &mut driver, file, 0, 5, true), Ok(4096));
     assert_eq!(content(&world, "/wal").unwrap()[0], 5);
-    world.set_capacity(1, Some(8192));
-    assert_eq!(driver.disk().space(Path::new("/")), Ok((0, 8192)));
+    world.set_capacity(1, Path::new("/elsewhere"), Some(0));
+    assert_eq!(write(&world, &mut driver, file, 4096, 5, true), Ok(4096));
+    world.set_capacity(1, Path::new("/"), Some(8192));
+    assert_eq!(driver.disk().space(Path::new("/wal")), Ok((0, 8192)));
+    assert_eq!(driver.disk().space(Path::new("/elsewhere/wal")), Ok((0, 0)));
     assert!(write(&world, &mut driver, file, 8192, 5, true).unwrap_err().is_full());
     world.heal(1);
     assert_eq!(write(&world, &mut driver, file, 8192, 5, true), Ok(4096));

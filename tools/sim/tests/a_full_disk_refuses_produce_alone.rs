@@ -103,7 +103,7 @@ fn metadata_deletes_reads_and_commits_go_on_and_produce_resumes_by_itself() {
     }
 
     let full = used(&mut node.world.disk(NODE), Path::new("/")) + 400_000;
-    node.world.set_capacity(NODE, Some(full));
+    node.world.set_capacity(NODE, Path::new("/"), Some(full));
     let (refusal, length) = fill(&mut node, &mut end, 0);
     assert_eq!(refusal.0, STORAGE);
     assert!(refusal.1.contains("/data/0 is full") && refusal.1.contains("as soon as there is room"), "{}", refusal.1);
@@ -123,7 +123,7 @@ fn metadata_deletes_reads_and_commits_go_on_and_produce_resumes_by_itself() {
     // A deletion needs no room.
     assert_eq!(delete_topic(&mut node, &mut end, "ballast"), 0);
     let length = high_watermark(&mut node, &mut end, "t", 8);
-    node.world.set_capacity(NODE, None);
+    node.world.set_capacity(NODE, Path::new("/"), None);
     let mut resumed = None;
     for _ in 0..100 {
         let (code, _, base) = append(&mut node, &mut end, "t", length);
@@ -150,7 +150,7 @@ fn a_start_without_room_goes_on_with_what_there_is_or_says_what_it_needs() {
     assert_eq!(append(&mut node, &mut end, "t", 0).0, 0);
     node.stop();
     let full = used(&mut node.world.disk(NODE), Path::new("/"));
-    node.world.set_capacity(NODE, Some(full));
+    node.world.set_capacity(NODE, Path::new("/"), Some(full));
 
     // There is a free one: every partition begins an epoch, and all goes on.
     node.start().unwrap();
@@ -170,7 +170,7 @@ fn a_start_without_room_goes_on_with_what_there_is_or_says_what_it_needs() {
         let error = node.start().unwrap_err();
         assert!(error.contains("/data/0/journal/0/") && error.contains("No space left"), "{error}");
     }
-    node.world.set_capacity(NODE, None);
+    node.world.set_capacity(NODE, Path::new("/"), None);
     node.start().unwrap();
     let mut end = node.connect();
     let acknowledged = length;

@@ -43,7 +43,8 @@ pub(super) struct Storage {
     last_file: u64,
     /// Number of the last step.
     step: u64,
-    capacity: u64,
+    /// By folder: bytes that the files below it may hold together.
+    capacities: BTreeMap<PathBuf, u64>,
     faults: Vec<Fault>,
     prng: Prng,
     /// The present time, and when the present operation was submitted, if that was earlier: for the recording alone.
@@ -67,7 +68,8 @@ impl Storage {
     pub(super) fn new(prng: Prng) -> Storage {
         let (names, files) = (Names::default(), BTreeMap::new());
         let (faults, recording) = (Vec::new(), None);
-        Storage { names, files, last_file: 0, step: 0, capacity: CAPACITY, faults, prng, now: 0, began: None, recording }
+        let capacities = BTreeMap::new();
+        Storage { names, files, last_file: 0, step: 0, capacities, faults, prng, now: 0, began: None, recording }
     }
 
     /// Keeps all changes from now on; gives what it has kept so far.
@@ -168,17 +170,35 @@ impl Storage {
         self.step
     }
 
-    pub(super) fn set_capacity(&mut self, capacity: Option<u64>) {
-        self.capacity = capacity.unwrap_or(CAPACITY);
+    /// None: the folder has no limit of its own.
+    pub(super) fn set_capacity(&mut self, folder: &Path, capacity: Option<u64>) {
+        match capacity {
+            Some(capacity) => self.capacities.insert(folder.to_path_buf(), capacity),
+            None => self.capacities.remove(folder),
+        };
     }
 
-    pub(super) fn space(&self) -> (u64, u64) {
-        let used: u64 = self.files.values().map(|stored| stored.image.len()).sum();
-        (self.capacity.saturating_sub(used), self.capacity)
+    pub(super) fn clear_capacities(&mut self) {
+        self.capacities.clear();
+    }
+
+    /// Free bytes and all bytes of what limits a path most.
+    pub(super) fn space(&self, path: &Path) -> (u64, u64) {
+        let used = |folder: &Path| -> u64 {
+            self.files.values().filter(|stored| stored.path.starts_with(folder)).map(|stored| stored.image.len()).sum()
+        };
+        let limits = self.capacities.iter().filter(|(folder, _)| path.starts_with(folder));
+        let least = limits.map(|(folder, capacity)| (capacity.saturating_sub(used(folder)), *capacity)).min();
+        least.unwrap_or((CAPACITY, CAPACITY))
     }
 
     pub(super) fn add_fault(&mut self, fault: Fault) {
         self.faults.push(fault);
+    }
+
+    /// Operations that are still to go wrong.
+    pub(super) fn faults_left(&self) -> u64 {
+        self.faults.iter().map(|fault| u64::from(fault.times)).sum()
     }
 
     pub(super) fn clear_faults(&mut self) {
@@ -189,7 +209,7 @@ impl Storage {
     fn fault(&mut self, on: On, path: &Path) -> Option<Wrong> {
         let path = path.to_string_lossy();
         for fault in &mut self.faults {
-            let is_met = fault.on == on || (fault.on == On::Sync && on == On::Directory);
+            let is_met = fault.on == on || matches!((fault.on, on), (On::Sync, On::Directory) | (On::Name, On::Unlink));
             if is_met && fault.times > 0 && path.contains(&fault.path) {
                 if fault.after > 0 {
                     fault.after -= 1;
@@ -286,7 +306,8 @@ impl Storage {
         if len > i64::MAX as u64 {
             return Err(IoError(libc::EFBIG));
         }
-        if more > self.space().0 { Err(IoError(libc::ENOSPC)) } else { Ok(()) }
+        let free = self.space(&self.files[&file].path).0;
+        if more > free { Err(IoError(libc::ENOSPC)) } else { Ok(()) }
     }
 
     pub(super) fn write(&mut self, file: u64, place: u64, from: &[u8], synced: bool) -> Result<(), IoError> {
@@ -410,7 +431,7 @@ impl Storage {
 
     pub(super) fn unlink(&mut self, path: &Path) -> Result<(), IoError> {
         check(path)?;
-        self.refusal(On::Name, path)?;
+        self.refusal(On::Unlink, path)?;
         let number = self.next();
         self.names.unlink(number, path)?;
         self.note(|| Change::Unlink { number, path: path.to_path_buf() });

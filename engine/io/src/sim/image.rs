@@ -198,12 +198,14 @@ impl Image {
         });
     }
 
-    /// What is not durable: the number of each version of a sector, and of each length (None).
+    /// What is not durable: the number of each version of a sector, and of each length (None). Not those that hold what was there before:
+    /// whether they are kept makes no difference.
     pub(super) fn undurable(&self) -> impl Iterator<Item = (u64, Option<u64>)> {
         let lengths = self.lengths.iter().skip(1).map(|(number, _)| (*number, None));
         let of = |(sector, history): (&u64, &History)| {
             let sector = *sector;
-            let numbers: Vec<u64> = history.versions.iter().skip(1).filter(|version| !version.cut).map(|version| version.number).collect();
+            let changes = history.versions.windows(2).filter(|pair| !pair[1].cut && pair[1].bytes.bytes() != pair[0].bytes.bytes());
+            let numbers: Vec<u64> = changes.map(|pair| pair[1].number).collect();
             numbers.into_iter().map(move |number| (number, Some(sector)))
         };
         lengths.chain(self.sectors.iter().flat_map(of))
@@ -272,6 +274,16 @@ mod tests {
             seen.insert((image.bytes[0], image.bytes[512]));
         }
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(1, 1), (1, 2), (2, 1), (2, 2)]);
+    }
+
+    #[test]
+    fn a_sector_that_is_written_as_it_was_is_nothing_to_lose() {
+        let mut image = Image::default();
+        image.write(1, 0, &[1; 1024]);
+        image.sync(1, None);
+        image.write(2, 0, &[[1; 512], [2; 512]].concat());
+        image.write(3, 512, &[2; 512]);
+        assert_eq!(image.undurable().collect::<Vec<_>>(), [(2, Some(1))]);
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub enum On {
     Directory,
     /// Opening, making, renaming, unlinking.
     Name,
+    /// Unlinking files.
+    Unlink,
 }
 
 /// What goes wrong.

@@ -130,8 +130,7 @@ impl Disk for SimDisk {
     }
 
     fn space(&mut self, path: &Path) -> Result<(u64, u64), IoError> {
-        let _ = path; // one file system a node
-        self.act("space", |core, shard| Ok(core.storage_of(shard).space()))
+        self.act("space", |core, shard| Ok(core.storage_of(shard).space(path)))
     }
 }
 

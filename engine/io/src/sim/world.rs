@@ -164,16 +164,21 @@ impl World {
         self.core.borrow_mut().node(node).storage.add_fault(fault);
     }
 
-    /// Takes back all faults of the node, and its capacity limit. Damage that was done stays.
+    /// How many operations of the node are still to go wrong.
+    pub fn faults_left(&self, node: u32) -> u64 {
+        self.core.borrow_mut().node(node).storage.faults_left()
+    }
+
+    /// Takes back all faults of the node, and its capacity limits. Damage that was done stays.
     pub fn heal(&self, node: u32) {
         let mut core = self.core.borrow_mut();
         core.node(node).storage.clear_faults();
-        core.node(node).storage.set_capacity(None);
+        core.node(node).storage.clear_capacities();
     }
 
-    /// Bytes that files of the node may hold together; None: no limit.
-    pub fn set_capacity(&self, node: u32, capacity: Option<u64>) {
-        self.core.borrow_mut().node(node).storage.set_capacity(capacity);
+    /// Bytes that the files of the node below a folder may hold together, as on a file system of its own; None: no limit.
+    pub fn set_capacity(&self, node: u32, folder: &Path, capacity: Option<u64>) {
+        self.core.borrow_mut().node(node).storage.set_capacity(folder, capacity);
     }
 
     /// Flips a bit at rest. False: no such byte.
