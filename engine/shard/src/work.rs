@@ -428,7 +428,9 @@ impl Engine {
     /// A data directory without a write that waits for room is tried again: whether there is room, the next write tells.
     fn retry_full(&mut self) {
         for directory in &mut self.directories {
-            directory.full &= waits_for_room(&self.partitions, directory.index) || self.checkpoints > 0;
+            // One that is written right now tells by itself; a checkpoint of another data directory says nothing of this one.
+            let is_tried = self.partitions.values().any(|partition| partition.directory == directory.index && partition.busy);
+            directory.full &= waits_for_room(&self.partitions, directory.index) || is_tried;
         }
     }
 
