@@ -160,16 +160,23 @@ pub fn place_in(index: &Index, offset: Offset) -> Lookup {
 /// The files of a partition's directory, sorted out against what the journal says.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Inventory {
-    /// Bases of closed segments, oldest first; the active one is not among them.
+    /// Bases of closed segments from the one with the log start on, oldest first; the active one is not among them.
     pub closed: Vec<Offset>,
     /// Closed segments without an index file: it is to be made again.
     pub without_index: Vec<Offset>,
-    /// Segments that begin at or above the end, and indexes without a segment or of the active one: leftovers of a deed done in part.
+    /// Segments that begin at or above the end or lie wholly below the log start, and indexes without a segment or of the active one: leftovers
+    /// of a deed done in part, and not always in order.
     pub leftovers: Vec<String>,
 }
 
-/// `names`: of the partition's directory. `active`: the base of the active segment, `state`: the state file in use, both from the journal.
-pub fn inventory<'a>(names: impl IntoIterator<Item = &'a str>, active: Offset, state: Option<crate::state_file::Name>) -> Inventory {
+/// `names`: of the partition's directory. `log_start`, `active`: the base of the active segment, and `state`: the state file in use are the
+/// journal's.
+pub fn inventory<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+    log_start: Offset,
+    active: Offset,
+    state: Option<crate::state_file::Name>,
+) -> Inventory {
     let mut inventory = Inventory::default();
     let (mut closed, mut indexes) = (BTreeSet::new(), BTreeSet::new());
     for name in names {
@@ -182,9 +189,13 @@ pub fn inventory<'a>(names: impl IntoIterator<Item = &'a str>, active: Offset, s
             Some(Named::Segment(_) | Named::State(_)) | None => {}
         }
     }
-    inventory.leftovers.extend(indexes.difference(&closed).map(|base| paths::index_name(*base)));
-    inventory.without_index = closed.difference(&indexes).copied().collect();
-    inventory.closed = closed.into_iter().collect();
+    // A segment behind which another one begins at or below the log start has nothing above it.
+    let first = closed.iter().copied().chain([active]).filter(|base| *base <= log_start).max().unwrap_or(0);
+    let kept = closed.split_off(&first);
+    inventory.leftovers.extend(closed.iter().map(|base| paths::segment_name(*base)));
+    inventory.leftovers.extend(indexes.difference(&kept).map(|base| paths::index_name(*base)));
+    inventory.without_index = kept.difference(&indexes).copied().collect();
+    inventory.closed = kept.into_iter().collect();
     inventory
 }
 
@@ -274,8 +285,17 @@ mod tests {
             "00000000000000000008.state",
             "notes.txt",
         ];
-        let inventory = inventory(names, 20, Some(state));
-        assert_eq!((inventory.closed, inventory.without_index), (vec![0, 10], vec![10]));
-        assert_eq!(inventory.leftovers, [names[4], names[5], names[8], names[6]]);
+        let inventory = |log_start| inventory(names, log_start, 20, Some(state));
+        for log_start in [0, 9] {
+            let Inventory { closed, without_index, leftovers } = inventory(log_start);
+            assert_eq!((closed, without_index), (vec![0, 10], vec![10]));
+            assert_eq!(leftovers, [names[4], names[5], names[8], names[6]]);
+        }
+        for (log_start, kept) in [(10, vec![10]), (19, vec![10]), (20, vec![])] {
+            let Inventory { closed, leftovers, .. } = inventory(log_start);
+            assert_eq!(closed, kept, "log start {log_start}");
+            assert!(leftovers.contains(&names[0].to_owned()) && leftovers.contains(&names[1].to_owned()));
+            assert_eq!(leftovers.contains(&names[2].to_owned()), log_start == 20);
+        }
     }
 }

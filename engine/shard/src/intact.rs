@@ -71,7 +71,7 @@ fn consensus_up_to(image: &Recovered) -> Result<State, String> {
 
 fn segments_as_they_are(disk: &mut dyn Disk, folder: &Path, image: &mut Recovered) -> Result<Segments, String> {
     let files = list_files(disk, folder)?;
-    let inventory = segments::inventory(files.keys().map(String::as_str), image.segment, image.state_file);
+    let inventory = segments::inventory(files.keys().map(String::as_str), image.log_start, image.segment, image.state_file);
     let ends = inventory.closed.iter().skip(1).copied().chain([image.segment]);
     let mut closed: Vec<Summary> = Vec::new();
     for (base, end) in inventory.closed.iter().copied().zip(ends) {
@@ -80,7 +80,6 @@ fn segments_as_they_are(disk: &mut dyn Disk, folder: &Path, image: &mut Recovere
             None => rebuild_index(disk, &paths::segment(folder, base), base, end).map(|index| *index.summary()),
         };
         match summary.and_then(|summary| check_len(&files, folder, &summary).map(|()| summary)) {
-            Ok(summary) if summary.end <= image.log_start => {}
             Ok(summary) if summary.end == end => closed.push(summary),
             // The next one is missing, or this one is not whole.
             Ok(_) | Err(_) => return up_to(disk, folder, image, closed, base, end),

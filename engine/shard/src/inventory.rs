@@ -20,7 +20,7 @@ use std::path::Path;
 /// The segments in a folder: closed ones by their indexes' facts, and the part-filled block of the active one.
 pub fn read_segments(disk: &mut dyn Disk, folder: &Path, image: &Recovered) -> Result<(Segments, Vec<u8>), String> {
     let files = list_files(disk, folder)?;
-    let inventory = segments::inventory(files.keys().map(String::as_str), image.segment, image.state_file);
+    let inventory = segments::inventory(files.keys().map(String::as_str), image.log_start, image.segment, image.state_file);
     for leftover in &inventory.leftovers {
         if let Err(error) = disk.unlink(&folder.join(leftover)) {
             log::warn!("{}, a leftover, cannot be removed: {error}", folder.join(leftover).display());
@@ -31,13 +31,6 @@ pub fn read_segments(disk: &mut dyn Disk, folder: &Path, image: &Recovered) -> R
     for (base, end) in inventory.closed.iter().zip(ends) {
         let summary = closed_summary(disk, folder, *base, end).map_err(|error| error.to_string())?;
         check_len(&files, folder, &summary).map_err(|error| error.to_string())?;
-        if summary.end <= image.log_start {
-            // The log start is durable: what is left of the deed is repeated.
-            for path in [paths::index(folder, *base), paths::segment(folder, *base)] {
-                let _ = disk.unlink(&path); // absent is as good
-            }
-            continue;
-        }
         closed.push(summary);
     }
     let segments = Segments::restore(closed, image.large.index.clone()).map_err(|error| error.to_string())?;

@@ -344,8 +344,12 @@ impl Engine {
             Finish::JournalFile { directory, slot } => self.journal_file_made(t, directory, slot, result),
             Finish::Cut(id) => self.segment_cut(t, id, result),
             Finish::Removed => {
-                if let Err(error) = result {
-                    log::warn!("files that were deleted could not all be removed: {error}; they are removed at the next start");
+                let outcome = result.unwrap_or_else(|error| {
+                    log::warn!("files that were deleted could not all be removed: {error}; the next start tries again");
+                    Outcome::default()
+                });
+                for (path, error) in outcome.unremoved {
+                    log::warn!("{} was deleted and cannot be removed: {error}; the next start tries again", path.display());
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! File work that takes several operations, one after the other, outside the journal: checkpoints, rolls, deletions, cold reads.
 //!
-//! A script is a list of steps and what to tell when they are done. The first step that fails ends it. Files that a script opens are
-//! numbered in order of opening and are left open for whoever is told, unless a step closes them.
+//! A script is a list of steps and what to tell when they are done. The first step that fails ends it, but for removals: what cannot be
+//! removed is in the outcome, and the others go on. Files that a script opens are numbered in order of opening and are left open for
+//! whoever is told, unless a step closes them.
 //!
 //! A script that fails closes what it has opened.
 //!
@@ -71,6 +72,8 @@ pub enum Step {
 pub struct Outcome {
     pub opened: Vec<File>,
     pub read: Vec<(Space, usize)>,
+    /// Files and folders that are still there, and why.
+    pub unremoved: Vec<(PathBuf, IoError)>,
 }
 
 impl Outcome {
@@ -235,6 +238,7 @@ impl<F> Running<F> {
             (_, Ok(_)) => {}
             (Step::Unlink(_) | Step::RemoveDirectory(_), Err(IoError::NOT_FOUND)) => {}
             (Step::RemoveDirectory(_), Err(error)) if error == IoError::NOT_EMPTY => {}
+            (Step::Unlink(path) | Step::RemoveDirectory(path), Err(error)) => self.outcome.unremoved.push((path.clone(), error)),
             (Step::MakeDirectory(_), Err(IoError::EXISTS)) => {}
             (Step::Sync(_) | Step::SyncDirectory(_), Err(_)) if is_planted(Bug::IgnoreSyncError) => {}
             (_, Err(error)) => return Err(error),
