@@ -3,7 +3,8 @@
 //! 1. The write begins with the block in which the segment ends, so that its front is bytes that came before (the fragment of the extent
 //!    before, or batches that stand in the journal), then the batches. Its whole blocks go to the segment.
 //! 2. The fragment that fills no block goes into the journal entry, beside the extent: place, bytes and CRC-32C of the blocks.
-//! 3. Recovery reads the blocks and compares the CRC; [`crate::image::Recovered::take_extents`] decides what a difference means.
+//! 3. Recovery reads the blocks and compares the CRC, twice where they differ; [`crate::image::Recovered::take_extents`] decides what a
+//!    difference means.
 //!
 //! Invariants: a write of blocks has one extent; each block of a segment is written by one extent only, or with the same bytes in front.
 //! Knows nothing of who is told when an extent is durable.
@@ -13,7 +14,7 @@ use millrace_base::crc::crc32c;
 use millrace_base::fault::Corrupt;
 use millrace_base::limits::BLOCK;
 use millrace_base::planted::{Bug, is_planted};
-use millrace_io::{Disk, OpenHow, Pool, Slice};
+use millrace_io::{Disk, File, IoError, OpenHow, Pool, Slice};
 use std::path::Path;
 
 /// Bytes on their way to a segment.
@@ -67,27 +68,45 @@ impl Layout {
 pub fn find(disk: &mut dyn Disk, path: &Path, extent: &DirectBytes, begin: u64, pool: &Pool) -> ExtentFound {
     let corrupt = |expected: String, found: String| Corrupt { file: path.display().to_string(), place: extent.place, expected, found };
     let expected = || format!("{} bytes with CRC {:08x}", extent.bytes, extent.crc);
-    let file = match disk.open(path, OpenHow::default()) {
-        Ok(file) => file,
-        Err(error) if error == millrace_io::IoError::NOT_FOUND => return ExtentFound::Differs(corrupt(expected(), "no file".to_owned())),
-        Err(error) => return ExtentFound::Unreadable(corrupt(expected(), error.to_string())),
-    };
-    let found = read_blocks(disk, file, extent, begin, pool);
-    disk.close(file);
-    match found {
+    match read(disk, path, OpenHow::default(), extent, begin, pool) {
         Ok(Ok(bytes)) => ExtentFound::Whole(bytes),
-        Ok(Err(found)) => ExtentFound::Differs(corrupt(expected(), found)),
+        // Past the cache: a misread is not what is on the disk.
+        Ok(Err(found)) => match read(disk, path, OpenHow { direct: true, ..OpenHow::default() }, extent, begin, pool) {
+            Ok(Err(again)) if again == found => ExtentFound::Differs(corrupt(expected(), found)),
+            Ok(Err(again)) => ExtentFound::Unreadable(corrupt(expected(), format!("{found}, and {again} in a second reading"))),
+            Ok(Ok(_)) => ExtentFound::Unreadable(corrupt(expected(), format!("{found}, and nothing wrong in a second reading"))),
+            Err(error) => ExtentFound::Unreadable(corrupt(expected(), error.to_string())),
+        },
         Err(error) => ExtentFound::Unreadable(corrupt(expected(), error.to_string())),
     }
 }
 
-fn read_blocks(
+/// Its batches, or what is there instead.
+fn read(
     disk: &mut dyn Disk,
-    file: millrace_io::File,
+    path: &Path,
+    how: OpenHow,
     extent: &DirectBytes,
     begin: u64,
     pool: &Pool,
-) -> Result<Result<Slice, String>, millrace_io::IoError> {
+) -> Result<Result<Slice, String>, IoError> {
+    let file = match disk.open(path, how) {
+        Ok(file) => file,
+        Err(IoError::NOT_FOUND) => return Ok(Err("no file".to_owned())),
+        Err(error) => return Err(error),
+    };
+    let found = read_blocks(disk, file, extent, begin, pool);
+    disk.close(file);
+    found
+}
+
+fn read_blocks(
+    disk: &mut dyn Disk,
+    file: File,
+    extent: &DirectBytes,
+    begin: u64,
+    pool: &Pool,
+) -> Result<Result<Slice, String>, IoError> {
     let len = disk.len(file)?;
     let end = extent.place.checked_add(extent.bytes).filter(|end| *end <= len);
     let skip = begin.checked_sub(extent.place).and_then(|skip| usize::try_from(skip).ok());

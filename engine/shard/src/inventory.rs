@@ -2,20 +2,25 @@
 //!
 //! 1. What the journal knows nothing of is removed: leftovers of deeds that were stated.
 //! 2. Closed segments are known by the facts in front of their indexes; an index that is absent or damaged is made again.
-//! 3. Of the active segment the part-filled block behind its last whole one is read.
+//! 3. Of the active segment the part-filled block behind its last whole one is read, and proved: it is written again in front of what comes
+//!    next, and what was misread would then be what there is.
 //!
 //! Invariants: segments meet; each is as long as its batches; none is scanned for an end.
 
+use millrace_base::batch;
 use millrace_base::fault::Corrupt;
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
 use millrace_io::{Disk, IoError, OpenHow};
 use millrace_log::image::Recovered;
-use millrace_log::index::{self, REBUILT_INTERVAL_BYTES, Rebuild, Summary};
-use millrace_log::paths;
+use millrace_log::index::{self, Index, REBUILT_INTERVAL_BYTES, Rebuild, Summary};
 use millrace_log::segments::{self, Segments};
+use millrace_log::{paths, walk};
 use std::collections::BTreeMap;
 use std::path::Path;
+
+/// Bytes in front of a part-filled block that are read for its proof.
+const PROVED_BYTES_MAX: usize = 2 << 20;
 
 /// The segments in a folder: closed ones by their indexes' facts, and the part-filled block of the active one.
 pub fn read_segments(disk: &mut dyn Disk, folder: &Path, image: &Recovered) -> Result<(Segments, Vec<u8>), String> {
@@ -37,7 +42,7 @@ pub fn read_segments(disk: &mut dyn Disk, folder: &Path, image: &Recovered) -> R
     if segments.begin() > image.log_start {
         return Err(format!("its log starts at offset {}, but its first segment at {}", image.log_start, segments.begin()));
     }
-    let part = active_part(disk, &paths::segment(folder, image.segment), image.segment_bytes)?;
+    let part = proved_part(disk, &paths::segment(folder, image.segment), segments.active())?;
     Ok((segments, part))
 }
 
@@ -58,6 +63,61 @@ pub fn check_len(files: &BTreeMap<String, u64>, folder: &Path, summary: &Summary
     }
     let file = paths::segment(folder, summary.base).display().to_string();
     Err(Corrupt { file, place: len, expected: format!("{} bytes of batches", summary.bytes), found: format!("{len} bytes") })
+}
+
+/// [`active_part`], of which two readings agree if its batches are not whole: what is damaged on the disk stays as it is, and a misread is an
+/// error.
+fn proved_part(disk: &mut dyn Disk, path: &Path, index: &Index) -> Result<Vec<u8>, String> {
+    let part = active_part(disk, path, index.summary().bytes)?;
+    let is_whole = if part.is_empty() { Some(true) } else { has_whole_batches(disk, path, index, &part) };
+    if is_whole == Some(true) {
+        return Ok(part);
+    }
+    let place = index.summary().bytes - part.len() as u64;
+    let mut again = vec![0; part.len()];
+    let read = read_range(disk, path, OpenHow { direct: true, ..OpenHow::default() }, place, &mut again);
+    match read {
+        Ok(_) if again == part => {
+            if is_whole.is_some() {
+                log::warn!("{} at byte {place}: the batches there are damaged and are not served", path.display());
+            }
+            Ok(part)
+        }
+        Ok(_) => Err(format!("{} at byte {place}: expected what was read before, found other bytes", path.display())),
+        Err(error) => Err(format!("{} at byte {place}: {error}", path.display())),
+    }
+}
+
+/// Whether `part`, the end of an active segment, is that of whole batches, from the last index entry in front of it on. None: that entry is
+/// too far away to look.
+fn has_whole_batches(disk: &mut dyn Disk, path: &Path, index: &Index, part: &[u8]) -> Option<bool> {
+    let facts = index.summary();
+    let place = facts.bytes - part.len() as u64;
+    let entry = index.entries().iter().rfind(|entry| u64::from(entry.place) <= place)?;
+    let (from, mut next) = (u64::from(entry.place), facts.base + i64::from(entry.relative));
+    let before = usize::try_from(place - from).ok().filter(|before| *before <= PROVED_BYTES_MAX)?;
+    let mut bytes = vec![0; before];
+    if read_range(disk, path, OpenHow::default(), from, &mut bytes) != Ok(before) {
+        return Some(false);
+    }
+    bytes.extend_from_slice(part);
+    let mut at = 0;
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        let outer = index.at_place(from + at as u64).map(|entry| entry.outer_crc);
+        let Ok(header) = walk::header_of(rest, next, outer) else { return Some(false) };
+        if batch::check_stored(rest).is_err() {
+            return Some(false);
+        }
+        (at, next) = (at + header.size, header.next_offset());
+    }
+    Some(next == facts.end)
+}
+
+fn read_range(disk: &mut dyn Disk, path: &Path, how: OpenHow, place: u64, into: &mut [u8]) -> Result<usize, IoError> {
+    let file = disk.open(path, how)?;
+    let read = disk.read(file, place, into);
+    disk.close(file);
+    read
 }
 
 pub fn active_part(disk: &mut dyn Disk, path: &Path, bytes: u64) -> Result<Vec<u8>, String> {

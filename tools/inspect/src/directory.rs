@@ -195,7 +195,7 @@ pub fn entry_file(folder: &Path, entry: &RecoveredEntry) -> String {
 fn in_file(error: JournalError, folder: &Path) -> Corrupt {
     let text = error.to_string();
     match error {
-        JournalError::Openings(corrupt) | JournalError::File(corrupt) => corrupt,
+        JournalError::Openings(corrupt) | JournalError::File(corrupt) | JournalError::Misread(corrupt) => corrupt,
         JournalError::Newer { file, place, format } => Corrupt {
             file: folder.join(file).display().to_string(),
             place,

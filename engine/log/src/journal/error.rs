@@ -17,6 +17,8 @@ pub enum JournalError {
     Openings(Corrupt),
     /// A journal file is not what a journal file can be.
     File(Corrupt),
+    /// Two readings of the same bytes differ: what is on the disk cannot be told, and nothing may be written beside it.
+    Misread(Corrupt),
 }
 
 impl JournalError {
@@ -28,7 +30,7 @@ impl JournalError {
     pub fn fault(&self) -> Fault {
         match self {
             JournalError::Io { error, .. } if error.is_full() => Fault::Retry,
-            JournalError::Io { .. } => Fault::Broken,
+            JournalError::Io { .. } | JournalError::Misread(_) => Fault::Broken,
             JournalError::Newer { .. } => Fault::Refuse,
             JournalError::Openings(_) | JournalError::File(_) => Fault::Corrupt,
         }
@@ -47,6 +49,7 @@ impl fmt::Display for JournalError {
             }
             JournalError::Openings(corrupt) => write!(f, "the journal's openings are lost, so its entries cannot be told apart: {corrupt}"),
             JournalError::File(corrupt) => write!(f, "not a file of a journal: {corrupt}"),
+            JournalError::Misread(corrupt) => write!(f, "two readings of a journal file differ, try again and look after its disk: {corrupt}"),
         }
     }
 }

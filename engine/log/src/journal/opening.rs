@@ -1,6 +1,7 @@
 //! Opening a journal for writing, after recovery and before anything is served.
 //!
-//! 1. Everything that was read is synced: after a killed process it may be in the device's cache only.
+//! 1. What is to be cut, and the place behind the last entry, is read once more: a misread is no end of the journal. Everything that was
+//!    read is synced: after a killed process it may be in the device's cache only.
 //! 2. Free files of another size are removed, missing ones are made: written with zeros in full under another name, synced, renamed.
 //! 3. The new opening is written to one slot and synced, then to the other and synced: from then on either slot alone is enough. Each is
 //!    read back: without it the entries to come would not count, and nothing in them says that they should.
@@ -13,9 +14,10 @@
 
 use super::error::JournalError;
 use super::files::{FileRoom, Files, Used};
-use super::layout::{self, Opening, Openings};
-use super::recovery::Recovered;
+use super::layout::{self, HEADER_BYTES, Header, Opening, Openings};
+use super::recovery::{Recovered, TornReason, Verdict};
 use super::writer::{Begin, Journal, Options};
+use millrace_base::crc::crc32c;
 use millrace_base::fault::Corrupt;
 use millrace_base::limits::BLOCK;
 use millrace_base::planted::{Bug, is_planted};
@@ -40,6 +42,7 @@ pub fn prepare(
     options.check();
     let opening = Opening { incarnation, first: recovered.next };
     let openings = recovered.openings.with(opening, recovered.oldest_live);
+    check_end(disk, folder, recovered)?;
     make_folder(disk, folder)?;
     let writes = OpenHow { write: true, direct: true, ..OpenHow::default() };
     for file in &recovered.files {
@@ -66,6 +69,49 @@ pub fn prepare(
         openings: openings.list.len(),
     };
     Ok(Journal::new(options, pool.clone(), &begin, Files::new(used_files(recovered), free)))
+}
+
+/// That behind the last entry the disk still has what recovery found there: nothing that counts.
+fn check_end(disk: &mut dyn Disk, folder: &Path, recovered: &Recovered) -> Result<(), JournalError> {
+    let torn = match &recovered.verdict {
+        Verdict::Clean => None,
+        Verdict::Torn(torn) | Verdict::Damaged { torn: Some(torn), .. } => Some(torn),
+        Verdict::Damaged { torn: None, .. } => None,
+    };
+    let (Some((slot, place)), reason) = (torn.map(|torn| (torn.slot, torn.place)).or(recovered.end), torn.map(|torn| torn.reason)) else {
+        return Ok(());
+    };
+    let path = folder.join(layout::file_name(slot));
+    let mut entry = vec![0; BLOCK];
+    let read = read_at(disk, &path, place, &mut entry)?;
+    let header = Header::decode(&entry[..read]).ok().filter(|header| header.sequence == recovered.next);
+    let own = recovered.openings.incarnation_of(recovered.next);
+    let misread = |found: String| {
+        let expected = format!("what was there when it was read before: {reason:?}");
+        Err(JournalError::Misread(Corrupt { file: path.display().to_string(), place, expected, found }))
+    };
+    match (reason, header) {
+        (Some(TornReason::Body(_, before)), Some(header)) => {
+            entry.resize(header.entry_bytes as usize, 0);
+            let read = read_at(disk, &path, place, &mut entry)?;
+            let crc = entry[..read].get(HEADER_BYTES..).map_or(0, crc32c);
+            if crc == before { Ok(()) } else { misread(format!("CRC {crc:08x} of entry {}", header.sequence)) }
+        }
+        (Some(TornReason::Chain(_, before)), Some(header)) if header.chain == before => Ok(()),
+        (Some(TornReason::Body(..) | TornReason::Chain(..)), _) => misread("another header, or none".to_owned()),
+        (Some(TornReason::Missing) | None, Some(header)) if own == Some(header.incarnation) => {
+            misread(format!("the header of entry {}", header.sequence))
+        }
+        (Some(TornReason::Missing) | None, _) => Ok(()),
+    }
+}
+
+/// Bytes of a journal file; fewer at its end.
+fn read_at(disk: &mut dyn Disk, path: &Path, place: u64, into: &mut [u8]) -> Result<usize, JournalError> {
+    let file = disk.open(path, OpenHow { direct: true, ..OpenHow::default() }).map_err(JournalError::io("open", path))?;
+    let read = disk.read(file, place, into);
+    disk.close(file);
+    read.map_err(JournalError::io("read", path))
 }
 
 /// The folder and the two above it (the data directory's `journal`, the data directory), so that their names are durable.

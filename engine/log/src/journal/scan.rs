@@ -161,7 +161,11 @@ fn read_file(disk: &mut dyn Disk, folder: &Path, slot: u32, buffer: &mut Vec<u8>
     buffer.resize(len as usize / BLOCK * BLOCK, 0);
     let read = disk.read(file, 0, buffer);
     disk.close(file);
-    buffer.truncate(read.map_err(JournalError::io("read", &path))? / BLOCK * BLOCK);
+    let read = read.map_err(JournalError::io("read", &path))?;
+    if read < buffer.len() {
+        let (expected, found) = (format!("{} bytes, as the file is long", buffer.len()), format!("{read} bytes"));
+        return Err(JournalError::Misread(Corrupt { file: path.display().to_string(), place: 0, expected, found }));
+    }
     Ok(())
 }
 
