@@ -59,6 +59,8 @@ pub enum Bug {
     ReuseOffset,
     /// Retention takes one segment more than is due.
     RetainTooLittle,
+    /// Retention takes nothing.
+    SkipRetention,
     /// A group's commit is answered when it is appended.
     AnswerCommitEarly,
 

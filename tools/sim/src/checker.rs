@@ -15,7 +15,10 @@
 //! 10. A record's timestamp is its producer's or the time of appending, which goes back only with the clock; lookups by time agree with
 //!     them ([`times`]).
 //! 11. While one data directory fails, partitions of another go on.
-//! 12. Nothing goes before it was to be deleted, was over its topic's time by the clock, or more was kept than its topic's bytes ([`kept`]).
+//! 12. Nothing goes before it was to be deleted, was over its topic's time by the clock, or more was kept than its topic's bytes; and at the
+//!     end no closed segment is left that has been due for long ([`kept`]).
+//! 13. Nothing in a run damages what is on the disk: once all is healed, no partition is refused for its storage. (A start that is refused for
+//!     damage is found by the harness.)
 //!
 //! Invariants: O(n log n) in the events; every violation names what it saw.
 //! Knows nothing of the broker or of how the history came to be.
@@ -45,10 +48,12 @@ pub enum Rule {
     Unconsumed,
     Time,
     Early,
+    Late,
     Lookup,
     Topics,
     Leftover,
     Directory,
+    Damage,
     Client,
 }
 
@@ -99,6 +104,7 @@ fn partition_of(event: &Event) -> Option<&Partition> {
         | Event::OutOfRange { partition, .. }
         | Event::Listed { partition, .. }
         | Event::Looked { partition, .. }
+        | Event::Segment { partition, .. }
         | Event::Scanned { partition, .. } => Some(partition),
         Event::Sought { .. }
         | Event::Down { .. }
@@ -108,7 +114,8 @@ fn partition_of(event: &Event) -> Option<&Partition> {
         | Event::ReadsFor { .. }
         | Event::Consumed { .. }
         | Event::Folders { .. }
-        | Event::Segment { .. }
+        | Event::Keeps { .. }
+        | Event::Unserved { .. }
         | Event::Beside { .. }
         | Event::CommitSent { .. }
         | Event::Committed { .. }
@@ -149,6 +156,7 @@ struct Log {
     /// From where something was read.
     asked: Vec<(Span, i64)>,
     scanned: Option<(i64, i64)>,
+    segments: Vec<kept::Segment>,
     times: times::Times,
 }
 
@@ -202,6 +210,9 @@ impl Log {
             Event::Listed { span, bound, offset, .. } => self.listed.push((*span, *bound, *offset)),
             Event::Looked { span, time, offset, timestamp, .. } => self.times.looked(*span, *time, *offset, *timestamp),
             Event::Scanned { from, to, .. } => self.scanned = Some((*from, *to)),
+            Event::Segment { at, base, next, bytes, log_start, .. } if next > log_start => {
+                self.segments.push(kept::Segment { at: *at, base: *base, next: *next, bytes: *bytes });
+            }
             _ => {}
         }
     }
@@ -221,6 +232,7 @@ impl Log {
         self.judge_order(&mut wrong);
         self.judge_bounds(&mut wrong);
         self.judge_kept(&partition.0, terms, &mut wrong);
+        self.judge_late(&partition.0, terms, &mut wrong);
         self.times.judge_order(terms.set_back_ms(), &mut wrong);
         let starts: Vec<(Span, i64)> = self.log_starts().collect();
         let acknowledged: Vec<(u64, i64)> = self.acknowledged.values().map(|(offset, span)| (span.completed, *offset)).collect();
@@ -422,9 +434,13 @@ fn check_files(history: &History, found: &mut Vec<Violation>) {
                     found.push(Violation { rule: Rule::Leftover, what });
                 }
             }
-            Event::Segment { partition, base, next, log_start } if next <= log_start => {
+            Event::Segment { partition, base, next, log_start, .. } if next <= log_start => {
                 let what = format!("{partition:?}: the segment {base}..{next} is still there, and the log starts at {log_start}");
                 found.push(Violation { rule: Rule::Leftover, what });
+            }
+            Event::Unserved { at, partition, message } => {
+                let what = format!("{partition:?} is refused at {at}, though its disk is sound: {message}");
+                found.push(Violation { rule: Rule::Damage, what });
             }
             Event::Beside { partition, what, is_done: false } => {
                 let what = format!("{partition:?}: {what} is not done, though only another data directory fails");

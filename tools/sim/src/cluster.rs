@@ -6,6 +6,7 @@
 //!
 //! Invariants: a node that is down has no shard and no lock; the address stays the same.
 
+use millrace_base::fault::Fault;
 use millrace_base::prng::Prng;
 use millrace_base::settings::{Given, Settings};
 use millrace_io::sim::{Loss, ShardId, SimDisk, World};
@@ -37,6 +38,20 @@ pub struct Config {
     pub memory_bytes: usize,
     /// `key=value`
     pub settings: Vec<String>,
+}
+
+/// Why a node does not start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    pub what: String,
+    /// What is on the disk is not what should be there.
+    pub is_damage: bool,
+}
+
+impl From<&BootError> for Refused {
+    fn from(error: &BootError) -> Refused {
+        Refused { what: error.to_string(), is_damage: error.fault() == Fault::Corrupt }
+    }
 }
 
 pub struct Cluster {
@@ -78,13 +93,13 @@ impl Cluster {
     ///
     /// # Errors
     /// What boot says; the node is down.
-    pub fn start(&mut self, shards: u16) -> Result<(), String> {
+    pub fn start(&mut self, shards: u16) -> Result<(), Refused> {
         assert!(!self.is_up());
         self.config.shards = shards;
         let mut drivers = Vec::new();
         for _ in 0..shards {
             let mut driver = self.world.driver(NODE);
-            let (listener, _) = driver.listen(Cluster::address(), true).map_err(|error| error.to_string())?;
+            let (listener, _) = driver.listen(Cluster::address(), true).map_err(|error| Refused { what: error.to_string(), is_damage: false })?;
             drivers.push((driver, listener));
         }
         let doorbells: Vec<Doorbell> = drivers.iter().map(|(driver, _)| driver.doorbell()).collect();
@@ -93,7 +108,7 @@ impl Cluster {
         let (host, port) = (Cluster::address().ip().to_string(), Cluster::address().port());
         let plan = self.plan();
         let prng = &mut self.prng;
-        let booted = boot::boot(&mut disk, plan, &mut || prng.next_u64()).map_err(|error: BootError| error.to_string())?;
+        let booted = boot::boot(&mut disk, plan, &mut || prng.next_u64()).map_err(|error: BootError| Refused::from(&error))?;
         booted.notes.iter().for_each(|note| log::info!("{note}"));
         let mut made = BTreeMap::new();
         for ((boot, lanes), (driver, listener)) in booted.shards.into_iter().zip(lanes(shards)).zip(drivers) {
@@ -102,7 +117,7 @@ impl Cluster {
             let advertised = vec![Advertised { name: NAME.to_owned(), host: host.clone(), port }];
             let front = KafkaFront::new(advertised, &settings, shards);
             let fronts = vec![FrontSetup { front: Box::new(front), listeners: vec![listener] }];
-            let shard = Shard::new(Box::new(driver), boot, routes, fronts).map_err(|error| format!("shard {here}: {error}"))?;
+            let shard = Shard::new(Box::new(driver), boot, routes, fronts).map_err(|error| Refused { what: format!("shard {here}: {error}"), is_damage: false })?;
             made.insert(id, shard);
         }
         self.shards = made;

@@ -204,11 +204,19 @@ pub enum Event {
         found: Vec<String>,
         topics: Vec<String>,
     },
-    /// A segment file at the end: its first offset, the first of the segment behind it, and the partition's log start.
+    /// What a topic is to keep, as all changes have left it, and nobody will change it any more. None: there is no bound.
+    Keeps {
+        topic: String,
+        retention_ms: Option<i64>,
+        retention_bytes: Option<i64>,
+    },
+    /// The file of a closed segment at the end: its first offset, the first of the segment behind it, its length, and the partition's log start.
     Segment {
+        at: u64,
         partition: Partition,
         base: i64,
         next: i64,
+        bytes: u64,
         log_start: i64,
     },
     /// A request to a data directory that had nothing wrong, while another one failed.
@@ -216,6 +224,12 @@ pub enum Event {
         partition: Partition,
         what: String,
         is_done: bool,
+    },
+    /// A partition is refused for its storage, though everything is healed.
+    Unserved {
+        at: u64,
+        partition: Partition,
+        message: String,
     },
     /// Something that must not be, seen by a client itself.
     Wrong {

@@ -86,7 +86,7 @@ impl Node {
 
     /// Starts and waits until connections are accepted.
     pub fn start(&mut self) -> Result<(), String> {
-        self.cluster.start(self.cluster.config().shards)?;
+        self.cluster.start(self.cluster.config().shards).map_err(|refused| refused.what)?;
         assert!(self.run(30_000, |node| node.cluster.is_open()), "the node opens");
         Ok(())
     }

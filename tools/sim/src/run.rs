@@ -13,7 +13,7 @@ pub mod cuts;
 
 use crate::checker::{self, Rule};
 use crate::client::{Admin, Client, FetchStyle, Named, Probe, Producer, Reader, Scanner, Shared, Style, Team, Times};
-use crate::cluster::{Cluster, Config, NODE};
+use crate::cluster::{Cluster, Config, NODE, Refused};
 use crate::history::{Event, History, Partition};
 use millrace_base::clock::Nanos;
 use millrace_base::ids::{META_PARTITION, Uuid};
@@ -25,6 +25,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 
 const MS: u64 = 1_000_000;
 
@@ -37,7 +38,7 @@ const HEALED_MS: u64 = 30_000;
 /// How long partitions of a healthy data directory may take for a write each while another one fails.
 const BESIDE_MS: u64 = 10_000;
 
-/// How long files of what is gone may stay.
+/// How long files of what is gone may stay, and retention may take to say that they are.
 const LEFTOVER_MS: u64 = 2_000;
 
 /// Longer than a fetch session must be idle to be evicted.
@@ -57,7 +58,7 @@ pub enum Harm {
     Stop,
     /// A write or sync in a data directory fails; the node is killed or loses its power then.
     Broken,
-    /// The disk is full for a while.
+    /// The disk is full for a while, or one data directory of two.
     Full,
     /// Nobody says anything for minutes.
     Pause,
@@ -368,7 +369,11 @@ impl Run {
         let shards = 1 + self.prng.below(3) as u16;
         let shards = if self.prng.one_in(3) { shards } else { self.cluster.config().shards };
         self.tell(format!("start with {shards} shards"));
-        self.cluster.start(shards).map_err(|error| vec![Found { check: Check::Start, what: error }])?;
+        self.cluster.start(shards).map_err(|Refused { what, is_damage }| {
+            // Nothing in a run damages what is on the disk.
+            let check = if is_damage { Check::Rule(Rule::Damage) } else { Check::Start };
+            vec![Found { check, what }]
+        })?;
         let limit = self.shared.now() + OPEN_MS * MS;
         if self.until(limit, |run| run.cluster.is_open()) { Ok(()) } else { Err(late("the node does not open")) }
     }
@@ -456,10 +461,19 @@ impl Run {
                 self.cut_power();
             }
             Harm::Full => {
-                let used = self.used();
-                self.shared.world.set_capacity(NODE, Some(used + self.prng.below(200_000)));
+                let room = self.prng.below(200_000);
+                // Of two data directories one may stand alone; which one hangs on the room, so that other seeds stay as they were.
+                let alone = if self.cluster.config().directories > 1 { [None, None, Some(0), Some(1)][room as usize % 4] } else { None };
+                let folder = alone.map_or_else(|| PathBuf::from("/"), Cluster::directory);
+                let is_beside = alone.is_some_and(|directory| self.begin_probe(directory));
+                self.tell(format!("{} has room for {room} bytes", folder.display()));
+                let used = used(&mut self.shared.world.disk(NODE), &folder);
+                self.shared.world.set_capacity(NODE, &folder, Some(used + room));
                 let limit = self.shared.now() + self.prng.below(1_500) * MS;
                 self.until(limit, |_| false);
+                if is_beside {
+                    self.end_probe();
+                }
                 if self.prng.one_in(3) {
                     self.tell("kill".to_owned());
                     self.kill();
@@ -523,14 +537,6 @@ impl Run {
         }
     }
 
-    fn used(&self) -> u64 {
-        fn sum(disk: &mut dyn Disk, path: &std::path::Path) -> u64 {
-            let entries = disk.list(path).unwrap_or_default();
-            entries.iter().map(|entry| if entry.is_directory { sum(disk, &path.join(&entry.name)) } else { entry.len }).sum()
-        }
-        sum(&mut self.shared.world.disk(NODE), std::path::Path::new("/"))
-    }
-
     fn cut_power(&mut self) {
         let loss = [Loss::Seeded, Loss::Seeded, Loss::All, Loss::Nothing, Loss::Suffix, Loss::TornLast][self.prng.below(6) as usize];
         self.tell(format!("power cut, {loss:?}"));
@@ -569,6 +575,8 @@ impl Run {
     /// What lies in the data directories.
     fn look_at_files(&mut self) {
         let Some(Scanner { topics, starts, .. }) = &self.scanner else { return };
+        let at = self.shared.now();
+        self.shared.history.events.extend(self.admin.kept());
         let mut disk = self.shared.world.disk(NODE);
         let mut found = Vec::new();
         for directory in (0..self.cluster.config().directories).map(Cluster::directory) {
@@ -583,11 +591,10 @@ impl Run {
                     let Some(log_start) = starts.get(&partition).copied() else { continue };
                     let files = disk.list(&directory.join(&topic.name).join(&folder.name)).unwrap_or_default();
                     let base = |name: &str| name.strip_suffix(".log").and_then(|base| base.parse::<i64>().ok());
-                    let mut bases: Vec<i64> = files.iter().filter_map(|file| base(&file.name)).collect();
+                    let mut bases: Vec<(i64, u64)> = files.iter().filter_map(|file| Some((base(&file.name)?, file.len))).collect();
                     bases.sort_unstable();
-                    for (base, next) in bases.iter().zip(bases.iter().skip(1)) {
-                        let event = Event::Segment { partition: partition.clone(), base: *base, next: *next, log_start };
-                        self.shared.history.push(event);
+                    for ((base, bytes), (next, _)) in bases.iter().copied().zip(bases.iter().copied().skip(1)) {
+                        self.shared.history.push(Event::Segment { at, partition: partition.clone(), base, next, bytes, log_start });
                     }
                 }
             }
@@ -620,6 +627,12 @@ impl Run {
             seen: self.shared.seen.clone(),
         }
     }
+}
+
+/// Bytes of the files below a folder.
+fn used(disk: &mut dyn Disk, folder: &Path) -> u64 {
+    let entries = disk.list(folder).unwrap_or_default();
+    entries.iter().map(|entry| if entry.is_directory { used(disk, &folder.join(&entry.name)) } else { entry.len }).sum()
 }
 
 fn late(what: &str) -> Vec<Found> {

@@ -53,6 +53,7 @@ const BUGS: &[Row] = &[
     row(Bug::ReadUncommitted, Check::Rule(Rule::Time), 68, ALL),
     row(Bug::ReuseOffset, Check::Rule(Rule::Agreement), 2, ALL),
     row(Bug::RetainTooLittle, Check::Rule(Rule::Early), 1, ALL),
+    row(Bug::SkipRetention, Check::Rule(Rule::Late), 0, ALL),
     row(Bug::AnswerCommitEarly, Check::Rule(Rule::CommittedOffset), 106, ALL),
     row(Bug::ForgetProducers, Check::Rule(Rule::Doubled), 54, ALL),
     row(Bug::ForgetSequence, Check::Rule(Rule::Lost), 3, ALL),

@@ -257,12 +257,39 @@ fn what_is_read_from_below_a_log_start_is_convicted() {
     convicts(Rule::WentBack, [sound(), vec![listed(70, Bound::HighWatermark, 1)]].concat());
 }
 
+/// A closed segment of 100 bytes.
+fn segment(at: u64, base: i64, next: i64, log_start: i64) -> Event {
+    Event::Segment { at, partition: partition(), base, next, bytes: 100, log_start }
+}
+
+#[test]
+fn retention_that_stops_is_convicted() {
+    let ms = 1_000_000;
+    let log = |at: u64| vec![sent(10 * ms, 1, 1), acknowledged(20 * ms, 1, 0), timed_read(21 * ms, 0, false, &[(1, 10)]), segment(at, 0, 1, 0)];
+    let late = |retention_ms, retention_bytes, more: Vec<Event>, at: u64| {
+        let keeps = Event::Keeps { topic: "t".to_owned(), retention_ms, retention_bytes };
+        let first = vec![Event::Clock { at: 0, ahead_ms: 0 }, keeps];
+        check(&History { events: [first, log(at), more].concat() }).iter().any(|found| found.rule == Rule::Late)
+    };
+    // Written at 10 ms and kept for 10, it is due for longer than it may take.
+    assert!(late(Some(10), None, vec![], 2_022 * ms));
+    assert!(!late(Some(10), None, vec![], 2_019 * ms), "it may be on its way");
+    assert!(!late(None, None, vec![], 90_000 * ms), "nothing says that it is to go");
+    let set = |at, ahead_ms| Event::Clock { at, ahead_ms };
+    assert!(!late(Some(10), None, vec![set(1_500 * ms, -2_500)], 2_022 * ms), "not over by the clock");
+    assert!(!late(Some(3_000), None, vec![set(21 * ms, 90_000)], 2_030 * ms), "over by the clock alone");
+    assert!(!late(Some(10), None, vec![segment(2_022 * ms, -1, 0, -1)], 2_022 * ms), "nobody knows what the oldest one holds");
+    // Without the oldest of 100 bytes there are still 200.
+    let more = || vec![segment(30 * ms, 1, 2, 0), segment(30 * ms, 2, 3, 0)];
+    assert!(late(None, Some(200), more(), 30 * ms));
+    assert!(!late(None, Some(201), more(), 30 * ms));
+}
+
 #[test]
 fn files_of_what_is_gone_are_convicted() {
     convicts(Rule::Leftover, vec![Event::Folders { found: vec!["i".to_owned()], topics: Vec::new() }]);
-    convicts(Rule::Leftover, vec![Event::Segment { partition: partition(), base: 0, next: 5, log_start: 5 }]);
-    let kept = Event::Segment { partition: partition(), base: 0, next: 6, log_start: 5 };
-    assert_eq!(check(&History { events: vec![kept] }), []);
+    convicts(Rule::Leftover, vec![segment(10, 0, 5, 5)]);
+    assert_eq!(check(&History { events: vec![segment(10, 0, 6, 5)] }), []);
 }
 
 #[test]
@@ -270,6 +297,11 @@ fn a_data_directory_that_stops_because_of_another_is_convicted() {
     let beside = |is_done| Event::Beside { partition: partition(), what: "a write".to_owned(), is_done };
     convicts(Rule::Directory, vec![beside(false)]);
     assert_eq!(check(&History { events: vec![beside(true)] }), []);
+}
+
+#[test]
+fn a_partition_that_is_refused_for_a_sound_disk_is_convicted() {
+    convicts(Rule::Damage, vec![Event::Unserved { at: 1, partition: partition(), message: "damaged".to_owned() }]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What a partition keeps: nothing goes before its time.
+//! What a partition keeps: nothing goes before its time, and nothing stays for ever.
 //!
 //! 1. A record below a log start that was told must have been named by a DeleteRecords that went out before, or be over its topic's time by
 //!    the node's clock, or its topic's bytes must have been there above it: what lies between it and the log start may have been over its
@@ -7,8 +7,11 @@
 //!    The time that has passed may count instead where that of any record that goes was more than an hour ahead, if only since the clock was
 //!    set back: the newest timestamp of a segment counts for all of it.
 //! 3. A record that nobody has seen is passed over, and so is a surplus of bytes behind which one lies.
+//! 4. At the end, when all is healed and nobody writes, the oldest closed segment must not be there any more if those behind it have the
+//!    topic's bytes without the active one, or if all of its records are known and have been over the topic's time for [`GRACE_MS`], by
+//!    the clock and by the time that has passed since they were sent.
 //!
-//! Knows nothing of segments: a record may be kept longer than its topic asks.
+//! Knows nothing of segments before the end: a record may be kept longer than its topic asks.
 
 use super::{Log, Rule};
 use crate::history::{Event, History};
@@ -22,6 +25,17 @@ const FUTURE_MS: i64 = 3_600_000;
 
 const MS: u64 = 1_000_000;
 
+/// How long retention may take: two of the longest intervals at which it is looked after, nearly.
+const GRACE_MS: i64 = 2_000;
+
+/// The file of a closed segment, at the end.
+pub(super) struct Segment {
+    pub(super) at: u64,
+    pub(super) base: i64,
+    pub(super) next: i64,
+    pub(super) bytes: u64,
+}
+
 struct Policy {
     at: u64,
     retention_ms: i64,
@@ -34,6 +48,8 @@ pub(super) struct Terms {
     /// Since when the clock is how far ahead.
     clock: Vec<(u64, i64)>,
     policies: BTreeMap<String, Vec<Policy>>,
+    /// Time and bytes at the end.
+    keeps: BTreeMap<String, (Option<i64>, Option<i64>)>,
 }
 
 impl Terms {
@@ -45,6 +61,9 @@ impl Terms {
                 Event::Policy { at, topic, retention_ms, retention_bytes } => {
                     let policy = Policy { at: *at, retention_ms: retention_ms.unwrap_or(RETENTION_MS), retention_bytes: *retention_bytes };
                     terms.policies.entry(topic.clone()).or_default().push(policy);
+                }
+                Event::Keeps { topic, retention_ms, retention_bytes } => {
+                    terms.keeps.insert(topic.clone(), (*retention_ms, *retention_bytes));
                 }
                 _ => {}
             }
@@ -111,6 +130,32 @@ impl Log {
             }
             reached = reached.max(start);
         }
+    }
+
+    pub(super) fn judge_late(&self, topic: &str, terms: &Terms, wrong: &mut impl FnMut(Rule, String)) {
+        let Some((ms, bytes)) = terms.keeps.get(topic).copied() else { return };
+        let Some(oldest) = self.segments.iter().min_by_key(|segment| segment.base) else { return };
+        let behind = self.segments.iter().map(|segment| segment.bytes).sum::<u64>() - oldest.bytes;
+        let (at, range) = (oldest.at, format!("the closed segment {}..{}", oldest.base, oldest.next));
+        if let Some(bytes) = bytes.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| behind >= *bytes) {
+            wrong(Rule::Late, format!("{range} is there at {at}, {behind} bytes of closed ones lie behind it, {bytes} are to be kept"));
+        }
+        if let Some(ms) = ms.filter(|ms| self.is_over(oldest, *ms, terms)) {
+            let newest = (oldest.base..oldest.next).filter_map(|offset| self.times.timestamp(offset)).max();
+            let what = format!("{range} is there at {at}; its newest timestamp is {newest:?}, the clock shows {}", terms.wall(at));
+            wrong(Rule::Late, format!("{what}, {ms} ms are to be kept"));
+        }
+    }
+
+    /// Whether all of a segment has been over its time for long.
+    fn is_over(&self, segment: &Segment, ms: i64, terms: &Terms) -> bool {
+        let since = segment.at.saturating_sub(GRACE_MS as u64 * MS);
+        let wall = terms.earliest_wall(since, segment.at);
+        (segment.base..segment.next).all(|offset| {
+            let sent = self.values.get(&offset).and_then(|id| self.sent.get(id));
+            let (Some(sent), Some(timestamp)) = (sent, self.times.timestamp(offset)) else { return false };
+            timestamp.saturating_add(ms) < wall && ((since - sent.first_at.min(since)) / MS) as i64 > ms
+        })
     }
 
     /// Whether a record may be gone with all that goes.

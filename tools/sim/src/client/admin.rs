@@ -123,6 +123,8 @@ pub struct Admin {
     /// Topics stay as they were made.
     is_steady: bool,
     main: Vec<String>,
+    /// What the main topics were made with.
+    first: BTreeMap<String, Vec<(String, String)>>,
     /// Own topics that are there, by name: their history's name and their partitions.
     own: BTreeMap<String, (Named, i32)>,
     /// Set for the main topics, and acknowledged.
@@ -148,6 +150,7 @@ impl Admin {
     /// First makes `topics`. `is_steady`: it makes no others, and lets none grow.
     pub fn new(number: u32, topics: Vec<NewTopic>, pause_ms: u64, is_steady: bool, prng: Prng) -> Admin {
         let main = topics.iter().map(|(name, ..)| name.clone()).collect();
+        let first = topics.iter().map(|(name, _, configs)| (name.clone(), configs.clone())).collect();
         let create = |(name, partitions, configs): NewTopic| Task::Create { topic: named(&name), partitions, configs };
         let mut tasks: Vec<Task> = topics.into_iter().map(create).collect();
         tasks.reverse();
@@ -161,6 +164,7 @@ impl Admin {
             pause_ms,
             is_steady,
             main,
+            first,
             own: BTreeMap::new(),
             set: BTreeMap::new(),
             made: 0,
@@ -173,6 +177,19 @@ impl Admin {
     /// Own topics that were not deleted, with their partitions: each is called otherwise in the history.
     pub fn own(&self) -> impl Iterator<Item = &(Named, i32)> {
         self.own.values()
+    }
+
+    /// What the main topics are to keep, once nothing is to be done any more.
+    pub fn kept(&self) -> impl Iterator<Item = Event> {
+        let of = |topic: &String, key: &str| -> Option<i64> {
+            let first = || self.first.get(topic)?.iter().find(|(set, _)| set == key).map(|(_, value)| value.clone());
+            let changed = self.set.get(topic).and_then(|set| set.get(key));
+            changed.map_or_else(first, Clone::clone)?.parse().ok()
+        };
+        self.main.iter().map(move |topic| {
+            let (retention_ms, retention_bytes) = (of(topic, "retention.ms"), of(topic, "retention.bytes"));
+            Event::Keeps { topic: topic.clone(), retention_ms, retention_bytes }
+        })
     }
 
     fn think(&mut self, shared: &Shared) {

@@ -77,6 +77,14 @@ impl Shared {
         offset >= end && self.written_at.is_some_and(|at| asked >= at)
     }
 
+    /// An answer that says of a partition what its storage has become. Retriable, for a disk may be full or fail; a healed one is neither.
+    pub fn refused(&mut self, partition: &Partition, code: i16, message: &str) {
+        if code == STORAGE && self.finishing && !message.contains(" is full") {
+            let (at, partition, message) = (self.now(), partition.clone(), message.to_owned());
+            self.history.push(Event::Unserved { at, partition, message });
+        }
+    }
+
     pub fn wrong(&mut self, what: String) {
         self.history.push(Event::Wrong { what });
     }
@@ -101,6 +109,9 @@ pub(crate) fn text(text: &str) -> StrBytes {
 pub fn topic_name(name: &str) -> TopicName {
     TopicName(text(name))
 }
+
+/// KAFKA_STORAGE_ERROR
+const STORAGE: i16 = 56;
 
 /// Errors after which real clients try the same again.
 pub(crate) fn is_retriable(code: i16) -> bool {

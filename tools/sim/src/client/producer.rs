@@ -198,7 +198,10 @@ impl Producer {
                 queue.again_at = Some(now + 500 * MS);
             }
             OUT_OF_ORDER_SEQUENCE => queue.again_at = queue.again_at.or(Some(now)),
-            code if is_retriable(code) => queue.again_at = Some(now + 10 * MS + self.prng.below(40 * MS)),
+            code if is_retriable(code) => {
+                shared.refused(&partition, code, part.error_message.as_deref().unwrap_or_default());
+                queue.again_at = Some(now + 10 * MS + self.prng.below(40 * MS));
+            }
             code => {
                 shared.wrong(format!("{partition:?}: a produce of {first:?} was answered {code}"));
                 queue.again_at = Some(now + 500 * MS);

@@ -282,6 +282,7 @@ impl Reader {
                     continue;
                 }
                 code => {
+                    shared.refused(&partition, code, "a fetch");
                     self.check_code(shared, "Fetch of a partition", code);
                     continue;
                 }
