@@ -149,6 +149,17 @@ impl Storage {
         names.chain(self.files.iter().flat_map(of)).collect()
     }
 
+    /// Of all names and bytes.
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.names.present().fold(0, |hash, (path, named)| {
+            let hash = mix(hash, path.as_os_str().as_encoded_bytes());
+            match named {
+                Named::File(file) => mix(hash, self.files.get(&file).map_or(&[], |stored| stored.image.bytes())),
+                Named::Directory => hash,
+            }
+        })
+    }
+
     /// The power goes, and takes all that is not durable and not kept.
     pub(super) fn cut_to(&mut self, kept: &mut dyn FnMut(Item) -> bool) {
         self.names.cut_to(&mut |number| kept(Item { number, file: None, sector: None }));
@@ -512,6 +523,16 @@ impl Storage {
             self.recording = Some(recording);
         }
     }
+}
+
+/// Takes bytes and their count into a hash.
+fn mix(hash: u64, bytes: &[u8]) -> u64 {
+    let one = |hash: u64, word: [u8; 8]| (hash.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let hash = words.iter().fold(one(hash, (bytes.len() as u64 + 1).to_le_bytes()), |hash, word| one(hash, *word));
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    one(hash, last)
 }
 
 /// What the system refuses in any path.

@@ -69,6 +69,10 @@ impl Image {
         self.bytes.len() as u64
     }
 
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub(super) fn read(&self, place: u64, into: &mut [u8]) -> usize {
         let from = self.bytes.get(usize::try_from(place).unwrap_or(usize::MAX)..).unwrap_or(&[]);
         let count = into.len().min(from.len());

@@ -100,6 +100,10 @@ impl Names {
         self.waiting.push(Waiting { number, step });
     }
 
+    pub(super) fn present(&self) -> impl Iterator<Item = (&Path, Named)> {
+        self.present.iter().map(|(path, named)| (path.as_path(), *named))
+    }
+
     pub(super) fn children(&self, path: &Path) -> impl Iterator<Item = (&Path, Named)> {
         let at = path.to_path_buf();
         self.present.iter().filter(move |(child, _)| child.parent() == Some(&at)).map(|(child, named)| (child.as_path(), *named))

@@ -34,11 +34,16 @@ impl Breadth {
     pub const LONG: Breadth = Breadth { all_of: 12, seeds: 64 };
 }
 
+/// Changes that are looked at together: neighbours leave the same disks.
+const TOGETHER: usize = 64;
+
 /// What was looked at.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Cuts {
     pub moments: u64,
     pub images: u64,
+    /// Disks that were left out, for the same one was looked at with the same history.
+    pub again: u64,
     /// Moments of which every combination of items was looked at.
     pub whole: u64,
 }
@@ -93,13 +98,14 @@ impl Recorded {
         self.recording.len()
     }
 
-    /// Cuts the power before every change whose number is `first` or one of every `stride` behind it.
+    /// Cuts the power before every change of some that follow on each other, the `first` such run of [`TOGETHER`] and each `stride` behind it.
     ///
     /// # Errors
     /// What the first disk is convicted of, of all that the moment leaves.
     pub fn cut(&self, breadth: Breadth, first: usize, stride: usize) -> Result<Cuts, Box<Failure>> {
         let (mut cuts, mut history) = (Cuts::default(), History::default());
-        for (at, moment) in self.recording.replay().enumerate().skip(first).step_by(stride) {
+        let mut looked = BTreeSet::new();
+        for (at, moment) in self.recording.replay().enumerate().filter(|(at, _)| at / TOGETHER % stride == first) {
             let past = self.marks.partition_point(|(time, _)| *time < moment.time.0);
             let past = past.checked_sub(1).map_or(0, |mark| self.marks[mark].1);
             history.events.truncate(0);
@@ -109,6 +115,10 @@ impl Recorded {
             cuts.moments += 1;
             cuts.whole += u64::from(moment.items() <= breadth.all_of);
             for (what, disk) in choices(&moment, breadth) {
+                if !looked.insert((past, disk.fingerprint())) {
+                    cuts.again += 1;
+                    continue;
+                }
                 cuts.images += 1;
                 history = self.judge(&moment, disk, history).map_err(|(found, story)| {
                     let before = format!("seed {}, small: power cut before change {at} of {}: {what}", self.seed, self.recording.len());
@@ -137,24 +147,19 @@ impl Recorded {
 }
 
 /// The disks that are looked at, each with the choice that leaves it.
-fn choices(moment: &Moment, breadth: Breadth) -> Vec<(String, CutDisk)> {
-    let mut disks = Vec::new();
+fn choices(moment: &Moment, breadth: Breadth) -> Box<dyn Iterator<Item = (String, CutDisk)> + '_> {
     let (items, writes) = (moment.items(), moment.writes());
     if items <= breadth.all_of {
-        disks.extend((0..1 << items).map(|kept| (format!("items {kept:b} of {items}"), moment.by_items(kept))));
-        return disks;
+        return Box::new((0..1 << items).map(move |kept| (format!("items {kept:b} of {items}"), moment.by_items(kept))));
     }
-    if writes <= breadth.all_of {
-        disks.extend((0..1 << writes).map(|kept| (format!("writes {kept:b} of {writes}"), moment.by_writes(kept))));
-    } else {
-        disks.extend([0, u64::MAX].map(|kept| (format!("writes {kept:b} of {writes}"), moment.by_writes(kept))));
-    }
+    let kept: Vec<u64> = if writes <= breadth.all_of { (0..1 << writes).collect() } else { vec![0, u64::MAX] };
+    let by_writes = kept.into_iter().map(move |kept| (format!("writes {kept:b} of {writes}"), moment.by_writes(kept)));
     let mut prng = Prng::new(moment.time.0);
-    disks.extend((0..breadth.seeds).map(|_| {
+    let by_seed = (0..breadth.seeds).map(move |_| {
         let seed = prng.next_u64();
         (format!("{items} items by seed {seed}"), moment.by_seed(seed))
-    }));
-    disks
+    });
+    Box::new(by_writes.chain(by_seed))
 }
 
 impl Run {
