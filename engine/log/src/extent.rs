@@ -100,13 +100,7 @@ fn read(
     found
 }
 
-fn read_blocks(
-    disk: &mut dyn Disk,
-    file: File,
-    extent: &DirectBytes,
-    begin: u64,
-    pool: &Pool,
-) -> Result<Result<Slice, String>, IoError> {
+fn read_blocks(disk: &mut dyn Disk, file: File, extent: &DirectBytes, begin: u64, pool: &Pool) -> Result<Result<Slice, String>, IoError> {
     let len = disk.len(file)?;
     let end = extent.place.checked_add(extent.bytes).filter(|end| *end <= len);
     let skip = begin.checked_sub(extent.place).and_then(|skip| usize::try_from(skip).ok());

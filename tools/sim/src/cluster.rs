@@ -99,7 +99,8 @@ impl Cluster {
         let mut drivers = Vec::new();
         for _ in 0..shards {
             let mut driver = self.world.driver(NODE);
-            let (listener, _) = driver.listen(Cluster::address(), true).map_err(|error| Refused { what: error.to_string(), is_damage: false })?;
+            let (listener, _) =
+                driver.listen(Cluster::address(), true).map_err(|error| Refused { what: error.to_string(), is_damage: false })?;
             drivers.push((driver, listener));
         }
         let doorbells: Vec<Doorbell> = drivers.iter().map(|(driver, _)| driver.doorbell()).collect();
@@ -117,7 +118,8 @@ impl Cluster {
             let advertised = vec![Advertised { name: NAME.to_owned(), host: host.clone(), port }];
             let front = KafkaFront::new(advertised, &settings, shards);
             let fronts = vec![FrontSetup { front: Box::new(front), listeners: vec![listener] }];
-            let shard = Shard::new(Box::new(driver), boot, routes, fronts).map_err(|error| Refused { what: format!("shard {here}: {error}"), is_damage: false })?;
+            let shard = Shard::new(Box::new(driver), boot, routes, fronts)
+                .map_err(|error| Refused { what: format!("shard {here}: {error}"), is_damage: false })?;
             made.insert(id, shard);
         }
         self.shards = made;

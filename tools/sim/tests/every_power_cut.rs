@@ -29,7 +29,10 @@ fn cut_all(seed: u64, breadth: Breadth) -> Result<(usize, Cuts), Box<Failure>> {
         for thread in threads {
             let (of, cuts) = thread.join().expect("a run catches its panics")?;
             changes = of;
-            (sum.moments, sum.images, sum.whole) = (sum.moments + cuts.moments, sum.images + cuts.images, sum.whole + cuts.whole);
+            sum.moments += cuts.moments;
+            sum.images += cuts.images;
+            sum.again += cuts.again;
+            sum.whole += cuts.whole;
         }
         Ok((changes, sum))
     })
@@ -43,8 +46,10 @@ fn nothing_acknowledged_or_served_is_lost_by_a_power_cut_at_any_moment() {
         match cut_all(seed, breadth) {
             Ok((changes, cuts)) => {
                 images += cuts.images;
-                let Cuts { moments, images, whole } = cuts;
-                println!("seed {seed}: {changes} changes, {moments} moments, {whole} of them whole, {images} disks");
+                let Cuts { moments, images, again, whole } = cuts;
+                println!(
+                    "seed {seed}: {changes} changes, {moments} moments, {whole} of them whole, {images} disks, {again} the same again"
+                );
             }
             Err(failure) => panic!("{failure}"),
         }

@@ -265,7 +265,8 @@ fn segment(at: u64, base: i64, next: i64, log_start: i64) -> Event {
 #[test]
 fn retention_that_stops_is_convicted() {
     let ms = 1_000_000;
-    let log = |at: u64| vec![sent(10 * ms, 1, 1), acknowledged(20 * ms, 1, 0), timed_read(21 * ms, 0, false, &[(1, 10)]), segment(at, 0, 1, 0)];
+    let log =
+        |at: u64| vec![sent(10 * ms, 1, 1), acknowledged(20 * ms, 1, 0), timed_read(21 * ms, 0, false, &[(1, 10)]), segment(at, 0, 1, 0)];
     let late = |retention_ms, retention_bytes, more: Vec<Event>, at: u64| {
         let keeps = Event::Keeps { topic: "t".to_owned(), retention_ms, retention_bytes };
         let first = vec![Event::Clock { at: 0, ahead_ms: 0 }, keeps];

@@ -49,7 +49,9 @@ impl fmt::Display for JournalError {
             }
             JournalError::Openings(corrupt) => write!(f, "the journal's openings are lost, so its entries cannot be told apart: {corrupt}"),
             JournalError::File(corrupt) => write!(f, "not a file of a journal: {corrupt}"),
-            JournalError::Misread(corrupt) => write!(f, "two readings of a journal file differ, try again and look after its disk: {corrupt}"),
+            JournalError::Misread(corrupt) => {
+                write!(f, "two readings of a journal file differ, try again and look after its disk: {corrupt}")
+            }
         }
     }
 }
