@@ -9,6 +9,7 @@
 //! Knows nothing of when a record is written.
 
 use millrace_base::fault::Fault;
+use std::collections::BTreeSet;
 
 /// Key and value of one record to write; no value is a tombstone.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -230,6 +231,10 @@ fn decode_group(bytes: &[u8]) -> Result<GroupRecord, RecordError> {
         });
     }
     reader.skip_tags()?;
+    let ids: BTreeSet<&str> = members.iter().map(|member| member.member_id.as_str()).collect();
+    if ids.len() < members.len() {
+        return Err(RecordError::Malformed { what: "members that are each named once" });
+    }
     Ok(GroupRecord { protocol_type, generation, protocol, leader, state_timestamp, members })
 }
 
@@ -435,6 +440,14 @@ mod tests {
         v4.extend([2, b'a', 0, 2, b'c', 2, b'h', 0, 0, 0, 1, 0, 0, 0, 6, 2, 9, 1, 0, 0]);
         let Ok(Change::Group { value: Some(read), .. }) = Change::decode(&[0, 2, 0, 1, b'g'], Some(&v4)) else { panic!() };
         assert_eq!((read.members[0].subscription.as_slice(), read.state_timestamp), (&[9u8][..], Some(5)));
+    }
+
+    #[test]
+    fn a_member_named_twice_is_refused() {
+        let mut v0 = vec![0, 0, 0, 1, b'c', 0, 0, 0, 3, 0xff, 0xff, 0, 1, b'a', 0, 0, 0, 2];
+        let member = [0, 1, b'a', 0, 1, b'c', 0, 1, b'h', 0, 0, 0, 6, 0, 0, 0, 1, 9, 0, 0, 0, 0];
+        v0.extend([member, member].concat());
+        assert!(matches!(Change::decode(&[0, 2, 0, 1, b'g'], Some(&v0)), Err(RecordError::Malformed { .. })));
     }
 
     #[test]
