@@ -42,10 +42,10 @@ pub fn run(input: &[u8]) {
     for _ in 0..steps {
         script.step(&mut choices);
     }
-    let (mut disk, completed) = (script.disk, script.completed);
+    let Script { mut disk, completed, opened_at, .. } = script;
     let is_untouched = choices.is_empty();
     mutate(&mut disk, &mut choices);
-    judge(&mut disk, &pool, 0, is_untouched.then_some(&completed));
+    judge(&mut disk, &pool, 0, is_untouched.then_some((opened_at, &completed)));
 }
 
 fn path(name: &str) -> PathBuf {
@@ -154,8 +154,9 @@ fn mutate(disk: &mut MemoryDisk, choices: &mut Input<'_>) {
     }
 }
 
-/// Recovers, and holds what that says against the files. `completed`: what must be there, of a journal that nobody touched.
-fn judge(disk: &mut MemoryDisk, pool: &Pool, stated: u64, completed: Option<&BTreeMap<u64, Slice>>) {
+/// Recovers, and holds what that says against the files. `completed`: the first sequence of the last opening and what must be there, of a journal
+/// that nobody touched.
+fn judge(disk: &mut MemoryDisk, pool: &Pool, stated: u64, completed: Option<(u64, &BTreeMap<u64, Slice>)>) {
     let files: usize = disk.files.values().map(Vec::len).sum();
     // The scan holds one file, each entry is read into a window of up to a mebibyte of the pool's, and what is noted is a part of the files.
     let granted = 64 * files + (256 << 10);
@@ -167,8 +168,8 @@ fn judge(disk: &mut MemoryDisk, pool: &Pool, stated: u64, completed: Option<&BTr
     check(&recovered, disk);
     let again = recover(disk, Path::new(FOLDER), pool, stated).expect("it was read a moment ago");
     assert_eq!((told(&again), &again.verdict), (told(&recovered), &recovered.verdict), "the same bytes say the same");
-    if let Some(completed) = completed {
-        complete(&recovered, completed);
+    if let Some((opened_at, completed)) = completed {
+        complete(&recovered, opened_at, completed);
     }
     fold(&recovered, pool);
     open_and_write(disk, recovered, pool, stated);
@@ -222,16 +223,14 @@ fn range_of(record: &Record) -> Option<PayloadRange> {
     }
 }
 
-/// Every entry whose write completed and that was not released is there, byte for byte.
-fn complete(recovered: &Recovered, completed: &BTreeMap<u64, Slice>) {
+/// Every entry whose write completed, with all before it since the last opening, and that was not released is there, byte for byte.
+fn complete(recovered: &Recovered, opened_at: u64, completed: &BTreeMap<u64, Slice>) {
     assert!(!matches!(recovered.verdict, Verdict::Damaged { .. }), "an untouched journal: {:?}", recovered.verdict);
     let known: BTreeMap<u64, &Slice> = recovered.entries.iter().map(|entry| (entry.sequence, &entry.payload)).collect();
-    let mut prefix = true;
-    let mut last = completed.keys().next().map_or(0, |first| first - 1);
+    let mut next = opened_at;
     for (sequence, bytes) in completed {
-        prefix &= *sequence == last + 1;
-        last = *sequence;
-        if prefix && *sequence >= recovered.oldest_live {
+        next += u64::from(*sequence == next);
+        if *sequence < next && *sequence >= recovered.oldest_live {
             let payload = known.get(sequence).unwrap_or_else(|| panic!("entry {sequence} was durable and is lost"));
             assert_eq!(&bytes[HEADER_BYTES..HEADER_BYTES + payload.len()], &payload[..]);
         }
@@ -291,6 +290,8 @@ struct Script {
     /// Sealed, and maybe not yet on the disk.
     flights: Vec<millrace_log::journal::Sealed>,
     completed: BTreeMap<u64, Slice>,
+    /// The first sequence of this opening.
+    opened_at: u64,
     ends: BTreeMap<u32, Offset>,
     incarnation: u64,
 }
@@ -299,7 +300,8 @@ impl Script {
     fn new(pool: Pool) -> Script {
         let mut disk = MemoryDisk::default();
         let journal = opened(&mut disk, &pool, 1);
-        Script { pool, disk, journal, flights: Vec::new(), completed: BTreeMap::new(), ends: BTreeMap::new(), incarnation: 1 }
+        let opened_at = journal.next_sequence();
+        Script { pool, disk, journal, flights: Vec::new(), completed: BTreeMap::new(), opened_at, ends: BTreeMap::new(), incarnation: 1 }
     }
 
     fn step(&mut self, choices: &mut Input<'_>) {
@@ -335,8 +337,8 @@ impl Script {
                 }
                 self.incarnation += 1;
                 self.journal = opened(&mut self.disk, &self.pool, self.incarnation);
-                let next = self.journal.next_sequence();
-                self.completed.retain(|sequence, _| *sequence < next);
+                self.opened_at = self.journal.next_sequence();
+                self.completed.retain(|sequence, _| *sequence < self.opened_at);
             }
             _ => {}
         }
