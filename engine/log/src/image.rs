@@ -362,7 +362,7 @@ impl PartitionImage {
             if let Record::Raft { step, .. } = record {
                 self.lost.steps.push(part(payload, *step)?);
             }
-            if let Some(pending) = pending_of(record, payload, sequence)? {
+            if let Some(pending) = pending_of(record, payload, sequence)?.filter(|pending| pending.base < pending.end) {
                 self.lost.epoch = self.lost.epoch.max(last_epoch(&pending));
                 self.behind.push(pending);
             }
@@ -413,7 +413,7 @@ impl PartitionImage {
     fn batches(&mut self, new: Pending) -> Result<(), ImageError> {
         let mut new = new;
         let log_end = self.log_end.unwrap_or(new.base);
-        if new.base < log_end && log_end < new.end {
+        if new.base >= new.end || (new.base < log_end && log_end < new.end) {
             return Err(ImageError::Overlap { base: new.base, end: new.end });
         }
         if new.base > log_end {
@@ -741,13 +741,8 @@ fn begin_rolled(state: &mut PartitionState) {
     }
 }
 
-/// The batches that a record brings, if any. None of its ranges is empty.
+/// The batches that a record brings, if any.
 fn pending_of(record: &Record, payload: &Slice, sequence: Sequence) -> Result<Option<Pending>, ImageError> {
-    if let Record::Batches { base, end, .. } | Record::Extent { base, end, .. } = record
-        && base >= end
-    {
-        return Err(ImageError::Overlap { base: *base, end: *end });
-    }
     Ok(match record {
         Record::Batches { base, end, payload: range, .. } => {
             let bytes = PendingBytes::Journal(part(payload, *range)?);

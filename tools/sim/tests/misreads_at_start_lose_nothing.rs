@@ -107,14 +107,14 @@ impl Scene {
                 assert!(wrong == Wrong::Error(EIO) || error.contains("expected"), "{what}: {error}");
             }
             Ok(()) => {
-                for topic in 0..TOPICS.len() {
+                for (topic, name) in TOPICS.iter().enumerate() {
                     let is_whole = self.read(topic);
                     let mut end = self.node.connect();
                     match self.try_append(&mut end, topic, 100) {
-                        Ok(()) => assert!(is_whole || times > 1, "{what}: {} ends early and is written", TOPICS[topic]),
+                        Ok(()) => assert!(is_whole || times > 1, "{what}: {name} ends early and is written"),
                         Err(message) => {
-                            assert!(is_met && message.contains(named), "{what}: {}: {message}", TOPICS[topic]);
-                            assert!(wrong == Wrong::Error(EIO) || message.contains("at byte"), "{what}: {}: {message}", TOPICS[topic]);
+                            assert!(is_met && message.contains(named), "{what}: {name}: {message}");
+                            assert!(wrong == Wrong::Error(EIO) || message.contains("at byte"), "{what}: {name}: {message}");
                         }
                     }
                 }
@@ -124,8 +124,8 @@ impl Scene {
         self.node.world.heal(NODE);
         let told = said::listen();
         self.node.start().unwrap_or_else(|error| panic!("{what}: {error}"));
-        for topic in 0..TOPICS.len() {
-            assert!(self.read(topic), "{what}: {} is whole without the fault; said before: {told:#?}", TOPICS[topic]);
+        for (topic, name) in TOPICS.iter().enumerate() {
+            assert!(self.read(topic), "{what}: {name} is whole without the fault; said before: {told:#?}");
             self.append(topic, 100, 1);
         }
         self.node.run(100, |_| false);
