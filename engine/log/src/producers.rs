@@ -116,6 +116,11 @@ impl Producer {
         Producer { epoch, last_use, batches: Vec::new() }
     }
 
+    /// Where its last remembered batch ends; 0 without one.
+    fn end(&self) -> Offset {
+        self.batches.last().map_or(0, |batch| batch.end)
+    }
+
     fn apply(&mut self, step: &Pending) {
         if step.epoch < self.epoch {
             return; // a replica takes what its leader appended, but an older epoch teaches nothing
@@ -254,8 +259,7 @@ impl Producers {
         self.through = to;
         let kept: Vec<Pending> = self.pending.drain(..).filter(|step| step.end <= to).collect();
         self.ahead.clear();
-        let above = |producer: &Producer| producer.batches.last().is_some_and(|batch| batch.end > to);
-        let lost: Vec<i64> = self.committed.iter().filter(|(_, producer)| above(producer)).map(|(id, _)| *id).collect();
+        let lost: Vec<i64> = self.committed.iter().filter(|(_, producer)| producer.end() > to).map(|(id, _)| *id).collect();
         for id in lost {
             self.changed.insert(id);
             let producer = self.committed.get_mut(&id).expect("listed a line above");
@@ -358,7 +362,7 @@ impl Producers {
         let count = reader.count(PRODUCERS_MAX, 8 + PRODUCER_BYTES_MIN, "number of producers")?;
         for _ in 0..count {
             let id = reader.i64("producer id")?;
-            producers.committed.insert(id, read_producer(reader)?);
+            producers.committed.insert(id, read_producer(reader, producers.through)?);
         }
         producers.read_pending(reader)?;
         Ok(producers)
@@ -369,16 +373,19 @@ impl Producers {
     /// # Errors
     /// Bytes that [`Producers::encode_delta`] cannot have written; `self` is then not to be used.
     pub fn apply_delta(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
-        self.through = read_head(reader)?;
+        let before = std::mem::replace(&mut self.through, read_head(reader)?);
         let count = reader.count(4 * PRODUCERS_MAX, 9, "number of changed producers")?;
         for _ in 0..count {
             let id = reader.i64("producer id")?;
             if reader.flag("whether the producer is here")? {
-                self.committed.insert(id, read_producer(reader)?);
+                self.committed.insert(id, read_producer(reader, self.through)?);
             } else {
                 self.committed.remove(&id);
             }
             self.changed.insert(id);
+        }
+        if self.through < before && self.committed.values().any(|producer| producer.end() > self.through) {
+            return Err(reader.malformed("remembered batches below the log's end"));
         }
         self.pending.clear();
         self.ahead.clear();
@@ -394,7 +401,8 @@ impl Producers {
             let (id, epoch) = (reader.i64("producer id")?, reader.i16("producer epoch")?);
             let (last_use, end) = (reader.i64("last use")?, reader.offset("end of an uncommitted batch")?);
             let batch = if reader.flag("whether a batch follows")? { Some(read_batch(reader)?) } else { None };
-            if end <= last_end || end > self.through || epoch < 0 || batch.is_some_and(|batch| batch.end != end) {
+            let known = self.committed.get(&id).map_or(0, Producer::end).max(last_end);
+            if end <= last_end || end > self.through || epoch < 0 || batch.is_some_and(|batch| batch.end != end || batch.base < known) {
                 return Err(reader.malformed("uncommitted batches in order"));
             }
             last_end = end;
@@ -426,7 +434,7 @@ fn read_head(reader: &mut Reader<'_>) -> Result<Offset, Malformed> {
     }
 }
 
-fn read_producer(reader: &mut Reader<'_>) -> Result<Producer, Malformed> {
+fn read_producer(reader: &mut Reader<'_>, through: Offset) -> Result<Producer, Malformed> {
     let (epoch, last_use) = (reader.i16("producer epoch")?, reader.i64("last use")?);
     let count = usize::from(reader.u8("number of remembered batches")?);
     if epoch < 0 || count > PRODUCER_BATCHES || count * BATCH_BYTES > reader.left() {
@@ -439,6 +447,9 @@ fn read_producer(reader: &mut Reader<'_>) -> Result<Producer, Malformed> {
             return Err(reader.malformed("remembered batches in order"));
         }
         producer.batches.push(batch);
+    }
+    if producer.end() > through {
+        return Err(reader.malformed("remembered batches below the log's end"));
     }
     Ok(producer)
 }
