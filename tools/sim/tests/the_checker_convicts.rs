@@ -258,8 +258,11 @@ fn what_is_read_from_below_a_log_start_is_convicted() {
 }
 
 /// A closed segment of 100 bytes.
+/// More than may be closed at once.
+const SEGMENT_BYTES: u64 = 10 << 20;
+
 fn segment(at: u64, base: i64, next: i64, log_start: i64) -> Event {
-    Event::Segment { at, partition: partition(), base, next, bytes: 100, log_start }
+    Event::Segment { at, partition: partition(), base, next, bytes: SEGMENT_BYTES, log_start }
 }
 
 #[test]
@@ -280,10 +283,10 @@ fn retention_that_stops_is_convicted() {
     assert!(!late(Some(10), None, vec![set(1_500 * ms, -2_500)], 2_022 * ms), "not over by the clock");
     assert!(!late(Some(3_000), None, vec![set(21 * ms, 90_000)], 2_030 * ms), "over by the clock alone");
     assert!(!late(Some(10), None, vec![segment(2_022 * ms, -1, 0, -1)], 2_022 * ms), "nobody knows what the oldest one holds");
-    // Without the oldest of 100 bytes there are still 200.
+    // Without the oldest of 10 MiB there are still 20, of which 8 may have been closed only now.
     let more = || vec![segment(30 * ms, 1, 2, 0), segment(30 * ms, 2, 3, 0)];
-    assert!(late(None, Some(200), more(), 30 * ms));
-    assert!(!late(None, Some(201), more(), 30 * ms));
+    assert!(late(None, Some(12 << 20), more(), 30 * ms));
+    assert!(!late(None, Some((12 << 20) + 1), more(), 30 * ms));
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //!    set back: the newest timestamp of a segment counts for all of it.
 //! 3. A record that nobody has seen is passed over, and so is a surplus of bytes behind which one lies.
 //! 4. At the end, when all is healed and nobody writes, the oldest closed segment must not be there any more if those behind it have the
-//!    topic's bytes without the active one, or if all of its records are known and have been over the topic's time for [`GRACE_MS`], by
+//!    topic's bytes and [`CLOSED_AT_ONCE`] without the active one, or if all of its records are known and have been over the topic's time for [`GRACE_MS`], by
 //!    the clock and by the time that has passed since they were sent; and all behind them too, since a segment may have been closed only now.
 //!
 //! Knows nothing of segments before the end: a record may be kept longer than its topic asks.
@@ -27,6 +27,9 @@ const MS: u64 = 1_000_000;
 
 /// How long retention may take: two of the longest intervals at which it is looked after, nearly.
 const GRACE_MS: i64 = 2_000;
+
+/// What may have been closed only now: all that a journal holds, laid out at once.
+const CLOSED_AT_ONCE: u64 = 8 << 20;
 
 /// The file of a closed segment, at the end.
 pub(super) struct Segment {
@@ -137,7 +140,7 @@ impl Log {
         let Some(oldest) = self.segments.iter().min_by_key(|segment| segment.base) else { return };
         let behind = self.segments.iter().map(|segment| segment.bytes).sum::<u64>() - oldest.bytes;
         let (at, range) = (oldest.at, format!("the closed segment {}..{}", oldest.base, oldest.next));
-        if let Some(bytes) = bytes.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| behind >= *bytes) {
+        if let Some(bytes) = bytes.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| behind >= bytes + CLOSED_AT_ONCE) {
             wrong(Rule::Late, format!("{range} is there at {at}, {behind} bytes of closed ones lie behind it, {bytes} are to be kept"));
         }
         if let Some(ms) = ms.filter(|ms| self.is_over(oldest, *ms, terms)) {
