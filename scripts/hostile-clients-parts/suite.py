@@ -274,7 +274,7 @@ def run_kind(kind, form, broker, good, port, cores, work):
     quiet, beside, ratios, rates, faults = [], [], [], [], []
     idle = p99(good.measure(seconds))
     for pair in range(pairs):
-        busy, said = Busy(cores), []
+        busy = Busy(cores)
         try:
             quiet.append(p99(good.measure(seconds)))
             attack = Attack(kind, port, counts, cores[-1], work)
