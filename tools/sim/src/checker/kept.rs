@@ -8,8 +8,9 @@
 //!    set back: the newest timestamp of a segment counts for all of it.
 //! 3. A record that nobody has seen is passed over, and so is a surplus of bytes behind which one lies.
 //! 4. At the end, when all is healed and nobody writes, the oldest closed segment must not be there any more if those behind it have the
-//!    topic's bytes and [`CLOSED_AT_ONCE`] without the active one, or if all of its records are known and have been over the topic's time for [`GRACE_MS`], by
-//!    the clock and by the time that has passed since they were sent; and all behind them too, since a segment may have been closed only now.
+//!    topic's bytes and [`CLOSED_AT_ONCE`] without the active one, or if all of its records are known and have been over the topic's time for
+//!    [`GRACE_MS`], by the clock and by the time that has passed since they were sent; and all behind them too, since a segment may have been
+//!    closed only now.
 //!
 //! Knows nothing of segments before the end: a record may be kept longer than its topic asks.
 
