@@ -110,7 +110,7 @@ mod tests {
 
     fn window(max_bytes: usize, bound: Offset) -> Window {
         let path = PathBuf::from("0.log");
-        Window { path, segment: 0, place: 4096, len: 8192, end: 65536, base: 7, from: 7, bound, max_bytes, first_whole: true }
+        Window { path, segment: 0, place: 4096, len: 8192, least: 61, end: 65536, base: 7, from: 7, bound, max_bytes, first_whole: true }
     }
 
     #[test]

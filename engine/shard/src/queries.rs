@@ -111,7 +111,10 @@ impl Engine {
                     damaged = Some(path).filter(|_| partition.note.is_none());
                     error.to_string()
                 }),
-                Err(error) => Err(format!("{file}: {error}")),
+                Err(error) => {
+                    damaged = Some(path).filter(|_| partition.note.is_none() && error == IoError::DEVICE);
+                    Err(format!("{file}: {error}"))
+                }
             };
             // Without its index a segment is walked from its front; it is made again at the next start.
             let index = match read {

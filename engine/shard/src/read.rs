@@ -3,7 +3,8 @@
 //! 1. A read looks at its parts in order: who leads, which epoch, which bounds; what is in memory is lent at once.
 //! 2. What is not in memory is read from its segment, one window at a time, off the turn; then the read goes on. The windows of a read are
 //!    bounded together, and by the memory there is; a read that has none at all waits for it ([`crate::room`]), until its deadline.
-//! 3. Of a window each batch that is given is proved ([`crate::window`]). What does not fit is an error, never the end of the log.
+//! 3. Of a window each batch that is given is proved ([`crate::window`]). What does not fit is an error, never the end of the log. What the
+//!    device cannot read as a whole is read in part.
 //! 4. Who reads on where a window ended finds the next one read already, or on its way ([`crate::ahead`]).
 //! 5. With too few bytes and no error the read waits: its partitions wake it when their commit moves, its deadline ends it. Not when a part
 //!    has more than it may give at once: waiting would bring no more.
@@ -47,7 +48,7 @@ pub struct ReadWait {
     stale: bool,
     /// Memory that a window would have taken for which there was no room; 0: nothing was left out.
     lacks: usize,
-    /// A window that was too short for the batch wanted, and there was no room for a longer one: the part, and what is to be read.
+    /// Another window than the first is needed for a part, and there was no room for it: the part, and what is to be read.
     further: Option<(usize, Window)>,
     /// A part has more than it is given now.
     has_more: bool,
@@ -329,17 +330,7 @@ impl Engine {
                     Cut::Nothing => {}
                     Cut::Further { at, size, base } => {
                         drop(bytes);
-                        let window = window.behind(at, size, base);
-                        let has_room = self.has_room_to_read(window.memory());
-                        let Some(wait) = self.reads.get_mut(id) else { return };
-                        if has_room {
-                            let steps = window.steps(&self.memory.read);
-                            wait.windows[part] = Some(window);
-                            wait.loading += 1;
-                            return self.scripts.start(t.driver, steps, Finish::ColdRead { read: id, part });
-                        }
-                        wait.lacks = window.memory();
-                        wait.further = Some((part, window));
+                        return self.read_instead(t, id, part, window.behind(at, size, base));
                     }
                     Cut::Bad(corrupt) => {
                         log::error!("partition {partition} is damaged: {corrupt}");
@@ -355,11 +346,31 @@ impl Engine {
                 }));
             }
             Err(error) => {
-                let reason = format!("{}: {error}", window.path.display());
+                if let Some(half) = window.half().filter(|_| error == IoError::DEVICE) {
+                    let (file, place) = (window.path.display(), window.place);
+                    log::warn!("partition {partition}: {} bytes from byte {place} of {file} cannot be read at once: {error}", window.len);
+                    return self.read_instead(t, id, part, half);
+                }
+                let reason = format!("{} at byte {}: {error}", window.path.display(), window.place);
                 log::error!("partition {partition} cannot be read: {reason}");
                 wait.results[part] = Some(Err(ReadError::Storage { reason }));
             }
         }
+        self.answer_or_wait(t, id);
+    }
+
+    /// Reads another window for a part than the one that came, or waits for room to.
+    fn read_instead(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, window: Window) {
+        let has_room = self.has_room_to_read(window.memory());
+        let Some(wait) = self.reads.get_mut(id) else { return };
+        if has_room {
+            let steps = window.steps(&self.memory.read);
+            wait.windows[part] = Some(window);
+            wait.loading += 1;
+            return self.scripts.start(t.driver, steps, Finish::ColdRead { read: id, part });
+        }
+        wait.lacks = window.memory();
+        wait.further = Some((part, window));
         self.answer_or_wait(t, id);
     }
 
@@ -540,6 +551,7 @@ fn fetch(partition: &Partition, part: &ReadPart, bound: Offset, max_bytes: usize
         segment,
         place,
         len: len.max(HEADER_BYTES),
+        least: HEADER_BYTES,
         end: summary.bytes,
         base: entry.map_or(segment, |entry| segment + i64::from(entry.relative)),
         from: part.offset,

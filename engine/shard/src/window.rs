@@ -3,6 +3,9 @@
 //! Each batch that is given is proved: it begins where the one before ended, its CRC fits, and its header is the one that the index
 //! remembers, where that has an entry of it. What does not fit is an error that names the place.
 //!
+//! A window that the device cannot read as a whole is read in half, down to what the batch wanted needs: a sector that is gone takes with it
+//! only the batches of its block, and those behind it that are found by way of a header there.
+//!
 //! Knows nothing of who reads, or of memory that is short.
 
 use crate::script::{Handle, Step};
@@ -27,6 +30,8 @@ pub struct Window {
     /// Where the bytes asked for begin; the operation begins at the block before.
     pub place: u64,
     pub len: usize,
+    /// What of that the batch at `place` needs, as far as is known.
+    pub least: usize,
     /// Where the segment's batches end.
     pub end: u64,
     /// The base offset of the batch at `place`.
@@ -43,6 +48,11 @@ impl Window {
         self.place / BLOCK as u64 * BLOCK as u64
     }
 
+    /// Blocks that bring `len` bytes of it.
+    fn blocks(&self, len: usize) -> usize {
+        ((self.place - self.block()) as usize + len).div_ceil(BLOCK)
+    }
+
     /// Bytes that reading it takes.
     pub fn memory(&self) -> usize {
         Pool::size_of((self.place - self.block()) as usize + self.len)
@@ -50,8 +60,7 @@ impl Window {
 
     /// Opens the segment, reads the window, closes it.
     pub fn steps(&self, pool: &Pool) -> Vec<Step> {
-        let len = (self.place - self.block()) as usize + self.len;
-        let len = len.next_multiple_of(BLOCK);
+        let len = self.blocks(self.len) * BLOCK;
         vec![
             Step::Open { path: self.path.clone(), how: OpenHow { direct: true, ..OpenHow::default() } },
             Step::Read { file: Handle::Nth(0), place: self.block(), into: Some(pool.take(len)), len: len as u32 },
@@ -126,7 +135,14 @@ impl Window {
 
     /// The window from a batch on that was not whole.
     pub fn behind(self, at: u64, size: usize, base: Offset) -> Window {
-        Window { place: at, len: size.max(self.len), base, ..self }
+        Window { place: at, len: size.max(self.len), least: size, base, ..self }
+    }
+
+    /// Half of one that cannot be read: what is wanted may lie before what is bad. None: it is as short as it may be.
+    pub fn half(&self) -> Option<Window> {
+        let (blocks, least) = (self.blocks(self.len), self.blocks(self.least));
+        let len = (blocks / 2).max(least) * BLOCK - (self.place - self.block()) as usize;
+        (blocks > least).then(|| Window { len, ..self.clone() })
     }
 
     fn corrupt(&self, place: u64, expected: &str, found: &str) -> Corrupt {
@@ -147,4 +163,32 @@ pub enum Cut {
         base: Offset,
     },
     Bad(Corrupt),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_that_cannot_be_read_is_halved_down_to_what_its_first_batch_needs() {
+        let path = PathBuf::from("0.log");
+        let (place, len, end) = (3 * BLOCK as u64 + 100, 40 * BLOCK - 100, 1 << 20);
+        let mut window =
+            Window { path, segment: 0, place, len, least: HEADER_BYTES, end, base: 7, from: 7, bound: 9, max_bytes: 1, first_whole: true };
+        let mut blocks = Vec::new();
+        while let Some(half) = window.half() {
+            window = half;
+            blocks.push(window.blocks(window.len));
+            assert_eq!(window.memory(), Pool::size_of(blocks[blocks.len() - 1] * BLOCK));
+        }
+        assert_eq!(blocks, [20, 10, 5, 2, 1]);
+        // The batch there is of two blocks and a byte, with what lies before it.
+        let mut window = Window { len: 9 * BLOCK, ..window }.behind(place, 2 * BLOCK - 99, 7);
+        let mut blocks = Vec::new();
+        while let Some(half) = window.half() {
+            window = half;
+            blocks.push(window.blocks(window.len));
+        }
+        assert_eq!(blocks, [5, 3]);
+    }
 }

@@ -183,10 +183,11 @@ fn a_read_of_a_large_batch_that_fails_gives_nothing_and_the_next_is_whole() {
     let (base, path) = scene.segments().swap_remove(1);
     scene.start();
     scene.fetch(base); // its index is in memory
-    scene.node.fault(&path.display().to_string(), On::Read, 0, 1, Wrong::Error(EIO));
+    scene.node.fault(&path.display().to_string(), On::Read, 0, u32::MAX, Wrong::Error(EIO));
     said::listen();
     assert_eq!(scene.fetch(base + 20), (STORAGE, Vec::new()));
     let lines = said::listen();
+    scene.node.world.heal(NODE);
     assert!(lines.iter().any(|line| line.contains("cannot be read: ") && line.contains(&path.display().to_string())), "{lines:?}");
     assert!(scene.refused().is_empty());
 }

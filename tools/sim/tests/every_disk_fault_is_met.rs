@@ -6,6 +6,7 @@
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use kafka_protocol::messages::{BrokerId, ProduceRequest};
 use millrace_base::batch::{self, Header};
+use millrace_base::limits::BLOCK;
 use millrace_io::sim::{ClientEnd, On, Rates, Wrong};
 use millrace_io::{Disk, OpenHow};
 use millrace_log::index::Index;
@@ -221,6 +222,30 @@ fn an_index_damaged_anywhere_is_made_again_from_its_segment() {
 }
 
 #[test]
+fn an_index_that_cannot_be_read_is_made_again_from_its_segment() {
+    let mut scene = Scene::new(&["log.index.interval.bytes=100"]);
+    let (segment, base) = scene.segment(1);
+    let path = segment.with_extension("index");
+    let bytes = scene.node.bytes_of(&path);
+    scene.node.start().unwrap();
+    assert!(scene.node.world.spoil(NODE, &path, 4_500, 1));
+    said::listen();
+    let (code, headers) = scene.fetch(base + 200);
+    assert_eq!((code, headers[0].base_offset), (0, base + 200));
+    let lines = said::listen();
+    assert!(lines.iter().any(|line| line.contains(&path.display().to_string()) && line.contains("made again")), "{lines:?}");
+    scene.node.run(100, |_| false);
+    scene.node.stop();
+    scene.node.start().unwrap();
+    said::listen();
+    assert_eq!(scene.fetch(base + 200).0, 0);
+    assert_eq!(said::listen(), Vec::<String>::new(), "it is read again");
+    scene.node.stop();
+    assert_eq!(scene.node.bytes_of(&path).len(), bytes.len());
+    assert!(Index::decode(&scene.node.bytes_of(&path), base, "").is_ok());
+}
+
+#[test]
 fn the_identity_of_a_data_directory_is_never_guessed() {
     let mut scene = Scene::new(&[]);
     let path = Cluster::directory(0).join("millrace.meta");
@@ -268,7 +293,9 @@ fn a_read_that_fails_or_goes_astray_gives_nothing_and_the_next_is_whole() {
     let segment = path.display().to_string();
     for wrong in [Wrong::Error(EIO), Wrong::Misdirected(4_096), Wrong::Misdirected(-4_096), Wrong::Flipped] {
         scene.fetch(base + 100); // its index is in memory
-        scene.fault(&segment, On::Read, 0, 1, wrong);
+        // What the device refuses is tried again in part.
+        let times = if wrong == Wrong::Error(EIO) { u32::MAX } else { 1 };
+        scene.fault(&segment, On::Read, 0, times, wrong);
         let (code, headers) = scene.fetch(base + 100);
         match wrong {
             // The bit may be in what is not asked for.
@@ -279,6 +306,51 @@ fn a_read_that_fails_or_goes_astray_gives_nothing_and_the_next_is_whole() {
         assert_eq!(scene.fetch(base + 100).0, 0);
     }
     scene.check_whole();
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_takes_only_the_batches_of_its_block() {
+    let mut scene = Scene::new(&[]);
+    let (path, base) = scene.segment(1);
+    let next = scene.segment(2).1;
+    let bytes = scene.node.bytes_of(&path);
+    let mut batches: Vec<(usize, Header)> = Vec::new();
+    while batches.last().is_none_or(|(_, header)| header.next_offset() < next) {
+        let place = batches.last().map_or(0, |(place, header)| place + header.size);
+        batches.push((place, Header::parse(&bytes[place..]).unwrap()));
+    }
+    scene.node.start().unwrap();
+    let mut bad: Vec<usize> = Vec::new();
+    for (nth, at) in [(0, 0), (40, 20), (41, 5_000), (80, 9_999)] {
+        let place = batches[nth].0 + at;
+        assert!(scene.node.world.spoil(NODE, &path, place as u64, 1));
+        bad.push(place / BLOCK);
+        said::listen();
+        let (mut offset, mut refused) = (base, Vec::new());
+        while offset < next {
+            let (code, headers) = scene.fetch(offset);
+            match headers.last() {
+                Some(header) => offset = header.next_offset(),
+                None => {
+                    assert_eq!(code, STORAGE, "nothing at {offset}");
+                    refused.push(offset);
+                    offset += i64::from(RECORDS);
+                }
+            }
+        }
+        let lines = said::listen();
+        let gone = batches
+            .iter()
+            .filter(|(place, header)| bad.iter().any(|bad| (place / BLOCK..=(place + header.size - 1) / BLOCK).contains(bad)));
+        let gone: Vec<_> = gone.collect();
+        assert_eq!(refused, gone.iter().map(|(_, header)| header.base_offset).collect::<Vec<_>>());
+        for (place, _) in gone {
+            let told = format!("cannot be read: {} at byte {place}: ", path.display());
+            assert!(lines.iter().any(|line| line.contains(&told)), "byte {place}: {lines:?}");
+        }
+    }
+    let mut end = scene.node.connect();
+    scene.append(&mut end);
 }
 
 #[test]
