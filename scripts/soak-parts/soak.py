@@ -42,6 +42,8 @@ TIMED_SECONDS = 5
 LONG_MINUTES, BUSY_TOLERANCE = 10, 10
 TIMES_KEPT = 2
 FOLDERS_SECONDS = 10
+# The folder of the metadata (META_TOPIC in engine/base/src/ids.rs).
+REPLICA_SET_0 = "AAAAAAAAQACAAAAAAAAAAQ"
 
 
 class Topic(namedtuple("Topic", "partitions retention segment looks")):
@@ -266,9 +268,10 @@ class Soak:
         return starts
 
     def judge_folders(self, before):
-        """Nothing is left of a deleted topic: no folders but those of before, of the soak's topics, and of the groups' commits."""
+        """Nothing is left of a deleted topic: no folders but those of before, of the soak's topics, of the groups' commits, and of replica set 0,
+        whose records come to a segment after some minutes."""
         names = self.admin.describe_topics(TopicCollection(list(self.admin.list_topics(timeout=30).topics)))
-        known, end = before | {folder_of(future.result(30)) for future in names.values()}, time.monotonic() + FOLDERS_SECONDS
+        known, end = before | {REPLICA_SET_0} | {folder_of(future.result(30)) for future in names.values()}, time.monotonic() + FOLDERS_SECONDS
         while (left := self.disk.folders() - known) and time.monotonic() < end:
             time.sleep(0.2)
         if left:

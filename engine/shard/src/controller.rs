@@ -9,8 +9,8 @@
 //! Knows nothing of protocols; the append and the broadcast are the engine's.
 
 use crate::api::{MetaChange, MetaDone, MetaRefusal, Reply};
-use millrace_base::ids::{PartitionId, ShardId, TopicId, Uuid};
-use millrace_state::meta::{Command, Effect, Meta, Request};
+use millrace_base::ids::{PartitionId, ShardId, TopicId};
+use millrace_state::meta::{Command, Effect, Live, Meta, Request};
 use std::collections::{BTreeSet, VecDeque};
 
 /// A request and how far it is.
@@ -53,7 +53,7 @@ pub struct Defaults {
     pub partitions: u32,
     pub replication_factor: u16,
     /// Data directories that take new partitions.
-    pub live: Vec<Uuid>,
+    pub live: Live,
 }
 
 /// The queue of changes, on the shard that leads set 0.

@@ -6,13 +6,13 @@
 //! Invariants: an effect of a core is carried out in the order given; what was journaled earlier is reported durable earlier.
 //! Knows nothing of connections or protocols.
 
-use crate::ahead::Ahead;
 use crate::api::{Leadership, NodeFacts, ReadError, Request};
 use crate::append::Holding;
 use crate::controller::Controller;
 use crate::coordinator::Coordinator;
 use crate::direct::ExtentFlight;
 use crate::directory::{After, Directory};
+use crate::kept_windows::KeptWindows;
 use crate::lifecycle::Finish;
 use crate::memory::Shares;
 use crate::open_files::OpenFiles;
@@ -69,7 +69,7 @@ pub struct Engine {
     pub room: Room,
     /// Windows that have come and are to be looked at, and those read before anybody asks.
     pub windows_read: VecDeque<WindowRead>,
-    pub ahead: Ahead,
+    pub kept_windows: KeptWindows,
     /// Reads to look at again in this turn: bytes came.
     pub woken: Vec<(crate::waits::WaitId, PartitionId)>,
     /// On the shard that leads replica set 0.

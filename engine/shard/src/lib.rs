@@ -1,6 +1,5 @@
 //! One loop per core: joins log, raftlog, state and io. [`api`] is the face of the engine, [`front`] the seam to protocols.
 
-mod ahead;
 pub mod api;
 mod append;
 pub mod boot;
@@ -15,6 +14,7 @@ mod evidence;
 pub mod front;
 mod intact;
 mod inventory;
+mod kept_windows;
 mod lifecycle;
 pub mod memory;
 pub mod net;

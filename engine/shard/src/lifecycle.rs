@@ -24,7 +24,7 @@ use millrace_log::journal::{PayloadRange, Record, Urgency};
 use millrace_log::partition_state::PartitionState;
 use millrace_raftlog::{Configuration, Core, State, Timing};
 use millrace_state::meta::topic_configs::TopicConfig;
-use millrace_state::meta::{Command, Effect, NodeScope};
+use millrace_state::meta::{Command, Effect, Live, NodeScope};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,10 +54,10 @@ pub enum Finish {
     Closed(PartitionId),
     /// Bytes of a segment for a search by time.
     TimeSearch { query: crate::waits::WaitId, part: usize },
-    /// Bytes of a segment for a read.
+    /// Bytes of a segment for a read alone.
     ColdRead { read: crate::waits::WaitId, part: usize },
-    /// Bytes of a segment that are likely to be wanted from this offset on.
-    Ahead { partition: PartitionId, offset: Offset },
+    /// Bytes of a segment for all who ask for them meanwhile.
+    Window { key: crate::kept_windows::Key },
     /// The large parts of a partition's state.
     StateFile { partition: PartitionId, name: millrace_log::state_file::Name, inline: Vec<u8> },
     /// The index of a closed segment; those who wait look again.
@@ -333,7 +333,7 @@ impl Engine {
             Finish::Checkpoint(id, write) => self.checkpoint_written(t, id, write, result),
             Finish::Closed(id) => self.segment_closed(t, id, result),
             Finish::ColdRead { read, part } => self.window_read(read, part, result),
-            Finish::Ahead { partition, offset } => self.ahead_read(partition, offset, result),
+            Finish::Window { key } => self.window_came(key, result),
             Finish::TimeSearch { query, part } => self.search_read(t, query, part, result),
             Finish::StateFile { partition, name, inline } => self.state_file_written(t, partition, name, &inline, result),
             Finish::IndexRead { partition, segment, then } => self.index_read(t, partition, segment, then, result),
@@ -386,12 +386,18 @@ impl Engine {
     }
 
     fn meta_defaults(&self) -> Defaults {
-        let live = self.directories.iter().filter(|directory| !directory.is_failed()).map(|directory| directory.id).collect();
+        let live = self.directories.iter().filter(|directory| !directory.is_failed());
+        let live = Live { directories: live.map(|directory| directory.id).collect(), partitions_max: self.directory_partitions_max() };
         Defaults {
             partitions: self.settings.num_partitions,
             replication_factor: u16::try_from(self.settings.default_replication_factor).unwrap_or(1),
             live,
         }
+    }
+
+    /// Partitions that a data directory may hold: each of its journals does for as many as its reserve can relieve.
+    fn directory_partitions_max(&self) -> usize {
+        self.directories[0].journal().options().partitions_max() * usize::from(self.facts.shards)
     }
 
     fn propose(&mut self, t: &mut Turn<'_>, controller: &mut Controller, command: &Command) {

@@ -3,7 +3,7 @@
 //! 1. Each part is checked against its partition in protocol order: there, led here, size, timestamps, producer sequence.
 //! 2. What passes is appended ([`crate::append`]): it has its offsets, and its bytes are copied once, when the turn's entry is sealed.
 //! 3. The request is answered when all its parts are committed or refused; a duplicate waits for the commit of the first copy.
-//! 4. When a journal is full, the request and all behind it wait in order until files are free again.
+//! 4. When a journal is full, the request and all behind it wait in order until files are free again, or until nobody waits for them any more.
 //!
 //! Invariants: parts of one partition are appended in the order in which requests came; a part is answered once.
 //! Knows nothing of protocols or of how entries are written.
@@ -209,8 +209,12 @@ impl Engine {
     }
 
     fn time_out_produce(&mut self, id: WaitId) {
-        if self.stalled.iter().any(|stalled| stalled.wait == id) {
-            return; // in no log yet: it is still appended or refused
+        if let Some(at) = self.stalled.iter().position(|stalled| stalled.wait == id) {
+            if self.stalled[at].produce.acks == Acks::None {
+                return; // nobody would send it again
+            }
+            // The parts that are in no log yet never will be.
+            self.stalled.remove(at);
         }
         let mut waiting = Vec::new();
         for partition in self.partitions.values_mut() {

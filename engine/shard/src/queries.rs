@@ -98,7 +98,7 @@ impl Engine {
             Step::Read { file: Handle::Nth(0), place: 0, into: Some(into), len: INDEX_BYTES_MAX as u32 },
             Step::Close(Handle::Nth(0)),
         ];
-        self.scripts.start(t.driver, steps, Finish::IndexRead { partition, segment, then });
+        self.start_read(t, partition, steps, Finish::IndexRead { partition, segment, then });
     }
 
     pub fn index_read(&mut self, t: &mut Turn<'_>, id: PartitionId, segment: Offset, then: Then, result: Result<Outcome, IoError>) {

@@ -5,7 +5,7 @@
 //!    bounded together, and by the memory there is; a read that has none at all waits for it ([`crate::room`]), until its deadline.
 //! 3. Of a window each batch that is given is proved ([`crate::window`]). What does not fit is an error, never the end of the log. What the
 //!    device cannot read as a whole is read in part.
-//! 4. Who reads on where a window ended finds the next one read already, or on its way ([`crate::ahead`]).
+//! 4. A window serves all who ask for what is in it, and who reads on where one ended finds the next on its way ([`crate::kept_windows`]).
 //! 5. With too few bytes and no error the read waits: its partitions wake it when their commit moves, its deadline ends it. Not when a part
 //!    has more than it may give at once: waiting would bring no more.
 //!
@@ -15,11 +15,12 @@
 
 use crate::api::{EpochEnd, Read, ReadData, ReadError, ReadPart, Reply};
 use crate::engine::{Engine, Turn};
+use crate::kept_windows::{Asker as WindowAsker, Key};
 use crate::lifecycle::{Finish, Then};
 use crate::partition::{Partition, Standing};
 use crate::queries::INDEX_BYTES_MAX;
 use crate::room::Asker;
-use crate::script::Outcome;
+use crate::script::{Outcome, Step};
 use crate::timers::{TimerFor, TimerKey};
 use crate::waits::WaitId;
 use crate::window::{Cut, WINDOW_BYTES, WINDOW_BYTES_MAX, Window};
@@ -113,7 +114,7 @@ impl Engine {
         let mut windows = 0;
         let further = wait.further.take();
         (wait.lacks, wait.has_more) = (0, false);
-        let (mut scripts, mut indexes, mut ahead) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut scripts, mut indexes, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..wait.read.parts.len() {
             let part = wait.read.parts[index];
             let looked = match self.partitions.get(&part.partition) {
@@ -134,12 +135,11 @@ impl Engine {
                         _ => *window,
                     };
                     let memory = window.memory();
-                    let key = (part.partition, window.from);
-                    if let Some(window) = self.ahead.window_for(key, &window) {
+                    if let Some((key, window)) = self.kept_windows.serving(part.partition, &window) {
                         any = true;
                         windows += memory;
                         left = left.saturating_sub(window.max_bytes.min(window.len));
-                        ahead.push((index, key));
+                        kept.push((index, key, window.block()));
                         wait.windows[index] = Some(window);
                     } else if windows > 0 && windows + memory > windows_max {
                         // The client asks again for what is left out.
@@ -149,7 +149,7 @@ impl Engine {
                         any = true;
                         windows += memory;
                         left = left.saturating_sub(window.max_bytes.min(window.len));
-                        scripts.push((index, window.steps(&self.memory.read)));
+                        scripts.push((index, part.partition, window.steps(&self.memory.read), window.clone()));
                         wait.windows[index] = Some(window);
                     } else if wait.lacks == 0 {
                         wait.lacks = memory;
@@ -172,18 +172,23 @@ impl Engine {
                 Err(error) => Err(error),
             });
         }
-        wait.loading = scripts.len() + indexes.len() + ahead.len();
+        wait.loading = scripts.len() + indexes.len() + kept.len();
         let id = self.reads.insert(wait);
-        for (part, key) in ahead {
-            if let Some(bytes) = self.ahead.claim(key, (id, part)) {
+        for (part, key, block) in kept {
+            if let Some(bytes) = self.kept_windows.take(key, WindowAsker { read: id, part, block }, t.now) {
                 self.windows_read.push_back(WindowRead { read: id, part, bytes: Ok(bytes) });
             }
         }
         for (partition, segment, into) in indexes {
             self.read_index(t, partition, segment, into, Then::Read(id));
         }
-        for (part, steps) in scripts {
-            self.scripts.start(t.driver, steps, Finish::ColdRead { read: id, part });
+        for (part, partition, steps, window) in scripts {
+            let asker = WindowAsker { read: id, part, block: window.block() };
+            let finish = match self.kept_windows.begin(partition, &window, Some(asker), t.now) {
+                Some(key) => Finish::Window { key },
+                None => Finish::ColdRead { read: id, part },
+            };
+            self.start_read(t, partition, steps, finish);
         }
         self.answer_or_wait(t, id);
     }
@@ -295,6 +300,12 @@ impl Engine {
         }
     }
 
+    /// Starts a script that reads for clients from the data directory of a partition.
+    pub fn start_read(&mut self, t: &mut Turn<'_>, partition: PartitionId, steps: Vec<Step>, finish: Finish) {
+        let directory = self.partitions.get(&partition).map_or(0, |partition| partition.directory);
+        self.scripts.start_read(t.driver, directory, steps, finish);
+    }
+
     /// A window came from a segment: it is looked at when the turn has time for it.
     pub fn window_read(&mut self, read: WaitId, part: usize, result: Result<Outcome, IoError>) {
         self.windows_read.push_back(WindowRead { read, part, bytes: result.map(Outcome::bytes) });
@@ -325,14 +336,21 @@ impl Engine {
                             wait.has_more |= end < data.commit;
                             data.batches = vec![batches];
                         }
-                        self.read_ahead(t, partition, window.from, end);
+                        self.read_ahead(t, partition, window.from, end, window.max_bytes);
                     }
                     Cut::Nothing => {}
                     Cut::Further { at, size, base } => {
                         drop(bytes);
                         return self.read_instead(t, id, part, window.behind(at, size, base));
                     }
+                    Cut::Bad(_) if window.kept => {
+                        // It is an error when it is read so again.
+                        drop(bytes);
+                        self.kept_windows.forget_segment(partition, window.segment);
+                        return self.read_instead(t, id, part, Window { kept: false, ..window });
+                    }
                     Cut::Bad(corrupt) => {
+                        self.kept_windows.forget_segment(partition, window.segment);
                         log::error!("partition {partition} is damaged: {corrupt}");
                         wait.results[part] = Some(Err(ReadError::Storage { reason: corrupt.to_string() }));
                     }
@@ -364,40 +382,47 @@ impl Engine {
         let has_room = self.has_room_to_read(window.memory());
         let Some(wait) = self.reads.get_mut(id) else { return };
         if has_room {
-            let steps = window.steps(&self.memory.read);
+            let (partition, steps) = (wait.read.parts[part].partition, window.steps(&self.memory.read));
             wait.windows[part] = Some(window);
             wait.loading += 1;
-            return self.scripts.start(t.driver, steps, Finish::ColdRead { read: id, part });
+            return self.start_read(t, partition, steps, Finish::ColdRead { read: id, part });
         }
         wait.lacks = window.memory();
         wait.further = Some((part, window));
         self.answer_or_wait(t, id);
     }
 
-    /// Begins to read what lies behind offset `end`, if the reader that was given what lies from `from` to there has gone from window to window.
-    fn read_ahead(&mut self, t: &mut Turn<'_>, id: PartitionId, from: Offset, end: Offset) {
+    /// Begins to read up to `max_bytes` of what lies behind offset `end`, if the reader that was given what lies from `from` to there has gone from
+    /// window to window.
+    fn read_ahead(&mut self, t: &mut Turn<'_>, id: PartitionId, from: Offset, end: Offset, max_bytes: usize) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         if !partition.reads_on(from, end) || check_readable(partition).is_err() {
             return;
         }
-        let part = ReadPart { partition: id, offset: end, max_bytes: WINDOW_BYTES_MAX, current_epoch: -1, last_read_epoch: -1 };
+        let part = ReadPart { partition: id, offset: end, max_bytes, current_epoch: -1, last_read_epoch: -1 };
         if end >= partition.read_bound() {
             return;
         }
-        let Look::Load(window, _) = fetch(partition, &part, partition.read_bound(), WINDOW_BYTES_MAX, true) else { return };
-        let share = &self.memory.read;
-        let has_room = self.room.is_empty() && share.used() + window.memory() <= share.budget() / 2;
-        if has_room && self.ahead.begin((id, end), &window, t.now) {
-            let steps = window.steps(share);
-            self.scripts.start(t.driver, steps, Finish::Ahead { partition: id, offset: end });
+        let Look::Load(window, _) = fetch(partition, &part, partition.read_bound(), max_bytes, true) else { return };
+        if self.has_room_to_keep(window.memory())
+            && self.kept_windows.serving(id, &window).is_none()
+            && let Some(key) = self.kept_windows.begin(id, &window, None, t.now)
+        {
+            let steps = window.steps(&self.memory.read);
+            self.start_read(t, id, steps, Finish::Window { key });
         }
     }
 
-    /// A window that was read ahead is there. What is wrong with it is met by who reads it.
-    pub fn ahead_read(&mut self, partition: PartitionId, offset: Offset, result: Result<Outcome, IoError>) {
-        let is_wanted = self.room.is_empty();
-        if let Some((asker, bytes)) = self.ahead.came((partition, offset), result.map(Outcome::bytes), is_wanted) {
-            let (read, part) = asker;
+    /// Whether windows may be in memory for whoever asks for them later, and so many bytes more.
+    fn has_room_to_keep(&self, more: usize) -> bool {
+        let share = &self.memory.read;
+        self.room.is_empty() && share.used() + more <= share.budget() / 2
+    }
+
+    /// A window is there for those who wait for it. What is wrong with it is met by each of them.
+    pub fn window_came(&mut self, key: Key, result: Result<Outcome, IoError>) {
+        let is_wanted = self.has_room_to_keep(0);
+        for (WindowAsker { read, part, .. }, bytes) in self.kept_windows.came(key, result.map(Outcome::bytes), is_wanted) {
             self.windows_read.push_back(WindowRead { read, part, bytes });
         }
     }
@@ -433,7 +458,7 @@ impl Engine {
     fn read_window_for_coordinator(&mut self, t: &mut Turn<'_>, id: PartitionId, window: Window) {
         if self.has_room_to_read(window.memory()) {
             let steps = window.steps(&self.memory.read);
-            self.scripts.start(t.driver, steps, Finish::CoordinatorRead { partition: id, window });
+            self.start_read(t, id, steps, Finish::CoordinatorRead { partition: id, window });
         } else {
             self.wait_for_room(Asker::Coordinator(id), window.memory(), t.now);
         }
@@ -447,7 +472,7 @@ impl Engine {
                 let window = window.clone().behind(at, size, base);
                 // The coordinator's own records are bounded by the batches that it writes: this window is hardly ever needed, and always had.
                 let steps = window.steps(&self.memory.read);
-                self.scripts.start(t.driver, steps, Finish::CoordinatorRead { partition: id, window });
+                self.start_read(t, id, steps, Finish::CoordinatorRead { partition: id, window });
             }
             Some(Cut::Bad(corrupt)) => self.coordinator_unreadable(id, corrupt.to_string()),
             Some(Cut::Nothing) | None => self.coordinator_read(t, id, &[]),
@@ -559,6 +584,7 @@ fn fetch(partition: &Partition, part: &ReadPart, bound: Offset, max_bytes: usize
         bound: bound.min(summary.end).min(partition.tail.checkpointed()),
         max_bytes,
         first_whole,
+        kept: false,
     };
     Look::Load(Box::new(window), data)
 }

@@ -55,7 +55,7 @@ impl Engine {
     }
 
     pub fn wait_for_room(&mut self, asker: Asker, bytes: usize, now: Nanos) {
-        self.ahead.forget();
+        self.kept_windows.forget();
         if self.room.queue.is_empty() {
             self.room.moved = now;
         }

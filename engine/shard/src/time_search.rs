@@ -180,6 +180,7 @@ impl Engine {
     }
 
     fn read_for_search(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, window: Window) {
+        let Some(partition) = self.query_partition(id, part).map(|partition| partition.id) else { return };
         let block = window.place / BLOCK as u64 * BLOCK as u64;
         let len = ((window.place - block) as usize + window.len).next_multiple_of(BLOCK);
         if !self.has_room_to_read(Pool::size_of(len)) {
@@ -192,7 +193,7 @@ impl Engine {
             Step::Close(Handle::Nth(0)),
         ];
         self.set_part(id, part, Part::Reading(window));
-        self.scripts.start(t.driver, steps, Finish::TimeSearch { query: id, part });
+        self.start_read(t, partition, steps, Finish::TimeSearch { query: id, part });
     }
 
     /// It has waited for room, and there is some.

@@ -41,10 +41,12 @@ pub struct Window {
     pub bound: Offset,
     pub max_bytes: usize,
     pub first_whole: bool,
+    /// Its bytes are those of a read that began for somebody else.
+    pub kept: bool,
 }
 
 impl Window {
-    fn block(&self) -> u64 {
+    pub fn block(&self) -> u64 {
         self.place / BLOCK as u64 * BLOCK as u64
     }
 
@@ -135,14 +137,14 @@ impl Window {
 
     /// The window from a batch on that was not whole.
     pub fn behind(self, at: u64, size: usize, base: Offset) -> Window {
-        Window { place: at, len: size.max(self.len), least: size, base, ..self }
+        Window { place: at, len: size.max(self.len), least: size, base, kept: false, ..self }
     }
 
     /// Half of one that cannot be read: what is wanted may lie before what is bad. None: it is as short as it may be.
     pub fn half(&self) -> Option<Window> {
         let (blocks, least) = (self.blocks(self.len), self.blocks(self.least));
         let len = (blocks / 2).max(least) * BLOCK - (self.place - self.block()) as usize;
-        (blocks > least).then(|| Window { len, ..self.clone() })
+        (blocks > least).then(|| Window { len, kept: false, ..self.clone() })
     }
 
     fn corrupt(&self, place: u64, expected: &str, found: &str) -> Corrupt {
@@ -173,8 +175,20 @@ mod tests {
     fn a_window_that_cannot_be_read_is_halved_down_to_what_its_first_batch_needs() {
         let path = PathBuf::from("0.log");
         let (place, len, end) = (3 * BLOCK as u64 + 100, 40 * BLOCK - 100, 1 << 20);
-        let mut window =
-            Window { path, segment: 0, place, len, least: HEADER_BYTES, end, base: 7, from: 7, bound: 9, max_bytes: 1, first_whole: true };
+        let mut window = Window {
+            path,
+            segment: 0,
+            place,
+            len,
+            least: HEADER_BYTES,
+            end,
+            base: 7,
+            from: 7,
+            bound: 9,
+            max_bytes: 1,
+            first_whole: true,
+            kept: false,
+        };
         let mut blocks = Vec::new();
         while let Some(half) = window.half() {
             window = half;

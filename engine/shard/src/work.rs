@@ -2,7 +2,6 @@
 //!
 //! Knows nothing of what the requests mean; each goes to the module that does.
 
-use crate::ahead::Ahead;
 use crate::api::{Leadership, MetaChange, Reply, Request};
 use crate::append::Holding;
 use crate::boot::{DirectoryBoot, JournalBoot, NotServed, PartitionBoot, ShardBoot};
@@ -10,6 +9,7 @@ use crate::checkpoint::waits_for_room;
 use crate::controller::Controller;
 use crate::directory::{Directory, Health};
 use crate::engine::{Engine, Turn};
+use crate::kept_windows::KeptWindows;
 use crate::lifecycle::TIMING;
 use crate::memory::Shares;
 use crate::open_files::OpenFiles;
@@ -71,7 +71,7 @@ impl Engine {
             read_tickets: BTreeMap::new(),
             room: Room::default(),
             windows_read: VecDeque::new(),
-            ahead: Ahead::default(),
+            kept_windows: KeptWindows::default(),
             queries: Waits::default(),
             searches: Searches::default(),
             open_files: OpenFiles::default(),
@@ -417,7 +417,7 @@ impl Engine {
             self.retry_full();
         }
         self.want_back(t.now);
-        self.ahead.forget_old(t.now);
+        self.kept_windows.forget_old(t.now);
         if self.retention_at <= t.now {
             self.retention_at = t.now.plus_ms(self.settings.log_retention_check_interval_ms);
             self.apply_retention(t);

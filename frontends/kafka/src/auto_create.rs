@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use millrace_base::ids::Uuid;
 use millrace_base::settings::Settings;
 use millrace_shard::api::MetaChange;
-use millrace_shard::state::meta::{Layout, Request, is_internal};
+use millrace_shard::state::meta::{Layout, Live, Request, is_internal};
 
 /// The internal topic of consumer groups.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -43,7 +43,7 @@ fn create(name: &str, layout: Layout, configs: BTreeMap<String, String>, interna
         default_partitions: 1,
         default_replication_factor: 1,
         configs,
-        live: Vec::new(),
+        live: Live::default(),
         internal,
     };
     MetaChange { request, validate_only: false }

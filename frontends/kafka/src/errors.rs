@@ -97,7 +97,7 @@ pub fn of_meta(refusal: &MetaRefusal) -> Refusal {
         MetaError::InvalidConfig { .. } | MetaError::UnknownConfig { .. } => ErrorCode::InvalidConfig,
         MetaError::UnknownTopicName { .. } => ErrorCode::UnknownTopicOrPartition,
         MetaError::UnknownTopicId { .. } => ErrorCode::UnknownTopicId,
-        MetaError::TooMany { .. } => ErrorCode::PolicyViolation,
+        MetaError::TooMany { .. } | MetaError::DirectoryPartitions { .. } => ErrorCode::PolicyViolation,
         MetaError::UnknownNode { .. } => ErrorCode::BrokerIdNotRegistered,
         MetaError::NoDirectory => ErrorCode::KafkaStorageError,
         MetaError::UnknownDirectory { .. } => ErrorCode::LogDirNotFound,

@@ -76,6 +76,11 @@ impl Scene {
         (code, batches.iter().map(check).collect())
     }
 
+    /// Waits until no window of a segment is in memory any more.
+    fn forget_windows(&mut self) {
+        self.node.run(2_000, |_| false);
+    }
+
     /// The offset of the first record at or after a time.
     fn lookup(&mut self, time: i64) -> (i16, i64) {
         let mut end = self.node.connect();
@@ -293,6 +298,7 @@ fn a_read_that_fails_or_goes_astray_gives_nothing_and_the_next_is_whole() {
     let segment = path.display().to_string();
     for wrong in [Wrong::Error(EIO), Wrong::Misdirected(4_096), Wrong::Misdirected(-4_096), Wrong::Flipped] {
         scene.fetch(base + 100); // its index is in memory
+        scene.forget_windows();
         // What the device refuses is tried again in part.
         let times = if wrong == Wrong::Error(EIO) { u32::MAX } else { 1 };
         scene.fault(&segment, On::Read, 0, times, wrong);
@@ -325,6 +331,7 @@ fn a_sector_that_cannot_be_read_takes_only_the_batches_of_its_block() {
         let place = batches[nth].0 + at;
         assert!(scene.node.world.spoil(NODE, &path, place as u64, 1));
         bad.push(place / BLOCK);
+        scene.forget_windows();
         said::listen();
         let (mut offset, mut refused) = (base, Vec::new());
         while offset < next {

@@ -80,3 +80,37 @@ fn a_reader_that_goes_on_from_window_to_window_gets_all_of_it_in_order() {
         }
     }
 }
+
+/// Reads of files since it was last asked.
+fn reads(node: &Node) -> usize {
+    node.world.happenings().iter().filter(|happening| happening.what == "read").count()
+}
+
+#[test]
+fn readers_of_the_same_old_records_cost_the_device_one_read() {
+    let mut node = Node::new(config(1, 1, 128 << 20));
+    node.start().unwrap();
+    node.create("t", 1);
+    let mut end = node.connect();
+    // More than the journal holds.
+    for batch in 0..4_000 {
+        assert_eq!(node.produce(&mut end, &produce("t", 0, batch * 10, 10, 100)), (0, i64::from(batch) * 10));
+    }
+    node.stop();
+    node.start().unwrap();
+    let mut ends = [node.connect(), node.connect(), node.connect()];
+    node.world.keep_happenings();
+    let before = reads(&node);
+    // A batch at a time, each of them asked for by each of them.
+    for offset in (0..1_000).step_by(10) {
+        for end in &mut ends {
+            let answer = node.ask(end, FETCH, &fetch("t", [(0, offset)].into_iter(), 500), 5_000).unwrap();
+            let records = answer.responses[0].partitions[0].records.clone().unwrap_or_default();
+            let batches: Vec<_> = millrace_log::walk::batches(&records).map(|batch| batch.unwrap().header.base_offset).collect();
+            assert_eq!(batches, [offset]);
+        }
+    }
+    let reads = reads(&node) - before;
+    // The window, and one more if what was begun for the reader that went on first is not enough for the next.
+    assert!((1..=4).contains(&reads), "{reads} reads for 300 fetches of what one window holds");
+}

@@ -37,6 +37,10 @@ const CHUNK_REST_MIN: usize = 64 << 10;
 /// Quiet time after which what was synced is stated.
 pub const QUIET_MS: u64 = 1;
 
+/// Bytes of the reserve that making a full journal free takes for one partition at most: the statements of a checkpoint, a state file that is
+/// named, and Raft state that is carried on.
+const RELIEF_BYTES: u64 = 800;
+
 /// Bounds of one journal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
@@ -62,6 +66,11 @@ impl Options {
             files_max,
             reserve_bytes: layout::FILE_BYTES / 2,
         }
+    }
+
+    /// Partitions whose batches may all stand in the oldest file, and it still comes free out of the reserve.
+    pub fn partitions_max(&self) -> usize {
+        usize::try_from(self.reserve_bytes / RELIEF_BYTES).unwrap_or(usize::MAX)
     }
 
     /// # Panics

@@ -51,7 +51,16 @@ pub enum ConfigChanges {
     Replace(BTreeMap<String, String>),
 }
 
-/// What is asked of the controller. Live directories: usable ones of this cluster in order of preference.
+/// Where partitions may be placed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Live {
+    /// Usable data directories of this cluster, in order of preference.
+    pub directories: Vec<Uuid>,
+    /// Partitions that each may hold: what the reserves of its journals do for.
+    pub partitions_max: usize,
+}
+
+/// What is asked of the controller.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
     RegisterNode(Node),
@@ -64,7 +73,7 @@ pub enum Request {
         default_partitions: u32,
         default_replication_factor: u16,
         configs: BTreeMap<String, String>,
-        live: Vec<Uuid>,
+        live: Live,
         /// The broker itself asks; only then may the name be an internal topic's.
         internal: bool,
     },
@@ -77,7 +86,7 @@ pub enum Request {
         total: i32,
         /// The nodes of each new partition, or empty.
         assigned: Vec<Vec<NodeId>>,
-        live: Vec<Uuid>,
+        live: Live,
     },
     AlterTopicConfigs {
         name: String,
@@ -170,6 +179,9 @@ impl Meta {
             let why = "a topic exists whose name differs from it in '.' and '_' only: they would be one in metrics";
             return Err(MetaError::InvalidTopicName { name: clip(name), why });
         }
+        // Groups shall not fail because clients have made too many partitions.
+        let partitions_max = if *internal { usize::MAX } else { live.partitions_max };
+        let live = &Live { directories: live.directories.clone(), partitions_max };
         if !internal {
             refuse_internal(name)?;
         }
@@ -224,10 +236,10 @@ impl Meta {
     }
 
     /// A directory for each partition to place; `Some(node)` binds it to that node.
-    fn place(&self, wanted: &[Option<NodeId>], live: &[Uuid]) -> Result<Vec<Uuid>, MetaError> {
+    fn place(&self, wanted: &[Option<NodeId>], live: &Live) -> Result<Vec<Uuid>, MetaError> {
         let mut homes: Vec<(NodeId, Uuid, usize)> = Vec::new();
         let mut rank = BTreeMap::new();
-        for id in live {
+        for id in &live.directories {
             let node = self.node_of_directory(*id).ok_or(MetaError::UnknownDirectory { id: *id })?;
             rank.insert(*id, homes.len());
             homes.push((node.id, *id, 0));
@@ -242,6 +254,9 @@ impl Meta {
         for node in wanted {
             let candidates = homes.iter_mut().filter(|home| node.is_none_or(|node| node == home.0));
             let home = candidates.min_by_key(|home| home.2).ok_or(MetaError::NoDirectory)?;
+            if home.2 >= live.partitions_max {
+                return Err(MetaError::DirectoryPartitions { limit: live.partitions_max });
+            }
             home.2 += 1;
             placed.push(home.1);
         }
@@ -252,7 +267,7 @@ impl Meta {
         self.topic_named(name).ok_or_else(|| MetaError::UnknownTopicName { name: clip(name) })
     }
 
-    fn check_create_partitions(&self, name: &str, total: i32, assigned: &[Vec<NodeId>], live: &[Uuid]) -> Result<Command, MetaError> {
+    fn check_create_partitions(&self, name: &str, total: i32, assigned: &[Vec<NodeId>], live: &Live) -> Result<Command, MetaError> {
         let topic = self.topic_to_alter(name)?;
         refuse_internal(name)?;
         let present = topic.directories.len();

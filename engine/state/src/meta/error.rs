@@ -50,6 +50,10 @@ pub enum MetaError {
         what: &'static str,
         limit: usize,
     },
+    /// Every data directory in question holds as many partitions as its shards' journals may.
+    DirectoryPartitions {
+        limit: usize,
+    },
     UnknownNode {
         node: NodeId,
     },
@@ -89,6 +93,7 @@ impl MetaError {
             | MetaError::UnknownTopicId { .. }
             | MetaError::InternalTopic { .. }
             | MetaError::TooMany { .. }
+            | MetaError::DirectoryPartitions { .. }
             | MetaError::UnknownNode { .. }
             | MetaError::UnknownDirectory { .. }
             | MetaError::InvalidNode { .. }
@@ -133,6 +138,12 @@ impl std::fmt::Display for MetaError {
             }
             MetaError::TooMany { what, limit } => {
                 write!(f, "The cluster may hold at most {limit} {what}.")
+            }
+            MetaError::DirectoryPartitions { limit } => {
+                write!(
+                    f,
+                    "A data directory may hold at most {limit} partitions with this number of shards; add a data directory or a shard."
+                )
             }
             MetaError::UnknownNode { node } => write!(f, "Node {node} is not registered."),
             MetaError::NoDirectory => write!(f, "No data directory is available; try again when one is back."),

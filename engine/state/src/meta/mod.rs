@@ -12,7 +12,7 @@ mod snapshot;
 pub mod topic_configs;
 mod topic_name;
 
-pub use check::{ConfigChange, ConfigChanges, Layout, Request};
+pub use check::{ConfigChange, ConfigChanges, Layout, Live, Request};
 pub use command::{COMMAND_VERSION, Command, DecodeError, Directory, Listener, Node, NodeScope};
 pub use error::MetaError;
 pub use machine::{Effect, Meta, Topic};

@@ -13,7 +13,7 @@ use kafka_protocol::messages::CreateTopicsResponse;
 use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use millrace_base::ids::Uuid;
 use millrace_shard::api::{MetaChange, MetaDone};
-use millrace_shard::state::meta::{Layout, Request};
+use millrace_shard::state::meta::{Layout, Live, Request};
 
 use crate::call::{Answer, Call, Outcome};
 use crate::configs;
@@ -57,7 +57,7 @@ pub fn handle(call: &mut Call<'_, '_>, request: CreateTopicsRequest<'_>) -> Outc
                     default_partitions: 1,
                     default_replication_factor: 1,
                     configs,
-                    live: Vec::new(),
+                    live: Live::default(),
                     internal: false,
                 };
                 changes.ask(call, MetaChange { request: request_of, validate_only: request.validate_only });

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kafka_protocol::messages::CreatePartitionsResponse;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use millrace_shard::api::MetaChange;
-use millrace_shard::state::meta::Request;
+use millrace_shard::state::meta::{Live, Request};
 
 use crate::call::{Call, Outcome};
 use crate::controller::{Changed, Changes};
@@ -27,7 +27,7 @@ pub fn handle(call: &mut Call<'_, '_>, request: CreatePartitionsRequest<'_>) -> 
             continue;
         }
         let assigned = topic.assignments.iter().flatten().map(|assignment| assignment.broker_ids.clone()).collect();
-        let request_of = Request::CreatePartitions { name: topic.name.to_owned(), total: topic.count, assigned, live: Vec::new() };
+        let request_of = Request::CreatePartitions { name: topic.name.to_owned(), total: topic.count, assigned, live: Live::default() };
         changes.ask(call, MetaChange { request: request_of, validate_only: request.validate_only });
     }
     let names: Vec<String> = request.topics.iter().map(|topic| topic.name.to_owned()).collect();

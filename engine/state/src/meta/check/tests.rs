@@ -14,6 +14,10 @@ fn meta() -> Meta {
     meta
 }
 
+fn live() -> Live {
+    Live { directories: vec![D1, D2], partitions_max: 100_000 }
+}
+
 fn create(name: &str, layout: Layout, configs: &[(&str, &str)]) -> Request {
     let mut id = [0; 16];
     id[..name.len().min(16)].copy_from_slice(&name.as_bytes()[..name.len().min(16)]);
@@ -24,7 +28,7 @@ fn create(name: &str, layout: Layout, configs: &[(&str, &str)]) -> Request {
         default_partitions: 4,
         default_replication_factor: 1,
         configs: configs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
-        live: vec![D1, D2],
+        live: live(),
         internal: false,
     }
 }
@@ -63,8 +67,11 @@ fn partitions_spread_over_live_directories_by_load() {
         live,
         internal: false,
     };
-    assert_eq!(meta.check(&request(vec![])), Err(MetaError::NoDirectory));
-    assert_eq!(meta.check(&request(vec![Uuid([9; 16])])), Err(MetaError::UnknownDirectory { id: Uuid([9; 16]) }));
+    assert_eq!(meta.check(&request(Live::default())), Err(MetaError::NoDirectory));
+    assert_eq!(
+        meta.check(&request(Live { directories: vec![Uuid([9; 16])], partitions_max: 1 })),
+        Err(MetaError::UnknownDirectory { id: Uuid([9; 16]) })
+    );
 }
 
 #[test]
@@ -159,15 +166,33 @@ fn internal_topics_never_cache_writes_and_are_not_deleted() {
 }
 
 #[test]
+fn a_directory_holds_no_more_partitions_than_its_journals_do_for() {
+    let mut meta = meta();
+    let bounded = |request| match request {
+        Request::CreateTopic { topic, name, layout, default_partitions, default_replication_factor, configs, internal, .. } => {
+            let live = Live { partitions_max: 3, ..live() };
+            Request::CreateTopic { topic, name, layout, default_partitions, default_replication_factor, configs, live, internal }
+        }
+        other => other,
+    };
+    assert_eq!(meta.check(&bounded(create("b", count(7, 1), &[]))), Err(MetaError::DirectoryPartitions { limit: 3 }));
+    made(&mut meta, bounded(create("a", count(5, 1), &[])));
+    assert_eq!(meta.check(&bounded(create("b", count(2, 1), &[]))), Err(MetaError::DirectoryPartitions { limit: 3 }));
+    made(&mut meta, bounded(create("b", count(1, 1), &[])));
+    let grow = |partitions_max| {
+        let live = Live { partitions_max, ..live() };
+        Request::CreatePartitions { name: "a".into(), total: 6, assigned: Vec::new(), live }
+    };
+    assert_eq!(meta.check(&grow(3)), Err(MetaError::DirectoryPartitions { limit: 3 }));
+    made(&mut meta, grow(4));
+}
+
+#[test]
 fn partitions_only_grow() {
     let mut meta = meta();
     made(&mut meta, create("a", count(3, 1), &[]));
-    let grow = |total, assigned: &[Vec<i32>]| Request::CreatePartitions {
-        name: "a".into(),
-        total,
-        assigned: assigned.to_vec(),
-        live: vec![D1, D2],
-    };
+    let grow =
+        |total, assigned: &[Vec<i32>]| Request::CreatePartitions { name: "a".into(), total, assigned: assigned.to_vec(), live: live() };
     for total in [-1, 0, 2, 3, 100_001, i32::MAX] {
         assert!(matches!(meta.check(&grow(total, &[])), Err(MetaError::InvalidPartitions { .. })), "{total}");
     }
