@@ -14,6 +14,7 @@ import random
 import shutil
 import signal
 import sys
+import time
 
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -26,6 +27,8 @@ import payload
 TOPIC, BLOCK = "crash-media", 4096
 RECORDS, SETTINGS = 30_000, {"segment.bytes": str(1 << 20), "retention.ms": "-1"}
 SEGMENTS = 4
+# Windows of segments that were read stay in memory for a second after they were last asked for.
+FORGET_SECONDS = 2
 # Batches go straight to their segment: in the journal they would all stay.
 DIRECT = ["--set", "journal.direct.append.min.bytes=8192"]
 
@@ -145,6 +148,7 @@ class Media:
         bad = sorted(self.rng.sample(range(places[-1]), 3))
         for place in bad:
             self.disk.ask(f"bad {path} {place} {place + 1}")
+        time.sleep(FORGET_SECONDS)
         gone, told = set(), []
         for batch, begin, end in zip(found, places, places[1:]):
             if any(begin // BLOCK <= place // BLOCK <= (end - 1) // BLOCK for place in bad):

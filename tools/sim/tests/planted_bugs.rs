@@ -1,4 +1,5 @@
-//! Every planted bug is convicted by a named check within a few seeds, and the same seeds pass without it. Runs with `--features planted`.
+//! Every planted bug is convicted by a named check within a few seeds, and the same seeds pass without it (those with all harms in
+//! `power_cuts.rs`). Runs with `--features planted`.
 //!
 //! A run's course changes with the code: the seed that is told is where the search begins. `MILLRACE_SEEDS=from..to` shows what the
 //! first of those seeds that convicts says of every bug, `MILLRACE_BUG=Name` of one. Bugs that only the journal's user can show stand in
@@ -113,6 +114,9 @@ fn every_planted_bug_is_convicted_by_a_named_check() {
             return Some(format!("{bug:?}: {check:?} convicts it in none of {SEEDS} seeds from {first}"));
         };
         println!("{bug:?}: {check:?}, seed {seed}, {} seeds tried", seed - first + 1);
+        if *harms == ALL {
+            return None; // tests/power_cuts.rs runs these seeds without the bug
+        }
         (*first..=seed).find_map(|seed| with(None, harms, seed).err()).map(|failure| format!("without {bug:?}: {failure}"))
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
