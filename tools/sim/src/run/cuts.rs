@@ -31,6 +31,8 @@ impl Breadth {
     /// For a run among others.
     pub const SHORT: Breadth = Breadth { all_of: 3, seeds: 3 };
     /// Every combination of up to twelve.
+    pub const WHOLE: Breadth = Breadth { all_of: 12, seeds: 3 };
+    /// The same, and many beyond.
     pub const LONG: Breadth = Breadth { all_of: 12, seeds: 64 };
 }
 
