@@ -124,7 +124,8 @@ class Run:
         try:
             found = measured()
             self.note({**entry, "result": found})
-            shown = " ".join(f"{figure.name} {found[figure.name]:.3f}" for figure in getattr(row, "figures", None) or (row.figure, *([row.proof] if row.proof else [])))
+            told = row.figures if isinstance(row, rows.Row) else [figure for figure in (row.figure, row.proof) if figure]
+            shown = " ".join(f"{figure.name} {found[figure.name]:.3f}" for figure in told if figure.name in found)
             say(f"{row.name} {name} pass {number + 1}: {shown}  [{time.monotonic() - began:.0f} s]")
         except (Hole, OSError, KeyError, ValueError, ZeroDivisionError, subprocess.SubprocessError) as problem:
             why = str(problem) if isinstance(problem, Hole) else f"{type(problem).__name__}: {problem}"

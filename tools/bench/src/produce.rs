@@ -56,6 +56,10 @@ pub struct Tally {
 }
 
 const INIT_PRODUCER_ID_VERSION: i16 = 4;
+/// Kafka's COORDINATOR_LOAD_IN_PROGRESS.
+const LOAD_IN_PROGRESS: i16 = 14;
+const PRODUCER_ID_WAIT: Duration = Duration::from_secs(10);
+const ASK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Partitions named in one request that touches them.
 const TOUCHED_AT_ONCE: usize = 100;
@@ -177,7 +181,13 @@ impl Stamps {
             .with_transaction_timeout_ms(60_000)
             .with_producer_id(ProducerId(-1))
             .with_producer_epoch(-1);
-        let answer = connection.call(&request, INIT_PRODUCER_ID_VERSION)?;
+        let began = Instant::now();
+        let mut answer = connection.call(&request, INIT_PRODUCER_ID_VERSION)?;
+        // A server that has not handed out an id before may have to fetch some first.
+        while answer.error_code == LOAD_IN_PROGRESS && began.elapsed() < PRODUCER_ID_WAIT {
+            std::thread::sleep(ASK_AGAIN);
+            answer = connection.call(&request, INIT_PRODUCER_ID_VERSION)?;
+        }
         accepted("asking for a producer id", answer.error_code)?;
         let stamp = Stamp { producer_id: answer.producer_id.0, producer_epoch: answer.producer_epoch, sequence: 0 };
         let copies = vec![batch.to_vec(); load.batches_per_request as usize];
