@@ -28,7 +28,7 @@ import results
 import rows
 import table
 import versus
-from servers import Fleet, Hole, Kind
+from servers import STANDS_STILL, Fleet, Hole, Kind
 
 
 def say(words):
@@ -135,7 +135,8 @@ class Run:
 
     def server(self, name):
         kind = "kafka" if name == rows.FLUSH else name
-        return self.fleet.get(kind, kind=kind, cores=self.options.broker_cores, **({"bare_bytes": 256 << 20} if self.options.quick and kind == "bare" else {}))
+        settings = STANDS_STILL if kind == "kafka" else []
+        return self.fleet.get(kind, kind=kind, cores=self.options.broker_cores, settings=settings, bare_bytes=(256 << 20) if self.options.quick else (2 << 30))
 
     def compare(self, row):
         servers = [server for server in row.servers if server in self.options.systems]

@@ -401,7 +401,8 @@ def restart(bench, _args):
     if key not in bench.kept:
         bench.kept[key] = Filled(bench)
     server = bench.kept[key].server
-    server.go_on()
+    # It stood still since the last pass: it serves again before it is loaded.
+    first_after(bench, server, server.go_on, "--topic", "full")
     load = bench.start_raw("produce", "--topic", "full", "--partitions", "16", "--seconds", "60", "--warm-up", "0", server=server)
     time.sleep(bench.sizes.seconds)
     server.end(signal.SIGKILL)
