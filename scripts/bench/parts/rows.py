@@ -247,26 +247,27 @@ def shard_rows():
 def scheduling_rows():
     """What goes on behind acknowledgements must not move their p99: the same load with it and without."""
     load = {"rate": 5_000, "value": KIB, "partitions": 64, "seconds": 4}
+    # A journal that small is emptied into segments all the time; and one partition closes segments the soonest.
+    one, busy = {**load, "partitions": 1}, "journal.max.bytes=32MiB"
     off, on = Variant("off"), Variant("on")
     moved = Figure("moved_mib", "moved to segments", "MiB", 1)
     yield Versus(
         "checkpoints", "scheduling", "flushing to segments and checkpoints: a journal of two files against one of which a window fills a part", "scheduled",
-        replace(off, settings=("journal.max.bytes=512MiB",)), replace(on, settings=("journal.max.bytes=32MiB",)), P99, load, True, moved,
+        replace(off, settings=("journal.max.bytes=512MiB",)), replace(on, settings=(busy,)), P99, load, True, moved,
     )  # fmt: skip
-    # In one partition 4 MiB are soon together, which are moved to segments without pressure: closed segments come by on or off.
-    one = {**load, "partitions": 1}
     small = {"segment.bytes": 1 << 20}
     removed = Figure("removed_records", "records removed", "", 0)
     yield Versus(
         "retention", "scheduling", "retention: retention.bytes=1 MiB against none, looked at twice a second; segments of 1 MiB", "scheduled",
-        replace(off, settings=("log.retention.check.interval.ms=500",), topic={**small, "retention.bytes": -1}),
-        replace(on, settings=("log.retention.check.interval.ms=500",), topic={**small, "retention.bytes": 1 << 20}),
+        replace(off, settings=(busy, "log.retention.check.interval.ms=500"), topic={**small, "retention.bytes": -1}),
+        replace(on, settings=(busy, "log.retention.check.interval.ms=500"), topic={**small, "retention.bytes": 1 << 20}),
         P99, one, True, removed,
     )  # fmt: skip
     index = Figure("index_kib", "of indexes", "KiB", 1)
     yield Versus(
         "index", "scheduling", "index building: an entry for every batch against none; segments of 1 MiB", "scheduled",
-        replace(off, topic={**small, "index.interval.bytes": 2_147_483_647}), replace(on, topic={**small, "index.interval.bytes": 0}),
+        replace(off, settings=(busy,), topic={**small, "index.interval.bytes": 2_147_483_647}),
+        replace(on, settings=(busy,), topic={**small, "index.interval.bytes": 0}),
         P99, one, True, index,
     )  # fmt: skip
     read = Figure("read_mb_per_s", "read", "MB/s", 0)
