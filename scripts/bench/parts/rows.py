@@ -265,9 +265,9 @@ def scheduling_rows():
     )  # fmt: skip
     index = Figure("index_kib", "of indexes", "KiB", 1)
     yield Versus(
-        "index", "scheduling", "index building: an entry for every batch against none; segments of 1 MiB", "scheduled",
-        replace(off, settings=(busy,), topic={**small, "index.interval.bytes": 2_147_483_647}),
-        replace(on, settings=(busy,), topic={**small, "index.interval.bytes": 0}),
+        "index", "scheduling", "index building: an entry for every batch against none; segments of 2 MiB", "scheduled",
+        replace(off, settings=(busy,), topic={"segment.bytes": 2 << 20, "index.interval.bytes": 2_147_483_647}),
+        replace(on, settings=(busy,), topic={"segment.bytes": 2 << 20, "index.interval.bytes": 0}),
         P99, one, True, index,
     )  # fmt: skip
     read = Figure("read_mb_per_s", "read", "MB/s", 0)
