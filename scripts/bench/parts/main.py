@@ -268,7 +268,14 @@ def main(arguments):
     return 1 if ours else 0
 
 
+def end_cleanly(*_):
+    """A run that is ended cleans up after itself; what asks twice does not cut that short."""
+    for asked in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(asked, signal.SIG_IGN)
+    sys.exit(143)
+
+
 if __name__ == "__main__":
-    # A run that is ended cleans up after itself.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, end_cleanly)
+    signal.signal(signal.SIGINT, end_cleanly)
     sys.exit(main(sys.argv[1:]))
