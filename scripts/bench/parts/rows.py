@@ -265,7 +265,7 @@ def scheduling_rows():
     )  # fmt: skip
     index = Figure("index_kib", "of indexes beyond one entry each", "KiB", 1)
     yield Versus(
-        "index", "scheduling", "index building: an entry for every batch, as far as an index holds them, against one a segment; segments of 2 MiB", "scheduled",
+        "index", "scheduling", "index building: an entry for every batch against one a segment; segments of 2 MiB", "scheduled",
         replace(off, settings=(busy,), topic={"segment.bytes": 2 << 20, "index.interval.bytes": 2_147_483_647}),
         replace(on, settings=(busy,), topic={"segment.bytes": 2 << 20, "index.interval.bytes": 0}),
         P99, one, True, index,
