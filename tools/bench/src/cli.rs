@@ -4,15 +4,16 @@
 
 use crate::bare;
 use crate::batches::BATCH_BYTES_MIN;
-use crate::end_to_end::{Schedule, VALUE_BYTES_MIN};
 use crate::failure::{Failure, Outcome};
 use crate::fetch::Reading;
 use crate::first_produce::First;
 use crate::latency::OneInFlight;
+use crate::open_loop::{Schedule, VALUE_BYTES_MIN};
+use crate::placement::{Home, Placement};
 use crate::produce::Load;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use millrace_base::limits::{BATCH_BYTES_MAX, BLOCK, FRAME_BYTES_MAX, TOPIC_PARTITIONS_MAX};
+use millrace_base::limits::{BATCH_BYTES_MAX, BLOCK, FRAME_BYTES_MAX, PRODUCER_BATCHES, TOPIC_PARTITIONS_MAX};
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -22,8 +23,9 @@ pub enum Invocation {
     Produce { to: To, load: Load },
     Fetch { to: To, reading: Reading },
     Latency { to: To, asked: OneInFlight },
-    EndToEnd { to: To, schedule: Schedule },
+    OpenLoop { to: To, schedule: Schedule },
     FirstProduce { to: To, first: First },
+    MakeTopics { to: To, prefix: String, count: u32, partitions: i32, server: Option<u32> },
     CreateTopic { to: To, topic: String, partitions: i32, configs: Vec<(String, String)> },
     DeleteTopic { to: To, topic: String },
     Print(String),
@@ -77,6 +79,23 @@ fn measured(name: &'static str, about: &'static str) -> Command {
     )
 }
 
+/// A command whose connections can be placed.
+fn placed(name: &'static str, about: &'static str) -> Command {
+    measured(name, about).arg(
+        text("home", "any|same|other", "Hold each connection on the shard of its first partition, or on another; needs --server-pid")
+            .default_value("any")
+            .value_parser(["any", "same", "other"]),
+    )
+}
+
+fn flag(name: &'static str, about: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(about)
+}
+
+fn optional(name: &'static str, about: &'static str, range: std::ops::RangeInclusive<u64>) -> Arg {
+    Arg::new(name).long(name).value_name("N").value_parser(value_parser!(u64).range(range)).help(about)
+}
+
 fn acks() -> Arg {
     let values = ["-1", "1"];
     Arg::new("acks").long("acks").value_name("ACKS").allow_hyphen_values(true).default_value("-1").value_parser(values).help("-1 is all")
@@ -91,6 +110,8 @@ fn command() -> Command {
     let batch = |default| {
         number("batch-bytes", default, BATCH_BYTES_MIN as u64..=BATCH_BYTES_MAX as u64, "Bytes of a batch, header included, exactly")
     };
+    let rate = || number("rate", "1000", 1..=10_000_000, "Records per second");
+    let value = || number("value-bytes", "100", VALUE_BYTES_MIN as u64..=1 << 20, "Bytes of a value");
     Command::new("millrace-bench")
         .about("Load and measurement for servers that speak Kafka's protocol, and the bare ring server as their limit")
         .version(env!("CARGO_PKG_VERSION"))
@@ -98,42 +119,63 @@ fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand(bare_command().arg(partitions()))
         .subcommand(
-            measured("produce", "Produce as fast as the server acknowledges")
+            placed("produce", "Produce as fast as the server acknowledges")
                 .args([partitions(), connections(), batch("65536"), in_flight("4"), seconds(), warm_up(), acks()])
                 .arg(number("record-bytes", "1024", 16..=BATCH_BYTES_MAX as u64, "Bytes of a record, about"))
-                .arg(number("linger-batches", "1", 1..=1024, "Batches per request, each for another partition")),
+                .arg(number("linger-batches", "1", 1..=1024, "Batches per request, each for another partition"))
+                .arg(flag("idempotent", "With a producer id and sequences; at most 5 requests in flight"))
+                .arg(flag("lz4", "Values that compress, and batches compressed by lz4"))
+                .arg(flag("touch", "Send a small batch to each partition first, which does not count"))
+                .arg(optional("total-bytes", "End when so much has been sent, to fill a topic", 1..=1 << 50)),
         )
         .subcommand(
-            measured("fetch", "Read a topic from its first offset to its last")
+            placed("fetch", "Read a topic from its first offset to its last")
                 .args([partitions(), connections()])
                 .arg(number("max-bytes", "1048576", 1024..=FRAME_BYTES_MAX as u64 / 2, "Bytes asked for at a time"))
-                .arg(
-                    text("pass-bytes", "N", "Read about so much of a partition at most, then begin again; else all")
-                        .value_parser(value_parser!(u64).range(1..)),
-                )
-                .arg(Arg::new("verify").long("verify").action(ArgAction::SetTrue).help("Compute every batch's CRC"))
-                .arg(
-                    text("seconds", "N", "Read again and again for this time, after one pass that does not count; else once")
-                        .value_parser(value_parser!(u64).range(1..=SECONDS_MAX)),
-                ),
+                .arg(optional("pass-bytes", "Read about so much of a partition at most, then begin again; else all", 1..=u64::MAX))
+                .arg(flag("verify", "Compute every batch's CRC"))
+                .arg(flag("cold", "Count from the first byte: no pass before"))
+                .arg(optional("mb-per-s", "Read no faster than this, all connections together", 1..=1_000_000))
+                .arg(optional(
+                    "seconds",
+                    "Read again and again for this time, after one pass that does not count; else once",
+                    1..=SECONDS_MAX,
+                )),
         )
         .subcommand(
-            measured("latency", "Durable acknowledgements, one in flight")
-                .args([batch("1024"), acks()])
+            placed("latency", "Durable acknowledgements, one in flight")
+                .args([partitions(), batch("1024"), acks()])
                 .arg(number("sends", "5000", 1..=100_000_000, "Sends that count"))
                 .arg(number("warm-up-sends", "500", 0..=100_000_000, "Sends before that"))
-                .arg(Arg::new("spin").long("spin").action(ArgAction::SetTrue).help("Never sleep while waiting for an answer")),
+                .arg(flag("spin", "Never sleep while waiting for an answer")),
         )
-        .subcommand(
-            measured("end-to-end", "Latency from the time a record was due to its consumer, at a fixed rate")
-                .args([in_flight("5"), seconds(), warm_up(), acks()])
-                .arg(number("rate", "1000", 1..=10_000_000, "Records per second"))
-                .arg(number("value-bytes", "100", VALUE_BYTES_MIN as u64..=1 << 20, "Bytes of a value")),
-        )
+        .subcommand(measured("open-loop", "Latency from the time a record was due to its acknowledgement, at a fixed rate").args([
+            partitions(),
+            in_flight("5"),
+            seconds(),
+            warm_up(),
+            acks(),
+            rate(),
+            value(),
+        ]))
+        .subcommand(measured("end-to-end", "Latency from the time a record was due to its consumer, at a fixed rate").args([
+            partitions(),
+            in_flight("5"),
+            seconds(),
+            warm_up(),
+            acks(),
+            rate(),
+            value(),
+        ]))
         .subcommand(
             client("first-produce", "Knock until a server that starts acknowledges a record; tell how long it took")
-                .arg(Arg::new("create").long("create").action(ArgAction::SetTrue).help("Make the topic first, unless it is there"))
+                .arg(flag("create", "Make the topic first, unless it is there"))
                 .arg(number("wait", "180", 1..=SECONDS_MAX, "Seconds after which to give up")),
+        )
+        .subcommand(
+            measured("make-topics", "Make topics one after the other, tell how many a second, and delete them; --topic begins their names")
+                .arg(number("count", "100", 1..=100_000, "Topics"))
+                .arg(partitions()),
         )
         .subcommand(
             client("create-topic", "Make a topic and wait for its leaders")
@@ -169,7 +211,12 @@ fn invocation(matches: &ArgMatches) -> Outcome<Invocation> {
         "produce" => Ok(Invocation::Produce { to, load: load(found, topic)? }),
         "fetch" => Ok(Invocation::Fetch { to, reading: reading(found, topic) }),
         "latency" => Ok(Invocation::Latency { to, asked: one_in_flight(found, topic) }),
-        "end-to-end" => Ok(Invocation::EndToEnd { to, schedule: schedule(found, topic) }),
+        "open-loop" => Ok(Invocation::OpenLoop { to, schedule: schedule(found, topic, false) }),
+        "end-to-end" => Ok(Invocation::OpenLoop { to, schedule: schedule(found, topic, true) }),
+        "make-topics" => {
+            let (count, partitions) = (get(found, "count") as u32, get(found, "partitions") as i32);
+            Ok(Invocation::MakeTopics { to, prefix: topic, count, partitions, server: server(found) })
+        }
         "first-produce" => {
             Ok(Invocation::FirstProduce { to, first: First { topic, create: found.get_flag("create"), wait: seconds(found, "wait") } })
         }
@@ -202,6 +249,15 @@ fn server(matches: &ArgMatches) -> Option<u32> {
     matches.get_one("server-pid").copied()
 }
 
+fn placement(matches: &ArgMatches) -> Placement {
+    let home = match string(matches, "home").as_str() {
+        "same" => Home::Same,
+        "other" => Home::Other,
+        _ => Home::Any,
+    };
+    Placement { home, server: server(matches) }
+}
+
 fn bare_config(matches: &ArgMatches) -> bare::Config {
     bare::Config {
         listen: string(matches, "listen"),
@@ -223,10 +279,20 @@ fn load(matches: &ArgMatches, topic: String) -> Outcome<Load> {
         batches_per_request: get(matches, "linger-batches") as u32,
         in_flight: get(matches, "in-flight") as usize,
         acks: acks_of(matches),
+        idempotent: matches.get_flag("idempotent"),
+        lz4: matches.get_flag("lz4"),
+        touch: matches.get_flag("touch"),
         warm_up: seconds(matches, "warm-up"),
         measured: seconds(matches, "seconds"),
-        server: server(matches),
+        total_bytes: matches.get_one("total-bytes").copied(),
+        placement: placement(matches),
     };
+    if load.idempotent && load.in_flight > PRODUCER_BATCHES {
+        return Err(Failure::Usage(format!("--idempotent allows --in-flight {PRODUCER_BATCHES} at most, as servers remember no more")));
+    }
+    if load.total_bytes.is_some() && !load.warm_up.is_zero() {
+        return Err(Failure::Usage("--total-bytes fills a topic: give --warm-up 0".to_owned()));
+    }
     let request_bytes = load.batch_bytes * load.batches_per_request as usize;
     if request_bytes > FRAME_BYTES_MAX / 2 {
         return Err(Failure::Usage(format!("--batch-bytes times --linger-batches is {request_bytes}; at most {}", FRAME_BYTES_MAX / 2)));
@@ -243,25 +309,30 @@ fn reading(matches: &ArgMatches, topic: String) -> Reading {
         verify: matches.get_flag("verify"),
         pass_bytes: matches.get_one("pass-bytes").copied().unwrap_or(u64::MAX),
         measured: matches.get_one("seconds").copied().map(Duration::from_secs),
-        server: server(matches),
+        cold: matches.get_flag("cold"),
+        bytes_per_s: matches.get_one::<u64>("mb-per-s").map(|mb| mb * 1_000_000),
+        placement: placement(matches),
     }
 }
 
 fn one_in_flight(matches: &ArgMatches, topic: String) -> OneInFlight {
     OneInFlight {
         topic,
+        partitions: get(matches, "partitions") as u32,
         batch_bytes: get(matches, "batch-bytes") as usize,
         acks: acks_of(matches),
         warm_up_sends: get(matches, "warm-up-sends") as u32,
         sends: get(matches, "sends") as u32,
         spin: matches.get_flag("spin"),
-        server: server(matches),
+        placement: placement(matches),
     }
 }
 
-fn schedule(matches: &ArgMatches, topic: String) -> Schedule {
+fn schedule(matches: &ArgMatches, topic: String, consume: bool) -> Schedule {
     Schedule {
         topic,
+        partitions: get(matches, "partitions") as u32,
+        consume,
         rate: get(matches, "rate"),
         value_bytes: get(matches, "value-bytes") as usize,
         in_flight: get(matches, "in-flight") as usize,
@@ -287,11 +358,15 @@ mod tests {
         let Ok(Invocation::Produce { to, load }) = parsed(load) else { panic!("{load} is a load") };
         assert_eq!(to, To { bootstrap: "h:1".to_owned(), json: true });
         assert_eq!((load.partitions, load.connections, load.batch_bytes, load.in_flight), (64, 4, 16384, 2));
-        assert_eq!((load.acks, load.batches_per_request, load.server), (-1, 8, Some(7)));
+        assert_eq!((load.acks, load.batches_per_request, load.placement), (-1, 8, Placement { home: Home::Any, server: Some(7) }));
         for line in [
-            "fetch --verify --seconds 2 --pass-bytes 9",
-            "latency --spin --acks 1",
+            "produce --idempotent --in-flight 5 --home same --server-pid 7",
+            "produce --lz4 --touch --total-bytes 99 --warm-up 0",
+            "fetch --verify --seconds 2 --pass-bytes 9 --cold --mb-per-s 10 --home other",
+            "latency --spin --acks 1 --partitions 16",
+            "open-loop --rate 50000 --partitions 64",
             "end-to-end --rate 50000",
+            "make-topics --count 5 --topic t",
             "first-produce --create",
             "delete-topic",
         ] {
@@ -313,6 +388,9 @@ mod tests {
         refused("produce --bootstrap h:1 --batch-bytes 33554432 --linger-batches 1024");
         refused("produce --bootstrap h:1 --connections 0");
         refused("end-to-end --bootstrap h:1 --value-bytes 8");
+        refused("produce --bootstrap h:1 --idempotent --in-flight 6");
+        refused("produce --bootstrap h:1 --total-bytes 9");
+        refused("produce --bootstrap h:1 --home here");
         refused("create-topic --bootstrap h:1 --config a");
         refused("bare --listen h:1 --file f --bytes 1");
     }

@@ -3,23 +3,25 @@
 //! 1. The ends of each partition are asked for once, before the clock runs.
 //! 2. A connection asks, takes the whole answer into memory that it uses again, steps over the batches' headers, and asks for the next
 //!    offset. With `verify`, every batch's CRC is computed too. Offsets must follow each other, or the run fails.
-//! 3. The first pass over the data is the warm-up: it brings into the server's memory what fits there. Then passes are made until the
-//!    time is over, the last one being cut short.
+//! 3. The first pass over the data is the warm-up: it brings into the server's memory what fits there; `cold` leaves it out. Then passes are
+//!    made until the time is over, the last one being cut short. With a pace, connections pause so that all together read no faster.
 //!
 //! The client copies what it reads out of the socket, as any consumer must; the server's part is in its CPU figure.
 
 use crate::connection::Connection;
 use crate::failure::{Failure, Outcome, accepted};
 use crate::histogram::Histogram;
+use crate::placement::{Placement, Shards};
 use crate::report::Report;
 use crate::topics::{End, offset};
 use crate::window::{Phase, Watch, Window};
-use crate::wire::{FETCH_VERSION, Fetched, fetch_response};
+use crate::wire::{FETCH_VERSION, fetch_response};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{BrokerId, FetchRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use millrace_base::batch::{Header, check_stored};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -35,19 +37,26 @@ pub struct Reading {
     pub pass_bytes: u64,
     /// None: one pass, all of it counted.
     pub measured: Option<Duration>,
-    pub server: Option<u32>,
+    /// What is read counts from the first byte.
+    pub cold: bool,
+    /// Bytes a second of all connections together.
+    pub bytes_per_s: Option<u64>,
+    pub placement: Placement,
 }
 
-/// A request for one partition from one offset.
-pub fn fetch_request(topic: &str, partition: i32, offset: i64, max_bytes: i32, wait_ms: i32) -> FetchRequest {
-    let asked = FetchPartition::default()
-        .with_partition(partition)
-        .with_current_leader_epoch(-1)
-        .with_last_fetched_epoch(-1)
-        .with_log_start_offset(-1)
-        .with_fetch_offset(offset)
-        .with_partition_max_bytes(max_bytes);
-    let topic = FetchTopic::default().with_topic(TopicName(StrBytes::from_string(topic.to_owned()))).with_partitions(vec![asked]);
+/// A request for partitions, each from an offset.
+pub fn fetch_request(topic: &str, from: impl Iterator<Item = (i32, i64)>, max_bytes: i32, wait_ms: i32) -> FetchRequest {
+    let asked = |(partition, offset)| {
+        FetchPartition::default()
+            .with_partition(partition)
+            .with_current_leader_epoch(-1)
+            .with_last_fetched_epoch(-1)
+            .with_log_start_offset(-1)
+            .with_fetch_offset(offset)
+            .with_partition_max_bytes(max_bytes)
+    };
+    let topic =
+        FetchTopic::default().with_topic(TopicName(StrBytes::from_string(topic.to_owned()))).with_partitions(from.map(asked).collect());
     FetchRequest::default()
         .with_replica_id(BrokerId(-1))
         .with_max_wait_ms(wait_ms)
@@ -58,11 +67,18 @@ pub fn fetch_request(topic: &str, partition: i32, offset: i64, max_bytes: i32, w
         .with_topics(vec![topic])
 }
 
-/// Takes the answer to a [`fetch_request`] apart; fails on any error code.
-pub fn fetched(bytes: &[u8]) -> Outcome<Fetched> {
-    let fetched = fetch_response(bytes).ok_or_else(|| Failure::wrong("fetching", "the answer is not a Fetch response"))?;
-    accepted("fetching", fetched.error)?;
-    Ok(fetched)
+/// Takes the answer to a [`fetch_request`] apart, into where each partition's batches stand; fails on any error code.
+pub fn fetched(bytes: &[u8]) -> Outcome<Vec<(i32, Range<usize>)>> {
+    let (mut found, mut code) = (Vec::new(), 0);
+    let walked = fetch_response(bytes, |fetched| {
+        code = if code == 0 { fetched.error } else { code };
+        found.push((fetched.partition, fetched.records));
+        Some(())
+    });
+    let whole = walked.ok_or_else(|| Failure::wrong("fetching", "the answer is not a Fetch response"))?;
+    accepted("fetching", whole)?;
+    accepted("fetching", code)?;
+    Ok(found)
 }
 
 /// Steps over whole batches from `offset` on; the last may be cut. Gives the next offset and the bytes of whole batches.
@@ -99,12 +115,13 @@ struct Tally {
 
 pub fn run(asked: &Reading, address: SocketAddr) -> Outcome<Report> {
     let mut connections = Vec::new();
+    let mut shards = Shards::default();
     for index in 0..asked.connections {
-        let mut connection = Connection::open(address)?;
         let mut own: Vec<u32> = (0..asked.partitions).filter(|p| p % asked.connections == index).collect();
         if own.is_empty() {
             own.push(index % asked.partitions);
         }
+        let mut connection = asked.placement.open(address, &asked.topic, own[0] as i32, &mut shards)?;
         let mut parts = Vec::new();
         for partition in own {
             let partition = partition as i32;
@@ -135,8 +152,8 @@ pub fn run(asked: &Reading, address: SocketAddr) -> Outcome<Report> {
         warm.wait();
         let failed = || failed.load(Ordering::Relaxed);
         let (watch, span) = match asked.measured {
-            Some(measured) => (None, Some(window.run(Duration::ZERO, measured, asked.server, &failed))),
-            None => (Some(Watch::start(asked.server)), None),
+            Some(measured) => (None, Some(window.run(Duration::ZERO, measured, asked.placement.server, &failed))),
+            None => (Some(Watch::start(asked.placement.server)), None),
         };
         let tallies = workers.into_iter().map(|worker| worker.join().expect("a worker does not panic")).collect::<Vec<Outcome<Tally>>>();
         let span = span.or_else(|| watch.map(|watch| watch.and_then(Watch::stop))).expect("one of both was made");
@@ -151,6 +168,7 @@ pub fn run(asked: &Reading, address: SocketAddr) -> Outcome<Report> {
         .count("connections", asked.connections.into())
         .count("max_bytes", asked.max_bytes as u64)
         .count("bytes", bytes);
+    let report = shards.tell(report);
     Ok(span?.report(report, bytes, latencies.count()).latencies(&latencies))
 }
 
@@ -158,13 +176,17 @@ fn drive(mut connection: Connection, asked: &Reading, parts: &[Part], window: &W
     let mut tally = Tally { latencies: Histogram::new(), bytes: 0 };
     // Whoever waits at the barrier must be let go, so a failed warm-up is told behind it.
     let warm_up = match asked.measured {
-        Some(_) => pass(&mut connection, asked, parts, |_, _| true),
-        None => Ok(()),
+        Some(_) if !asked.cold => pass(&mut connection, asked, parts, |_, _| true),
+        _ => Ok(()),
     };
     warm.wait();
     warm_up?;
+    let mut pace = asked.bytes_per_s.map(|all| Pace::new(all as f64 / f64::from(asked.connections)));
     loop {
         pass(&mut connection, asked, parts, |latency, bytes| {
+            if let Some(pace) = &mut pace {
+                pace.keep(bytes);
+            }
             let phase = window.phase();
             if asked.measured.is_none() || phase == Phase::Measured {
                 tally.latencies.record(latency);
@@ -178,16 +200,39 @@ fn drive(mut connection: Connection, asked: &Reading, parts: &[Part], window: &W
     }
 }
 
+/// Holds a reader to a rate: whoever is ahead of it sleeps.
+struct Pace {
+    start: Instant,
+    bytes_per_s: f64,
+    read: usize,
+}
+
+impl Pace {
+    fn new(bytes_per_s: f64) -> Pace {
+        Pace { start: Instant::now(), bytes_per_s, read: 0 }
+    }
+
+    fn keep(&mut self, bytes: usize) {
+        self.read += bytes;
+        let due = self.start + Duration::from_secs_f64(self.read as f64 / self.bytes_per_s);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+}
+
 /// Reads every partition once, until `each` (latency and bytes of one answer) says false.
 fn pass(connection: &mut Connection, asked: &Reading, parts: &[Part], mut each: impl FnMut(Duration, usize) -> bool) -> Outcome<()> {
     for part in parts {
         let (mut next, mut read) = (part.start, 0);
         while next < part.tail && read < asked.pass_bytes {
             let sent = Instant::now();
-            connection.send(&fetch_request(&asked.topic, part.partition, next, asked.max_bytes, 1000), FETCH_VERSION)?;
+            let from = std::iter::once((part.partition, next));
+            connection.send(&fetch_request(&asked.topic, from, asked.max_bytes, 1000), FETCH_VERSION)?;
             let answer = connection.receive()?;
             let latency = sent.elapsed();
-            let records = &answer[fetched(answer)?.records];
+            // Without the partition the answer is an empty one.
+            let records =
+                fetched(answer)?.into_iter().find(|(partition, _)| *partition == part.partition).map_or(0..0, |(_, records)| records);
+            let records = &answer[records];
             let (after, bytes) = step_over(records, next, asked.verify)?;
             if after == next {
                 return Err(Failure::wrong(
@@ -208,11 +253,11 @@ fn pass(connection: &mut Connection, asked: &Reading, parts: &[Part], mut each: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batches::batch;
+    use crate::batches::{Content, batch};
     use millrace_base::batch::{patch, place};
 
     fn log() -> (Vec<u8>, i64) {
-        let one = batch(4096, 1024, 0);
+        let one = batch(4096, 1024, 0, Content::Noise);
         let count = i64::from(Header::parse(&one).unwrap().count);
         let mut log = Vec::new();
         for i in 0..3 {
@@ -229,6 +274,13 @@ mod tests {
         assert_eq!(step_over(&log, 11, true).unwrap(), (10 + 3 * count, 3 * 4096));
         assert_eq!(step_over(&log[..8000], 10, true).unwrap(), (10 + count, 4096));
         assert_eq!(step_over(&[], 10, true).unwrap(), (10, 0));
+    }
+
+    #[test]
+    fn who_keeps_a_pace_is_not_faster() {
+        let mut pace = Pace::new(1e6);
+        (0..5).for_each(|_| pace.keep(2000));
+        assert!(pace.start.elapsed() >= Duration::from_millis(10));
     }
 
     #[test]

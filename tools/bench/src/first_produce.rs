@@ -4,7 +4,7 @@
 //! milliseconds while the server answers that it is not ready. With `create`, the topic is made first (and may already be there).
 //! A refusal that time does not cure is told when the time is over.
 
-use crate::batches::{BATCH_BYTES_MIN, batch};
+use crate::batches::{BATCH_BYTES_MIN, Content, batch};
 use crate::connection::Connection;
 use crate::failure::{Failure, Outcome};
 use crate::produce::{check_answer, wall_ms};
@@ -51,8 +51,8 @@ fn send_one(connection: &mut Connection, asked: &First, began: Instant) -> Outco
             Err(other) => return Err(other),
         }
     }
-    let bytes = batch(BATCH_BYTES_MIN, BATCH_BYTES_MIN, wall_ms());
-    let mut request = produce_request(&asked.topic, -1, &[0], bytes.len());
+    let bytes = batch(BATCH_BYTES_MIN, BATCH_BYTES_MIN, wall_ms(), Content::Noise);
+    let mut request = produce_request(&asked.topic, -1, &[(0, bytes.len())]);
     loop {
         connection.send_produce(&mut request, &[&bytes])?;
         match check_answer(connection.receive()?, 1) {

@@ -7,12 +7,13 @@ mod batches;
 mod cli;
 mod connection;
 mod cpu;
-mod end_to_end;
 mod failure;
 mod fetch;
 mod first_produce;
 mod histogram;
 mod latency;
+mod open_loop;
+mod placement;
 mod produce;
 mod report;
 mod topics;
@@ -54,8 +55,12 @@ fn run(invocation: Invocation) -> Outcome<String> {
         Invocation::Produce { to, load } => produce::run(&load, resolve(&to.bootstrap)?).map(|report| shown(to.json, report)),
         Invocation::Fetch { to, reading } => fetch::run(&reading, resolve(&to.bootstrap)?).map(|report| shown(to.json, report)),
         Invocation::Latency { to, asked } => latency::run(&asked, resolve(&to.bootstrap)?).map(|report| shown(to.json, report)),
-        Invocation::EndToEnd { to, schedule } => end_to_end::run(&schedule, resolve(&to.bootstrap)?).map(|report| shown(to.json, report)),
+        Invocation::OpenLoop { to, schedule } => open_loop::run(&schedule, resolve(&to.bootstrap)?).map(|report| shown(to.json, report)),
         Invocation::FirstProduce { to, first } => first_produce::run(&first, resolve(&to.bootstrap)?).map(|report| shown(to.json, report)),
+        Invocation::MakeTopics { to, prefix, count, partitions, server } => {
+            let mut connection = Connection::open(resolve(&to.bootstrap)?)?;
+            topics::make_many(&mut connection, &prefix, count, partitions, server).map(|report| shown(to.json, report))
+        }
         Invocation::CreateTopic { to, topic, partitions, configs } => {
             let mut connection = Connection::open(resolve(&to.bootstrap)?)?;
             topics::create(&mut connection, &topic, partitions, &configs).map(|()| String::new())

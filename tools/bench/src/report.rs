@@ -25,6 +25,11 @@ impl Report {
         self
     }
 
+    pub fn word(mut self, name: &'static str, value: String) -> Report {
+        self.fields.push((name, Value::Text(value)));
+        self
+    }
+
     /// # Panics
     /// When the figure is not finite: JSON has no word for that.
     pub fn figure(mut self, name: &'static str, value: f64) -> Report {

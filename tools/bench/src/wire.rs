@@ -120,14 +120,14 @@ const PARTITION_TAIL: usize = 1;
 /// Place of the correlation id in the first head.
 const CORRELATION: Range<usize> = 8..12;
 
-/// A request that puts one batch of `batch_bytes` into each of `partitions`.
+/// A request that puts one batch into each of `parts`: a partition, and how many bytes its batch has.
 ///
 /// # Panics
-/// Without partitions, or when the frame is longer than a frame can be.
-pub fn produce_request(topic: &str, acks: i16, partitions: &[i32], batch_bytes: usize) -> ProduceRequest {
-    assert!(!partitions.is_empty());
+/// Without parts, or when the frame is longer than a frame can be.
+pub fn produce_request(topic: &str, acks: i16, parts: &[(i32, usize)]) -> ProduceRequest {
+    assert!(!parts.is_empty());
     let tail: &[u8] = &[0, 0, 0]; // the tags of partition, topic and request
-    let mut heads = Vec::with_capacity(partitions.len());
+    let mut heads = Vec::with_capacity(parts.len());
     let mut head = BytesMut::new();
     head.put_i32(0);
     head.put_i16(PRODUCE);
@@ -141,16 +141,17 @@ pub fn produce_request(topic: &str, acks: i16, partitions: &[i32], batch_bytes: 
     head.put_i32(30_000);
     put_uvarint(&mut head, 2);
     put_compact_string(&mut head, topic);
-    put_uvarint(&mut head, partitions.len() as u32 + 1);
-    for (i, partition) in partitions.iter().enumerate() {
+    put_uvarint(&mut head, parts.len() as u32 + 1);
+    for (i, (partition, batch_bytes)) in parts.iter().enumerate() {
         if i > 0 {
             head.put_bytes(0, PARTITION_TAIL);
         }
         head.put_i32(*partition);
-        put_uvarint(&mut head, batch_bytes as u32 + 1);
+        put_uvarint(&mut head, *batch_bytes as u32 + 1);
         heads.push(std::mem::take(&mut head));
     }
-    let size = heads.iter().map(BytesMut::len).sum::<usize>() + partitions.len() * batch_bytes + tail.len() - 4;
+    let batches: usize = parts.iter().map(|(_, batch_bytes)| batch_bytes).sum();
+    let size = heads.iter().map(BytesMut::len).sum::<usize>() + batches + tail.len() - 4;
     let size = i32::try_from(size).expect("a frame's size is 31 bits");
     heads[0][..4].copy_from_slice(&size.to_be_bytes());
     ProduceRequest { heads, tail }
@@ -195,44 +196,40 @@ pub fn produce_response(bytes: &[u8], mut each: impl FnMut(Produced) -> Option<(
     reader.is_at_end().then_some(())
 }
 
-/// What a Fetch 12 response says about its one partition.
+/// What a Fetch 12 response says about one partition.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fetched {
+    pub partition: i32,
     pub error: i16,
-    pub commit: i64,
     /// Where the batches stand in the bytes given; the last may be cut.
     pub records: Range<usize>,
 }
 
-/// Walks a Fetch 12 response of at most one partition, behind its correlation id. None: it is not that.
-/// A response without the partition is an empty one: `commit` is then -1.
-pub fn fetch_response(bytes: &[u8]) -> Option<Fetched> {
+/// Walks a Fetch 12 response behind its correlation id, and gives the error of the whole. None: it is not one, or `each` returned None.
+pub fn fetch_response(bytes: &[u8], mut each: impl FnMut(Fetched) -> Option<()>) -> Option<i16> {
     let mut reader = Reader::new(bytes);
     reader.skip_tags()?;
     reader.i32()?; // throttle time
     let error = reader.i16()?;
     reader.i32()?; // session
-    let mut fetched = Fetched { error, commit: -1, records: 0..0 };
     for _ in 0..reader.len(Width::Compact)?? {
         reader.run(Width::Compact)?;
         for _ in 0..reader.len(Width::Compact)?? {
-            reader.i32()?;
-            let partition_error = reader.i16()?;
-            fetched.error = if error == 0 { partition_error } else { error };
-            fetched.commit = reader.i64()?;
-            reader.take(16)?; // stable offset, log start
+            let (partition, error) = (reader.i32()?, reader.i16()?);
+            reader.take(24)?; // commit, stable offset, log start
             for _ in 0..reader.len(Width::Compact)?.unwrap_or(0) {
                 reader.take(16)?;
                 reader.skip_tags()?;
             }
             reader.i32()?; // preferred replica
-            fetched.records = reader.run(Width::Compact)?;
+            let records = reader.run(Width::Compact)?;
             reader.skip_tags()?;
+            each(Fetched { partition, error, records })?;
         }
         reader.skip_tags()?;
     }
     reader.skip_tags()?;
-    reader.is_at_end().then_some(fetched)
+    reader.is_at_end().then_some(error)
 }
 
 #[cfg(test)]
@@ -246,12 +243,12 @@ mod tests {
 
     #[test]
     fn a_produce_request_in_pieces_is_what_kafka_protocol_reads() {
-        let mut request = produce_request("topic", -1, &[7, 9], 300);
+        let mut request = produce_request("topic", -1, &[(7, 300), (9, 200)]);
         request.set_correlation(77);
         let mut frame = Vec::new();
-        for (head, fill) in request.heads.iter().zip([1u8, 2]) {
+        for (head, batch) in request.heads.iter().zip([vec![1u8; 300], vec![2; 200]]) {
             frame.extend_from_slice(head);
-            frame.extend_from_slice(&[fill; 300]);
+            frame.extend_from_slice(&batch);
         }
         frame.extend_from_slice(request.tail);
         let mut bytes = Bytes::from(frame);
@@ -262,7 +259,7 @@ mod tests {
         assert!(bytes.is_empty());
         let partitions = &decoded.topic_data[0].partition_data;
         let found: Vec<_> = partitions.iter().map(|p| (p.index, p.records.clone().unwrap())).collect();
-        assert_eq!(found, [(7, Bytes::from(vec![1; 300])), (9, Bytes::from(vec![2; 300]))]);
+        assert_eq!(found, [(7, Bytes::from(vec![1; 300])), (9, Bytes::from(vec![2; 200]))]);
         assert_eq!((decoded.acks, decoded.topic_data[0].name.0.as_str()), (-1, "topic"));
     }
 
@@ -276,15 +273,21 @@ mod tests {
     #[test]
     fn a_fetch_response_is_walked_as_kafka_protocol_wrote_it() {
         let records = Bytes::from_static(b"forty-two");
-        let partition = PartitionData::default().with_error_code(3).with_high_watermark(42).with_records(Some(records.clone()));
-        let topic = FetchableTopicResponse::default().with_topic(StrBytes::from_static_str("t").into()).with_partitions(vec![partition]);
+        let full = PartitionData::default().with_partition_index(5).with_high_watermark(42).with_records(Some(records.clone()));
+        let refused = PartitionData::default().with_partition_index(6).with_error_code(3).with_records(None);
+        let topic =
+            FetchableTopicResponse::default().with_topic(StrBytes::from_static_str("t").into()).with_partitions(vec![full, refused]);
         let mut out = BytesMut::new();
         ResponseHeader::default().encode(&mut out, 1).unwrap();
-        FetchResponse::default().with_responses(vec![topic]).encode(&mut out, FETCH_VERSION).unwrap();
+        FetchResponse::default().with_error_code(70).with_responses(vec![topic]).encode(&mut out, FETCH_VERSION).unwrap();
         let body = &out[4..];
-        let fetched = fetch_response(body).unwrap();
-        assert_eq!((fetched.error, fetched.commit, &body[fetched.records]), (3, 42, &records[..]));
-        every_cut_is_refused(body, |bytes| fetch_response(bytes).is_some());
+        let mut found = Vec::new();
+        let error = fetch_response(body, |fetched| {
+            found.push((fetched.partition, fetched.error, body[fetched.records].to_vec()));
+            Some(())
+        });
+        assert_eq!((error, found), (Some(70), vec![(5, 0, records.to_vec()), (6, 3, Vec::new())]));
+        every_cut_is_refused(body, |bytes| fetch_response(bytes, |_| Some(())).is_some());
     }
 
     #[test]

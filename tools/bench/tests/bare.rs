@@ -66,6 +66,11 @@ fn every_load_is_acknowledged_and_lands_in_the_file() {
     let text = bare.succeeds(&format!("latency --sends 50 --warm-up-sends 1 --spin --server-pid {server}"));
     assert!(text.contains("server_cpu_s_per_gb"), "{text}");
     bare.succeeds("first-produce --wait 5");
+    let json = bare.succeeds("produce --seconds 20 --warm-up 0 --lz4 --touch --partitions 3 --total-bytes 300000 --json");
+    assert!(json.contains("\"uncompressed_mb_per_s\":"), "{json}");
+    bare.succeeds("latency --sends 50 --warm-up-sends 1 --partitions 16");
+    let json = bare.succeeds("open-loop --seconds 1 --warm-up 0 --rate 500 --partitions 16 --json");
+    assert!(json.contains("\"samples\":500,"), "a latency for each record: {json}");
     let mut front = [0; 17];
     std::fs::File::open(&bare.file).unwrap().read_exact(&mut front).unwrap();
     assert_eq!(front[16], 2, "the file begins with a batch of version 2");
@@ -114,7 +119,14 @@ fn a_batch_with_a_wrong_crc_is_refused_with_its_error() {
 #[test]
 fn what_does_not_answer_or_refuses_fails_the_run_in_one_line() {
     let bare = Bare::start("fail", "no");
-    for arguments in ["fetch", "end-to-end --seconds 1 --warm-up 0", "create-topic", "delete-topic"] {
+    for arguments in [
+        "fetch",
+        "end-to-end --seconds 1 --warm-up 0",
+        "create-topic",
+        "delete-topic",
+        "make-topics --count 1",
+        "produce --idempotent --seconds 1",
+    ] {
         let output = bare.bench(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments}");
         let said = String::from_utf8(output.stderr).unwrap();
