@@ -36,7 +36,7 @@ const FAULTS: &[Harm] = &[Harm::Broken];
 const BUGS: &[Row] = &[
     row(Bug::AcknowledgeOutOfOrder, Check::Assertion, 0, ALL),
     row(Bug::SkipSynced, Check::Start, 0, ALL),
-    row(Bug::ServeUnsynced, Check::Start, 117, CRASHES),
+    row(Bug::ServeUnsynced, Check::Start, 175, CRASHES),
     row(Bug::IgnoreCrc, Check::Start, 7, ALL),
     row(Bug::SkipEntrySync, Check::Start, 7, ALL),
     row(Bug::ReleaseTooMuch, Check::Rule(Rule::Agreement), 0, ALL),
@@ -47,7 +47,7 @@ const BUGS: &[Row] = &[
     row(Bug::IgnoreWriteError, Check::Start, 10, FAULTS),
     row(Bug::LoseCheckpoint, Check::Progress, 1, ALL),
     row(Bug::IgnoreDirects, Check::Rule(Rule::Lost), 17, CRASHES),
-    row(Bug::IgnoreExtentCrc, Check::Rule(Rule::Client), 53, ALL),
+    row(Bug::IgnoreExtentCrc, Check::Progress, 105, ALL),
     row(Bug::ForgetTruncation, Check::Progress, 158, CRASHES),
     row(Bug::AnswerEarly, Check::Rule(Rule::Lost), 11, ALL),
     row(Bug::AnswerDuplicateEarly, Check::Rule(Rule::WentBack), 18, ALL),
