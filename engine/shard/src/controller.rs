@@ -176,11 +176,15 @@ fn would_be(command: &Command) -> MetaDone {
 /// What is the controller's to say.
 fn fill_in(request: &mut Request, defaults: &Defaults, fresh: &mut dyn FnMut() -> TopicId) {
     match request {
-        Request::CreateTopic { topic, default_partitions, default_replication_factor, live, .. } => {
+        Request::CreateTopic { topic, default_partitions, default_replication_factor, live, internal, .. } => {
             *topic = fresh();
             *default_partitions = defaults.partitions;
             *default_replication_factor = defaults.replication_factor;
             live.clone_from(&defaults.live);
+            if *internal {
+                // Groups shall not fail because clients have made too many partitions.
+                live.partitions_max = usize::MAX;
+            }
         }
         Request::CreatePartitions { live, .. } => live.clone_from(&defaults.live),
         Request::RegisterNode(_)

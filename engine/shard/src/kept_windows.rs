@@ -25,14 +25,14 @@ pub type Key = (PartitionId, Offset, u64);
 
 /// The part of a read that waits for bytes from a block of the segment on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Asker {
+pub struct WindowAsker {
     pub read: WaitId,
     pub part: usize,
     pub block: u64,
 }
 
 enum State {
-    OnItsWay(Vec<Asker>),
+    OnItsWay(Vec<WindowAsker>),
     There(Slice),
 }
 
@@ -69,7 +69,7 @@ impl KeptWindows {
     }
 
     /// Notes a window that is about to be read. None: one that begins there is on its way, or, if nobody asks, is there.
-    pub fn begin(&mut self, partition: PartitionId, window: &Window, asker: Option<Asker>, now: Nanos) -> Option<Key> {
+    pub fn begin(&mut self, partition: PartitionId, window: &Window, asker: Option<WindowAsker>, now: Nanos) -> Option<Key> {
         let key = (partition, window.segment, window.place);
         let is_free = self.windows.get(&key).is_none_or(|one| asker.is_some() && matches!(one.state, State::There(_)));
         let state = State::OnItsWay(asker.into_iter().collect());
@@ -77,7 +77,7 @@ impl KeptWindows {
     }
 
     /// Takes bytes of a window that [`KeptWindows::serving`] named. None: it is on its way, and [`KeptWindows::came`] gives them.
-    pub fn take(&mut self, key: Key, asker: Asker, now: Nanos) -> Option<Slice> {
+    pub fn take(&mut self, key: Key, asker: WindowAsker, now: Nanos) -> Option<Slice> {
         let one = self.windows.get_mut(&key)?;
         one.used = now;
         if let State::OnItsWay(askers) = &mut one.state {
@@ -89,10 +89,10 @@ impl KeptWindows {
     }
 
     /// A window's bytes came: for whom. It is kept if `is_wanted`.
-    pub fn came(&mut self, key: Key, bytes: Result<Slice, IoError>, is_wanted: bool) -> Vec<(Asker, Result<Slice, IoError>)> {
+    pub fn came(&mut self, key: Key, bytes: Result<Slice, IoError>, is_wanted: bool) -> Vec<(WindowAsker, Result<Slice, IoError>)> {
         let Some(mut one) = self.windows.remove(&key) else { return Vec::new() };
         let State::OnItsWay(askers) = std::mem::replace(&mut one.state, State::OnItsWay(Vec::new())) else { return Vec::new() };
-        let given = |asker: Asker| (asker, bytes.as_ref().map(|bytes| one.from(bytes, asker.block)).map_err(|error| *error));
+        let given = |asker: WindowAsker| (asker, bytes.as_ref().map(|bytes| one.from(bytes, asker.block)).map_err(|error| *error));
         let given = askers.into_iter().map(given).collect();
         if let (Ok(bytes), true) = (bytes, is_wanted) {
             one.state = State::There(bytes);
@@ -136,8 +136,8 @@ mod tests {
         Window { path, segment: 0, place, len, least: 61, end: 1 << 20, base: from, from, bound, max_bytes, first_whole: true, kept: false }
     }
 
-    fn asker(part: usize, block: u64) -> Asker {
-        Asker { read: WaitId { slot: 1, generation: 1 }, part, block }
+    fn asker(part: usize, block: u64) -> WindowAsker {
+        WindowAsker { read: WaitId { slot: 1, generation: 1 }, part, block }
     }
 
     /// Four blocks, each of its number.

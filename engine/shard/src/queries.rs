@@ -12,13 +12,13 @@ use crate::engine::{Engine, Turn};
 use crate::lifecycle::{Finish, Then};
 use crate::partition::{Partition, StartWaiter};
 use crate::read::{check_epoch, check_readable};
-use crate::script::{Handle, Outcome, Step};
+use crate::script::{Outcome, Step, read_once};
 use crate::tail::Piece;
 use crate::time_search::{Goal, NONE, Part};
 use crate::waits::WaitId;
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::offset::{Epoch, Offset};
-use millrace_io::{IoError, OpenHow, Space};
+use millrace_io::{IoError, Space};
 use millrace_log::index::Index;
 use millrace_log::walk;
 use std::collections::VecDeque;
@@ -93,11 +93,7 @@ impl Engine {
     /// Reads the index of a closed segment for those who wait. `into`: of [`INDEX_BYTES_MAX`].
     pub fn read_index(&mut self, t: &mut Turn<'_>, partition: PartitionId, segment: Offset, into: Space, then: Then) {
         let Some(path) = self.partitions.get(&partition).map(|partition| partition.store.index_path(segment)) else { return };
-        let steps = vec![
-            Step::Open { path, how: OpenHow::default() },
-            Step::Read { file: Handle::Nth(0), place: 0, into: Some(into), len: INDEX_BYTES_MAX as u32 },
-            Step::Close(Handle::Nth(0)),
-        ];
+        let steps = read_once(path, false, 0, into, INDEX_BYTES_MAX);
         self.start_read(t, partition, steps, Finish::IndexRead { partition, segment, then });
     }
 

@@ -15,7 +15,7 @@
 
 use crate::api::{EpochEnd, Read, ReadData, ReadError, ReadPart, Reply};
 use crate::engine::{Engine, Turn};
-use crate::kept_windows::{Asker as WindowAsker, Key};
+use crate::kept_windows::{Key, WindowAsker};
 use crate::lifecycle::{Finish, Then};
 use crate::partition::{Partition, Standing};
 use crate::queries::INDEX_BYTES_MAX;

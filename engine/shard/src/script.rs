@@ -75,6 +75,15 @@ pub enum Step {
     RemoveDirectory(PathBuf),
 }
 
+/// Opens a file, reads once from it, closes it. `direct`: `place` and `len` are whole blocks.
+pub fn read_once(path: PathBuf, direct: bool, place: u64, into: Space, len: usize) -> Vec<Step> {
+    vec![
+        Step::Open { path, how: OpenHow { direct, ..OpenHow::default() } },
+        Step::Read { file: Handle::Nth(0), place, into: Some(into), len: len as u32 },
+        Step::Close(Handle::Nth(0)),
+    ]
+}
+
 /// What a script gave.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -299,14 +308,6 @@ mod tests {
     use millrace_io::sim::{Rates, World};
     use millrace_io::{Disk, Pool, Wait};
 
-    fn read(name: &str, pool: &Pool) -> Vec<Step> {
-        vec![
-            Step::Open { path: PathBuf::from(name), how: OpenHow { direct: true, ..OpenHow::default() } },
-            Step::Read { file: Handle::Nth(0), place: 0, into: Some(pool.take(BLOCK)), len: BLOCK as u32 },
-            Step::Close(Handle::Nth(0)),
-        ]
-    }
-
     /// A world with one file of a block.
     fn world() -> World {
         let world = World::new(3, Rates::CALM);
@@ -320,14 +321,15 @@ mod tests {
     fn reads_of_a_data_directory_are_bounded_and_the_others_begin_as_they_end() {
         let world = world();
         let (mut driver, pool) = (world.driver(0), Pool::new(1 << 20));
+        let read = |name: &str| read_once(PathBuf::from(name), true, 0, pool.take(BLOCK), BLOCK);
         let mut scripts: Scripts<usize> = Scripts::default();
         let all = READS_MAX * 3;
         for number in 0..all {
             // Every other one fails, and one directory does not stand in another's way.
             let name = if number % 2 == 0 { "a" } else { "absent" };
-            scripts.start_read(&mut driver, 0, read(name, &pool), number);
+            scripts.start_read(&mut driver, 0, read(name), number);
         }
-        scripts.start_read(&mut driver, 1, read("a", &pool), all);
+        scripts.start_read(&mut driver, 1, read("a"), all);
         assert_eq!(scripts.running(), all + 1);
         let begun = |scripts: &Scripts<usize>| scripts.slots.iter().flatten().filter(|running| running.reads == Some(0)).count();
         let (mut ended, mut completions) = (Vec::new(), Vec::new());

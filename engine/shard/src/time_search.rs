@@ -14,13 +14,13 @@ use crate::lifecycle::{Finish, Then};
 use crate::partition::Partition;
 use crate::queries::{Answers, INDEX_BYTES_MAX, QueryWait};
 use crate::room::Asker;
-use crate::script::{Handle, Outcome, Step};
+use crate::script::{Outcome, read_once};
 use crate::token::{self, Purpose};
 use crate::waits::WaitId;
 use millrace_base::batch::{self, BatchError, HEADER_BYTES};
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
-use millrace_io::{IoError, Op, OpenHow, Pool, Product, Slice, job};
+use millrace_io::{IoError, Op, Pool, Product, Slice, job};
 use millrace_log::segments::Lookup;
 use millrace_log::time_lookup;
 use millrace_log::walk::{self, WalkError};
@@ -187,11 +187,7 @@ impl Engine {
             self.set_part(id, part, Part::ForRoom(Wanting::Bytes(window)));
             return self.wait_for_room(Asker::Query { query: id, part }, Pool::size_of(len), t.now);
         }
-        let steps = vec![
-            Step::Open { path: window.path.clone(), how: OpenHow { direct: true, ..OpenHow::default() } },
-            Step::Read { file: Handle::Nth(0), place: block, into: Some(self.memory.read.take(len)), len: len as u32 },
-            Step::Close(Handle::Nth(0)),
-        ];
+        let steps = read_once(window.path.clone(), true, block, self.memory.read.take(len), len);
         self.set_part(id, part, Part::Reading(window));
         self.start_read(t, partition, steps, Finish::TimeSearch { query: id, part });
     }

@@ -8,12 +8,12 @@
 //!
 //! Knows nothing of who reads, or of memory that is short.
 
-use crate::script::{Handle, Step};
+use crate::script::{Step, read_once};
 use millrace_base::batch::{self, HEADER_BYTES};
 use millrace_base::fault::Corrupt;
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
-use millrace_io::{OpenHow, Pool, Slice};
+use millrace_io::{Pool, Slice};
 use millrace_log::index::Index;
 use millrace_log::walk::{self, WalkError};
 use std::path::PathBuf;
@@ -63,11 +63,7 @@ impl Window {
     /// Opens the segment, reads the window, closes it.
     pub fn steps(&self, pool: &Pool) -> Vec<Step> {
         let len = self.blocks(self.len) * BLOCK;
-        vec![
-            Step::Open { path: self.path.clone(), how: OpenHow { direct: true, ..OpenHow::default() } },
-            Step::Read { file: Handle::Nth(0), place: self.block(), into: Some(pool.take(len)), len: len as u32 },
-            Step::Close(Handle::Nth(0)),
-        ]
+        read_once(self.path.clone(), true, self.block(), pool.take(len), len)
     }
 
     /// What the bytes of the window hold. `index`: the segment's, if it is in memory.

@@ -112,6 +112,7 @@ fn command() -> Command {
     };
     let rate = || number("rate", "1000", 1..=10_000_000, "Records per second");
     let value = || number("value-bytes", "100", VALUE_BYTES_MIN as u64..=1 << 20, "Bytes of a value");
+    let paced = || [partitions(), in_flight("5"), seconds(), warm_up(), acks(), rate(), value()];
     Command::new("millrace-bench")
         .about("Load and measurement for servers that speak Kafka's protocol, and the bare ring server as their limit")
         .version(env!("CARGO_PKG_VERSION"))
@@ -149,24 +150,8 @@ fn command() -> Command {
                 .arg(number("warm-up-sends", "500", 0..=100_000_000, "Sends before that"))
                 .arg(flag("spin", "Never sleep while waiting for an answer")),
         )
-        .subcommand(measured("open-loop", "Latency from the time a record was due to its acknowledgement, at a fixed rate").args([
-            partitions(),
-            in_flight("5"),
-            seconds(),
-            warm_up(),
-            acks(),
-            rate(),
-            value(),
-        ]))
-        .subcommand(measured("end-to-end", "Latency from the time a record was due to its consumer, at a fixed rate").args([
-            partitions(),
-            in_flight("5"),
-            seconds(),
-            warm_up(),
-            acks(),
-            rate(),
-            value(),
-        ]))
+        .subcommand(measured("open-loop", "Latency from the time a record was due to its acknowledgement, at a fixed rate").args(paced()))
+        .subcommand(measured("end-to-end", "Latency from the time a record was due to its consumer, at a fixed rate").args(paced()))
         .subcommand(
             client("first-produce", "Knock until a server that starts acknowledges a record; tell how long it took")
                 .arg(flag("create", "Make the topic first, unless it is there"))

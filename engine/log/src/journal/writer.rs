@@ -37,7 +37,7 @@ const CHUNK_REST_MIN: usize = 64 << 10;
 /// Quiet time after which what was synced is stated.
 pub const QUIET_MS: u64 = 1;
 
-/// Bytes of the reserve that making a full journal free takes for one partition at most: the statements of a checkpoint, a state file that is
+/// Bytes of the reserve that making a full journal free takes for one partition, by estimate: the statements of a checkpoint, a state file that is
 /// named, and Raft state that is carried on.
 const RELIEF_BYTES: u64 = 800;
 

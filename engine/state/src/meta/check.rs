@@ -179,9 +179,6 @@ impl Meta {
             let why = "a topic exists whose name differs from it in '.' and '_' only: they would be one in metrics";
             return Err(MetaError::InvalidTopicName { name: clip(name), why });
         }
-        // Groups shall not fail because clients have made too many partitions.
-        let partitions_max = if *internal { usize::MAX } else { live.partitions_max };
-        let live = &Live { directories: live.directories.clone(), partitions_max };
         if !internal {
             refuse_internal(name)?;
         }
