@@ -47,7 +47,7 @@ const BUGS: &[Row] = &[
     row(Bug::IgnoreWriteError, Check::Start, 10, FAULTS),
     row(Bug::LoseCheckpoint, Check::Progress, 1, ALL),
     row(Bug::IgnoreDirects, Check::Rule(Rule::Lost), 17, CRASHES),
-    row(Bug::IgnoreExtentCrc, Check::Progress, 105, ALL),
+    row(Bug::IgnoreExtentCrc, Check::Rule(Rule::Client), 130, ALL),
     row(Bug::ForgetTruncation, Check::Progress, 158, CRASHES),
     row(Bug::AnswerEarly, Check::Rule(Rule::Lost), 11, ALL),
     row(Bug::AnswerDuplicateEarly, Check::Rule(Rule::WentBack), 18, ALL),
@@ -60,6 +60,9 @@ const BUGS: &[Row] = &[
     row(Bug::ForgetSequence, Check::Rule(Rule::Lost), 3, ALL),
     row(Bug::RememberOne, Check::Rule(Rule::Lost), 14, ALL),
 ];
+
+/// `power_cuts.rs` runs all below without a bug, under all harms.
+const SEEDS_WITHOUT: u64 = 300;
 
 /// Seeds tried for a bug.
 const SEEDS: u64 = 60;
@@ -114,8 +117,8 @@ fn every_planted_bug_is_convicted_by_a_named_check() {
             return Some(format!("{bug:?}: {check:?} convicts it in none of {SEEDS} seeds from {first}"));
         };
         println!("{bug:?}: {check:?}, seed {seed}, {} seeds tried", seed - first + 1);
-        if *harms == ALL {
-            return None; // tests/power_cuts.rs runs these seeds without the bug
+        if *harms == ALL && seed < SEEDS_WITHOUT {
+            return None;
         }
         (*first..=seed).find_map(|seed| with(None, harms, seed).err()).map(|failure| format!("without {bug:?}: {failure}"))
     });
