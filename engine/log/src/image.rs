@@ -575,7 +575,8 @@ impl PartitionImage {
         while let Some(pending) = self.pending.get(whole).filter(|pending| pending.base == at && pending.is_as_stated()) {
             (at, whole) = (pending.end, whole + 1);
         }
-        if at != log_end {
+        // Behind a state that did not fit, pending batches may be missing although the log ends here.
+        if at != log_end || whole < self.pending.len() {
             let why = match self.pending.get(whole) {
                 Some(pending) if pending.base == at => ImageError::Batches { base: at, end: pending.end },
                 next => ImageError::Missing { from: at, to: next.map_or(log_end, |pending| pending.base) },

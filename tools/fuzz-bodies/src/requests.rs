@@ -48,8 +48,12 @@ fn compare(header: &RequestHeader<'_>, request: &Request<'_>, frame: &[u8]) {
         return;
     }
     let mut body = Bytes::copy_from_slice(&frame[header.body_at..]);
-    let theirs = RequestKind::decode(key, &mut body, header.version);
-    let theirs = theirs.unwrap_or_else(|error| panic!("{request:?} is refused by kafka-protocol: {error}"));
+    let theirs = match RequestKind::decode(key, &mut body, header.version) {
+        Ok(theirs) => theirs,
+        // A tagged field of a later version: passed over here, refused by what knows it.
+        Err(error) if format!("{error:#}").contains("is not valid for version") => return,
+        Err(error) => panic!("{request:?} is refused by kafka-protocol: {error:#}"),
+    };
     // Bytes behind the body are passed over; where it ends both must agree.
     let frame = &frame[..frame.len() - body.len()];
     let read = |frame: &[u8]| Request::decode(header, frame, frame.len() * 8 + 1024).map(|same| format!("{same:?}"));

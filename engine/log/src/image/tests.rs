@@ -308,6 +308,18 @@ fn a_state_behind_a_damage_stands_for_all_but_batches_that_no_segment_has() {
 }
 
 #[test]
+fn batches_behind_a_damage_do_not_count_with_a_state_that_does_not_fit_them() {
+    let (mut journal, mut index) = (Journal::new(), Index::new(0, 1));
+    grow(&mut index, 4);
+    let large = LargeAt::Here(Large { index: index.clone(), producers: Producers::default() });
+    let state = PartitionState { durable_end: 4, log_end: 4, segment_bytes: index.summary().bytes, large, ..birth() };
+    journal.state(&birth()).batches(0, 2).batches(1, 7).state(&state);
+    let (recovered, damage) = intact(&journal, 2);
+    assert_eq!((recovered.durable_end, recovered.log_end, recovered.pending.len()), (0, 0, 0));
+    assert_eq!(damage, Some(ImageError::Inside { offset: 4 }));
+}
+
+#[test]
 fn a_note_stays_with_its_state_and_goes_with_the_next() {
     let mut journal = Journal::new();
     let note = Note { end: 9, reason: "a bit was flipped".to_owned() };
