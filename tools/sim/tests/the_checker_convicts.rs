@@ -257,10 +257,10 @@ fn what_is_read_from_below_a_log_start_is_convicted() {
     convicts(Rule::WentBack, [sound(), vec![listed(70, Bound::HighWatermark, 1)]].concat());
 }
 
-/// A closed segment of 100 bytes.
 /// More than may be closed at once.
 const SEGMENT_BYTES: u64 = 10 << 20;
 
+/// A closed segment.
 fn segment(at: u64, base: i64, next: i64, log_start: i64) -> Event {
     Event::Segment { at, partition: partition(), base, next, bytes: SEGMENT_BYTES, log_start }
 }
@@ -283,6 +283,19 @@ fn retention_that_stops_is_convicted() {
     assert!(!late(Some(10), None, vec![set(1_500 * ms, -2_500)], 2_022 * ms), "not over by the clock");
     assert!(!late(Some(3_000), None, vec![set(21 * ms, 90_000)], 2_030 * ms), "over by the clock alone");
     assert!(!late(Some(10), None, vec![segment(2_022 * ms, -1, 0, -1)], 2_022 * ms), "nobody knows what the oldest one holds");
+    // A record before the segment, in one that is gone by now, may have kept it.
+    let behind = |before: i64| {
+        let keeps = Event::Keeps { topic: "t".to_owned(), retention_ms: Some(10), retention_bytes: None };
+        let two = [(1, before), (2, 10)].map(|(value, timestamp)| {
+            let offset = value as i64 - 1;
+            [sent(10 * ms, value, 1), acknowledged(20 * ms, value, offset), timed_read(21 * ms, offset, false, &[(value, timestamp)])]
+        });
+        let first = vec![Event::Clock { at: 0, ahead_ms: 0 }, keeps];
+        let events = [first, two.concat(), vec![segment(2_022 * ms, 1, 2, 1)]].concat();
+        check(&History { events }).iter().any(|found| found.rule == Rule::Late)
+    };
+    assert!(behind(9));
+    assert!(!behind(1_000));
     // Without the oldest of 10 MiB there are still 20, of which 8 may have been closed only now.
     let more = || vec![segment(30 * ms, 1, 2, 0), segment(30 * ms, 2, 3, 0)];
     assert!(late(None, Some(12 << 20), more(), 30 * ms));

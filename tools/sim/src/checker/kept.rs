@@ -9,8 +9,8 @@
 //! 3. A record that nobody has seen is passed over, and so is a surplus of bytes behind which one lies.
 //! 4. At the end, when all is healed and nobody writes, the oldest closed segment must not be there any more if those behind it have the
 //!    topic's bytes and [`CLOSED_AT_ONCE`] without the active one, or if all of its records are known and have been over the topic's time for
-//!    [`GRACE_MS`], by the clock and by the time that has passed since they were sent; and all behind them too, since a segment may have been
-//!    closed only now.
+//!    [`GRACE_MS`], by the clock and by the time that has passed since they were sent; and all other records of the partition too: a segment may
+//!    have been closed only now, and one with newer records before it, gone by now, kept it.
 //!
 //! Knows nothing of segments before the end: a record may be kept longer than its topic asks.
 
@@ -151,11 +151,11 @@ impl Log {
         }
     }
 
-    /// Whether all of a segment has been over its time for long.
+    /// Whether all of a segment has been over its time for long, and all that may have kept it until now.
     fn is_over(&self, segment: &Segment, ms: i64, terms: &Terms) -> bool {
         let since = segment.at.saturating_sub(GRACE_MS as u64 * MS);
         let wall = terms.earliest_wall(since, segment.at);
-        let known = self.values.range(segment.next..).map(|(offset, _)| *offset);
+        let known = self.values.keys().copied();
         (segment.base..segment.next).chain(known).all(|offset| {
             let sent = self.values.get(&offset).and_then(|id| self.sent.get(id));
             let (Some(sent), Some(timestamp)) = (sent, self.times.timestamp(offset)) else { return false };
