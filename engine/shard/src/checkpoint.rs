@@ -14,13 +14,14 @@ use crate::directory::After;
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::Finish;
 use crate::memory::CHECKPOINTS_MAX;
+use crate::needed::Partitions;
 use crate::open_files::GROW_PAUSE_MS;
-use crate::partition::{Partition, Standing};
+use crate::partition::Standing;
 use crate::script::{Handle, Outcome, Step};
 use crate::store::{WRITE_BYTES_MAX, Write};
 use crate::tail::Piece;
 use millrace_base::batch::HEADER_BYTES;
-use millrace_base::ids::PartitionId;
+use millrace_base::ids::{DirectoryIndex, PartitionId};
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
 use millrace_base::planted::{Bug, is_planted};
@@ -29,7 +30,7 @@ use millrace_log::journal::{NoRoom, PayloadRange, Record, Urgency};
 use millrace_log::partition_state::{Checkpoint, Large, LargeAt, PartitionState};
 use millrace_log::paths;
 use millrace_log::state_file::INLINE_BYTES_MAX;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Pending bytes from which a partition is checkpointed rather than carried.
@@ -66,11 +67,27 @@ fn write_steps(file: Handle, write: &Write) -> impl Iterator<Item = Step> {
 }
 
 /// Whether a write of this data directory that a full disk refused is kept, to be tried again.
-pub fn waits_for_room(partitions: &BTreeMap<PartitionId, Box<Partition>>, directory: u16) -> bool {
-    partitions.values().any(|partition| partition.directory == directory && partition.store.unwritten.is_some())
+fn waits_for_room(unwritten: &BTreeSet<PartitionId>, partitions: &Partitions, directory: DirectoryIndex) -> bool {
+    let partitions = unwritten.iter().filter_map(|id| partitions.get(id));
+    partitions.into_iter().any(|partition| partition.directory == directory && partition.store.unwritten.is_some())
 }
 
 impl Engine {
+    /// A data directory without a write that waits for room is tried again: whether there is room, the next write tells.
+    pub fn retry_full(&mut self) {
+        for directory in self.directories.iter_mut().filter(|directory| directory.full) {
+            // One that is written right now tells by itself; a checkpoint of another data directory says nothing of this one.
+            let is_tried = self.partitions.values().any(|partition| partition.directory == directory.index && partition.busy);
+            directory.full = waits_for_room(&self.unwritten, &self.partitions, directory.index) || is_tried;
+        }
+    }
+
+    /// Whether a journal's oldest file is to be free soon.
+    pub fn is_pressed(&self, index: usize) -> bool {
+        let (used, free) = self.directories[index].journal().pressure().files;
+        used > free.max(1) || used > FILES_USED_MAX || self.is_journal_short()
+    }
+
     /// Starts the work that the journals' fill asks for.
     pub fn relieve_journals(&mut self, t: &mut Turn<'_>) {
         if self.relief_at > t.now {
@@ -103,18 +120,10 @@ impl Engine {
     }
 
     fn relieve(&mut self, t: &mut Turn<'_>, index: usize) {
-        let pressure = self.directories[index].journal().pressure();
-        let (used, free) = pressure.files;
         // The oldest file is worked on while others are free still, so that it is free before it is needed.
-        let pressed = used > free.max(1) || used > FILES_USED_MAX || self.is_journal_short();
-        let Some((_, last)) = pressure.oldest_file.filter(|_| pressed) else { return };
-        let holds = |p: &Partition| usize::from(p.directory) == index && p.oldest_sequence() <= last;
-        let holders: Vec<PartitionId> = self.partitions.values().filter(|p| holds(p)).map(|p| p.id).collect();
-        if holders.is_empty() {
-            self.release(index);
-            return;
-        }
-        for id in holders {
+        let oldest_file = self.directories[index].journal().pressure().oldest_file;
+        let Some((_, last)) = oldest_file.filter(|_| self.is_pressed(index)) else { return };
+        for id in self.needed.up_to(index as DirectoryIndex, last, &mut self.partitions) {
             self.relieve_partition(t, id, last);
         }
         self.release(index);
@@ -155,7 +164,8 @@ impl Engine {
     fn release(&mut self, index: usize) {
         let journal = self.directories[index].journal();
         let durable = journal.durable();
-        let needed = self.partitions.values().filter(|p| usize::from(p.directory) == index).map(|p| p.oldest_sequence()).min();
+        let needed = self.needed.oldest(index as DirectoryIndex, &mut self.partitions);
+        debug_assert_eq!(needed, self.partitions.values().filter(|p| usize::from(p.directory) == index).map(|p| p.oldest_sequence()).min());
         let needed = needed.filter(|_| !is_planted(Bug::ReleaseTooMuch));
         let oldest = needed.unwrap_or(durable + 1).min(durable + 1);
         self.directories[index].journal_mut().release(oldest);
@@ -178,7 +188,7 @@ impl Engine {
         }
         // A full disk has refused a write of this directory, which is kept and tried again: others would be refused and kept too.
         let full = &self.directories[usize::from(partition.directory)];
-        if full.full && waits_for_room(&self.partitions, full.index) {
+        if full.full && waits_for_room(&self.unwritten, &self.partitions, full.index) {
             return;
         }
         let commit = partition.core.commit();
@@ -251,7 +261,7 @@ impl Engine {
                 partition.store.index_up_to(write.end, &partition.tail);
                 let index = partition.directory;
                 // Another's write that waits for room is the one that tells.
-                self.directories[directory].full &= waits_for_room(&self.partitions, index);
+                self.directories[directory].full &= waits_for_room(&self.unwritten, &self.partitions, index);
             }
             // The batches are safe in the journal: the same write is tried again until there is room, and produce is refused meanwhile.
             Err(error) if error.is_full() || is_short => {
@@ -265,6 +275,7 @@ impl Engine {
                     return self.script_ended(t, id); // its files go, which makes room
                 }
                 partition.store.unwritten = Some(write);
+                self.unwritten.insert(id);
                 return;
             }
             Err(error) => {
@@ -282,8 +293,7 @@ impl Engine {
 
     /// Tries the writes again that a full disk refused, or for which there was no descriptor.
     pub fn retry_unwritten(&mut self, t: &mut Turn<'_>) {
-        let waiting: Vec<PartitionId> = self.partitions.values().filter(|p| p.store.unwritten.is_some()).map(|p| p.id).collect();
-        for id in waiting {
+        for id in std::mem::take(&mut self.unwritten) {
             let Some(partition) = self.partitions.get_mut(&id) else { continue };
             let Some(write) = partition.store.unwritten.take() else { continue };
             if self.directories[usize::from(partition.directory)].is_failed() {

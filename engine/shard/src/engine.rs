@@ -15,6 +15,7 @@ use crate::directory::{After, Directory};
 use crate::kept_windows::KeptWindows;
 use crate::lifecycle::Finish;
 use crate::memory::Shares;
+use crate::needed::{Needed, Partitions};
 use crate::open_files::OpenFiles;
 use crate::partition::{Partition, Standing, Told, Waiting};
 use crate::produce::{ProduceWait, Stalled};
@@ -54,7 +55,8 @@ pub struct Engine {
     pub meta: Meta,
     pub leaders: BTreeMap<PartitionId, Leadership>,
     pub memory: Shares,
-    pub partitions: BTreeMap<PartitionId, Box<Partition>>,
+    pub partitions: Partitions,
+    pub needed: Needed,
     /// By index; a shard has its own journal in each.
     pub directories: Vec<Directory>,
     pub scripts: Scripts<Finish>,
@@ -86,6 +88,8 @@ pub struct Engine {
     pub direct_bytes: usize,
     /// Partitions with more in the journal than may go in front of a direct append, and those whose checkpoint waits for memory.
     pub wants_checkpoint: BTreeSet<PartitionId>,
+    /// Partitions with a write that there was no room or no descriptor for, and some that had one.
+    pub unwritten: BTreeSet<PartitionId>,
     /// Entries sealed before the turn's end, because they were full.
     pub sealed: Vec<(usize, Sealed)>,
     /// Leadership that the controller's shard has not been told.
@@ -156,6 +160,12 @@ impl Engine {
         let appended = self.directories[directory].append(urgency, record, payload, after, &mut sealed, now);
         self.sealed.extend(sealed.into_iter().map(|sealed| (directory, sealed)));
         appended
+    }
+
+    pub fn add_partition(&mut self, partition: Partition) {
+        let mut partition = Box::new(partition);
+        self.needed.list(&mut partition);
+        self.partitions.insert(partition.id, partition);
     }
 
     /// Carries out what the core of `id` wants.
@@ -243,6 +253,7 @@ impl Engine {
                 if let Some(partition) = self.partitions.get_mut(&batches.partition) {
                     let piece = Piece::new(batches.base, batches.end, batches.bytes, sequence);
                     partition.sealed(piece);
+                    self.needed.took(partition, sequence);
                 }
             }
         }

@@ -107,6 +107,10 @@ impl KeptWindows {
         self.windows.retain(|key, one| matches!(one.state, State::OnItsWay(_)) || !is_of(key));
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.windows.is_empty()
+    }
+
     /// Lets go of all windows that are there.
     pub fn forget(&mut self) {
         self.windows.retain(|_, one| matches!(one.state, State::OnItsWay(_)));

@@ -17,6 +17,7 @@ mod inventory;
 mod kept_windows;
 mod lifecycle;
 pub mod memory;
+mod needed;
 pub mod net;
 mod open_files;
 mod partition;

@@ -204,7 +204,7 @@ impl Engine {
         let core = Core::restore(self.member(index), consensus, TIMING, t.driver.entropy(), t.now).expect("a newborn state is sound");
         let folder = self.folder_of(id, index);
         let partition = Partition::new(id, index as u16, folder, core, config, &state, sequence);
-        self.partitions.insert(id, Box::new(partition));
+        self.add_partition(partition);
         self.run_core(t, id);
     }
 
@@ -276,6 +276,7 @@ impl Engine {
             return;
         }
         let Some(mut partition) = self.partitions.remove(&id) else { return };
+        self.needed.forget(&partition);
         self.direct_bytes -= partition.stated(None);
         let mut steps = Vec::new();
         if let Some(file) = partition.store.file {

@@ -11,6 +11,7 @@
 
 use crate::memory::Shares;
 use crate::receive::{RECEIVE_BYTES, Size, Waiting};
+use crate::shortage::is_loose;
 use crate::token::{self, GENERATION_MASK, Purpose};
 use millrace_base::clock::Nanos;
 use millrace_io::{Completion, Detached, Driver, IoError, Listener, Op, Pool, SEND_SLICES_MAX, Slice, Socket, Space};
@@ -540,6 +541,23 @@ impl Net {
             entry.connection.as_ref().filter(|connection| dribbles(connection)).map(|_| id)
         };
         self.slots.iter().enumerate().filter_map(dribbling).collect()
+    }
+
+    /// When a connection may have been idle for `idle_ms`; None: one has to be looked at before, see [`Net::idle`], [`Net::dribbling`] and
+    /// [`Net::relieve`].
+    pub fn rests_until(&self, idle_ms: u64) -> Option<Nanos> {
+        if self.is_waiting() || self.waiting_to_answer() > 0 {
+            return None;
+        }
+        let mut until = Nanos::NEVER;
+        for connection in self.slots.iter().filter_map(|slot| slot.connection.as_ref()) {
+            let is_at_rest = connection.out.is_empty() && !connection.sending && connection.filled == 0 && !is_loose(connection);
+            if !is_at_rest {
+                return None;
+            }
+            until = until.min(connection.last_active.plus_ms(idle_ms.saturating_add(1)));
+        }
+        Some(until)
     }
 
     /// Takes a connection with nothing in flight and nothing queued out of this shard, with the bytes that are buffered.

@@ -116,6 +116,8 @@ pub struct Partition {
     window_ends: Vec<Offset>,
     /// The journal entry in which the whole state stands last.
     pub state_sequence: u64,
+    /// What it stands in [`crate::needed`] with.
+    pub listed: u64,
     /// Direct appends that are not known to be durable, in order; how many have begun, and how many are durable without a gap.
     pub directs: VecDeque<Direct>,
     pub directs_begun: u64,
@@ -163,6 +165,7 @@ impl Partition {
             readers_max: READERS_MIN,
             window_ends: Vec::new(),
             state_sequence: sequence,
+            listed: sequence,
             directs: VecDeque::new(),
             directs_begun: 0,
             directs_durable: 0,

@@ -39,11 +39,18 @@ pub struct Room {
     serving: bool,
     /// Since when produce has been held back for memory of the journal.
     journal_short_since: Option<Nanos>,
+    /// The journal's memory is asked back from readers.
+    asks_back: bool,
 }
 
 impl Room {
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Whether nobody waits, and nothing is asked back.
+    pub fn is_at_rest(&self) -> bool {
+        self.queue.is_empty() && self.journal_short_since.is_none() && !self.asks_back
     }
 }
 
@@ -108,6 +115,8 @@ impl Engine {
         self.room.journal_short_since = since;
         let is_stuck = since.is_some_and(|since| now.since(since) >= stuck);
         self.memory.journal.want_back(is_stuck);
-        self.memory.journal.ask_back(is_stuck || self.lent_bytes() > self.memory.journal.budget() / 2);
+        let half = self.memory.journal.budget() / 2;
+        self.room.asks_back = is_stuck || (self.memory.journal.used() > half && self.lent_bytes() > half);
+        self.memory.journal.ask_back(self.room.asks_back);
     }
 }

@@ -17,7 +17,7 @@ use crate::front::{Cx, Front};
 use crate::memory::Shares;
 use crate::net::{ConnectionId, Event, Net, Next};
 use crate::routes::{Inward, Routes, Submitter};
-use crate::timers::{TimerFor, Timers};
+use crate::timers::{TimerFor, TimerKey, Timers};
 use crate::token::{self, Purpose};
 use crate::visits::Visits;
 use crate::waits::WaitId;
@@ -38,7 +38,7 @@ const VISITS_NS: u128 = 50_000;
 const SPIN_HITS_MIN: u8 = 3;
 const SPIN_HITS_MAX: u8 = 6;
 
-/// How often time-outs of produces and idle connections are looked for.
+/// How often time-outs of produces and idle connections are looked for, unless all are at rest.
 const HOUSEKEEPING_MS: u64 = 250;
 
 /// How often a shard without other work looks whether memory has come home for those who wait for it.
@@ -75,6 +75,8 @@ pub struct Shard {
     engine: Engine,
     net: Net,
     timers: Timers<TimerFor>,
+    /// When the house is kept next.
+    house: (TimerKey, Nanos),
     fronts: Vec<Box<dyn Front>>,
     /// For each listener of `net`: its front, and its index in the front's list.
     listeners: Vec<(usize, usize)>,
@@ -99,7 +101,8 @@ impl Shard {
         let (now, wall) = (driver.now(), driver.wall());
         let mut turn = Turn { driver: &mut *driver, timers: &mut timers, now, wall };
         let engine = Engine::start(&mut turn, boot, routes)?;
-        timers.add(now.plus_ms(HOUSEKEEPING_MS), TimerFor::Housekeeping);
+        let house_at = now.plus_ms(HOUSEKEEPING_MS);
+        let house = (timers.add(house_at, TimerFor::Housekeeping), house_at);
         let mut waiting_listeners = Vec::new();
         let mut boxes = Vec::new();
         for (front, setup) in fronts.into_iter().enumerate() {
@@ -111,6 +114,7 @@ impl Shard {
             engine,
             net,
             timers,
+            house,
             fronts: boxes,
             listeners: Vec::new(),
             waiting_listeners,
@@ -170,6 +174,7 @@ impl Shard {
             let is_hit = now.since(self.last_work).as_nanos() <= u128::from(self.spin_ns);
             self.spin_hits = if is_hit { (self.spin_hits + 1).min(SPIN_HITS_MAX) } else { self.spin_hits.saturating_sub(1) };
             self.last_work = now;
+            self.keep_house_by(now.plus_ms(HOUSEKEEPING_MS));
         }
         if self.engine.stopping && self.engine.is_quiet() && self.cut_for_stop(now) { Status::Stopped } else { Status::Running }
     }
@@ -425,7 +430,7 @@ impl Shard {
     fn fire_timers(&mut self, now: Nanos) -> bool {
         let mut worked = false;
         while let Some(timer) = self.timers.pop(now) {
-            worked = true;
+            worked |= timer != TimerFor::Housekeeping;
             let wall = self.driver.wall();
             let mut turn = Turn { driver: &mut *self.driver, timers: &mut self.timers, now, wall };
             match timer {
@@ -443,11 +448,28 @@ impl Shard {
                     self.close_dribbling(now);
                     self.relieve_memory(now);
                     self.tell_memory();
-                    self.timers.add(now.plus_ms(HOUSEKEEPING_MS), TimerFor::Housekeeping);
+                    let at = self.rests_until(now);
+                    self.house = (self.timers.add(at, TimerFor::Housekeeping), at);
                 }
             }
         }
         worked
+    }
+
+    /// When the house is to be kept next if nothing happens before.
+    fn rests_until(&self, now: Nanos) -> Nanos {
+        let soon = now.plus_ms(HOUSEKEEPING_MS);
+        let (idle_ms, _) = self.engine.connection_limits_ms();
+        let rest = if self.engine.is_at_rest(now) { self.net.rests_until(idle_ms) } else { None };
+        rest.map_or(soon, |until| until.min(self.engine.retention_at).max(soon))
+    }
+
+    /// Something has happened: what it brought is looked after by then.
+    fn keep_house_by(&mut self, at: Nanos) {
+        if self.house.1 > at {
+            self.timers.remove(self.house.0);
+            self.house = (self.timers.add(at, TimerFor::Housekeeping), at);
+        }
     }
 
     fn close_idle(&mut self, now: Nanos) {

@@ -36,6 +36,11 @@ impl Holder {
     }
 }
 
+/// Whether it holds at least twice the memory that it needs.
+pub fn is_loose(connection: &Connection) -> bool {
+    connection.chunk_bytes() >= 2 * Pool::size_of(connection.filled.max(1))
+}
+
 fn before(now: Nanos, ms: u64) -> Nanos {
     Nanos(now.0.saturating_sub(ms * 1_000_000))
 }
@@ -76,8 +81,7 @@ impl Net {
         let pool = self.pool.clone();
         let since = before(now, STILL_MS);
         for connection in self.slots.iter_mut().filter_map(|slot| slot.connection.as_mut()) {
-            let is_loose = connection.chunk_bytes() >= 2 * Pool::size_of(connection.filled.max(1));
-            if is_loose && connection.came < since && connection.waits.is_none() {
+            if is_loose(connection) && connection.came < since && connection.waits.is_none() {
                 connection.shrink(&pool);
             }
         }

@@ -5,13 +5,13 @@
 use crate::api::{Leadership, MetaChange, Reply, Request};
 use crate::append::Holding;
 use crate::boot::{DirectoryBoot, JournalBoot, NotServed, PartitionBoot, ShardBoot};
-use crate::checkpoint::waits_for_room;
 use crate::controller::Controller;
 use crate::directory::{Directory, Health};
 use crate::engine::{Engine, Turn};
 use crate::kept_windows::KeptWindows;
 use crate::lifecycle::TIMING;
 use crate::memory::Shares;
+use crate::needed::Needed;
 use crate::open_files::OpenFiles;
 use crate::partition::{Partition, Standing};
 use crate::room::Room;
@@ -62,6 +62,7 @@ impl Engine {
             leaders: BTreeMap::new(),
             memory: boot.memory,
             partitions: BTreeMap::new(),
+            needed: Needed::default(),
             directories,
             scripts: Scripts::default(),
             routes,
@@ -83,6 +84,7 @@ impl Engine {
             extent_key: 0,
             direct_bytes: 0,
             wants_checkpoint: BTreeSet::new(),
+            unwritten: BTreeSet::new(),
             sealed: Vec::new(),
             leadership_news: Vec::new(),
             shards_ready: 0,
@@ -193,7 +195,7 @@ impl Engine {
             partition.may_return = found.may_return;
             return self.adopt_damaged(partition, damage);
         }
-        self.partitions.insert(id, Box::new(partition));
+        self.add_partition(partition);
         if let Some(step) = found.truncation {
             self.state_truncation(t, id, &step);
         }
@@ -222,7 +224,7 @@ impl Engine {
         let news = Leadership { partition: id, leader: Some(self.facts.node), epoch: partition.core.epoch() };
         self.leaders.insert(id, news);
         self.leadership_news.push(news);
-        self.partitions.insert(id, Box::new(partition));
+        self.add_partition(partition);
     }
 
     /// A partition that is damaged, and cannot even be read up to there. `may_return`: its state is known, and what else it lacks may be there
@@ -248,7 +250,7 @@ impl Engine {
         let mut partition = Partition::new(id, index as u16, folder, core, config, &state, 0);
         partition.standing = Standing::Offline { reason };
         self.leadership_news.push(Leadership { partition: id, leader: None, epoch: 0 });
-        self.partitions.insert(id, Box::new(partition));
+        self.add_partition(partition);
     }
 
     /// A request from a shard.
@@ -425,13 +427,23 @@ impl Engine {
         self.resume_stalled(t);
     }
 
-    /// A data directory without a write that waits for room is tried again: whether there is room, the next write tells.
-    fn retry_full(&mut self) {
-        for directory in &mut self.directories {
-            // One that is written right now tells by itself; a checkpoint of another data directory says nothing of this one.
-            let is_tried = self.partitions.values().any(|partition| partition.directory == directory.index && partition.busy);
-            directory.full &= waits_for_room(&self.partitions, directory.index) || is_tried;
-        }
+    /// Whether there is nothing to look after before `retention_at` unless something happens. [`Engine::keep_house`] has just looked.
+    pub fn is_at_rest(&self, now: Nanos) -> bool {
+        let is_still = |index: usize| {
+            let directory = &self.directories[index];
+            directory.is_failed() || !(directory.full || self.is_pressed(index))
+        };
+        (0..self.directories.len()).all(is_still)
+            && self.is_quiet()
+            && !self.stopping
+            && self.is_open
+            && self.stalled.is_empty()
+            && self.owed.is_empty()
+            && self.unwritten.is_empty()
+            && self.wants_checkpoint.is_empty()
+            && self.kept_windows.is_empty()
+            && self.room.is_at_rest()
+            && self.open_files.grow_at <= now
     }
 
     /// Lets the oldest cached batches go before the journal's share is full, in the order of the journal: a chunk goes home when all
