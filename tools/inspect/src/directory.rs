@@ -2,20 +2,24 @@
 //!
 //! 1. Whose it is (`millrace.meta`), and whether a broker runs on it.
 //! 2. Each shard's journal through [`journal::recover`]; its records folded into partition images, oldest first.
-//! 3. What cannot be is kept as [`Corrupt`], with file and place.
+//! 3. Replica set 0, if it is here, is read for the names of topics.
+//! 4. What cannot be is kept as [`Problem`], with file and place.
 //!
 //! Invariants: images are what a start would make: the same records in the same order, damaged where an entry of theirs is.
 //! Knows nothing of segments.
 
 use crate::error::InspectError;
+use crate::names::Names;
+use crate::partition::Partition;
+use crate::problem::{AtStart, Problem};
 use crate::read_only::{ReadOnly, check_plain};
 use millrace_base::fault::Corrupt;
-use millrace_base::ids::{PartitionId, ShardId};
+use millrace_base::ids::{META_PARTITION, PartitionId, ShardId};
 use millrace_io::{Disk, IoError, Pool};
 use millrace_log::image::PartitionImage;
-use millrace_log::journal::{self, Damage, JournalError, Record, RecoveredEntry, Touched, Verdict, layout};
+use millrace_log::journal::{self, Damage, JournalError, Record, RecoveredEntry, Torn, Touched, Verdict, layout};
 use millrace_log::paths::{self, Meta, MetaError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -25,19 +29,26 @@ const LOCK_NAME: &str = "millrace.lock";
 const JOURNALS_NEXT: &str = "journal.next";
 const JOURNALS_OLD: &str = "journal.old";
 
+/// How often the journal of a running broker is read until it does not look damaged.
+const LIVE_READINGS: usize = 5;
+
 pub struct Directory {
     pub path: PathBuf,
-    pub meta: Result<Meta, Corrupt>,
+    pub meta: Result<Meta, Problem>,
     pub is_in_use: bool,
     pub journals: BTreeMap<ShardId, Journal>,
-    pub partitions: BTreeMap<PartitionId, Found>,
+    /// What journals say of partitions that were not taken yet.
+    partitions: BTreeMap<PartitionId, Found>,
+    /// Replica set 0, until it is taken.
+    set: Option<Partition>,
+    pub names: Names,
     /// Of interest, and no damage.
     pub notes: Vec<String>,
 }
 
 pub struct Journal {
     pub folder: PathBuf,
-    pub found: Result<journal::Recovered, Corrupt>,
+    pub found: Result<journal::Recovered, Problem>,
 }
 
 /// What the journals say of one partition.
@@ -65,6 +76,8 @@ impl Directory {
             is_in_use: is_in_use(path),
             journals: BTreeMap::new(),
             partitions: BTreeMap::new(),
+            set: None,
+            names: Names::default(),
             notes: Vec::new(),
         };
         let has = |name: &str| names.iter().any(|entry| entry.name == name);
@@ -74,7 +87,50 @@ impl Directory {
             folder = path.join(JOURNALS_NEXT);
         }
         directory.recover(disk, &folder)?;
+        directory.read_names(disk);
         Ok(directory)
+    }
+
+    fn read_names(&mut self, disk: &mut ReadOnly) {
+        if self.partitions.contains_key(&META_PARTITION) || paths::partition(&self.path, META_PARTITION).is_dir() {
+            let set = self.load(disk, META_PARTITION);
+            self.names = Names::read(disk, &set);
+            self.notes.extend(self.names.note.take());
+            self.set = Some(set);
+        }
+    }
+
+    fn load(&mut self, disk: &mut ReadOnly, id: PartitionId) -> Partition {
+        let told = self.is_told_in_full();
+        let found = self.partitions.remove(&id);
+        Partition::load(disk, &self.path, id, found, told, self.is_in_use)
+    }
+
+    /// A partition, once.
+    pub fn take(&mut self, disk: &mut ReadOnly, id: PartitionId) -> Partition {
+        match self.set.take_if(|_| id == META_PARTITION) {
+            Some(set) => set,
+            None => self.load(disk, id),
+        }
+    }
+
+    /// Every partition that a journal or a folder speaks of.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn ids(&self, disk: &mut ReadOnly) -> Result<BTreeSet<PartitionId>, InspectError> {
+        let mut ids: BTreeSet<PartitionId> = self.folders(disk)?.into_iter().collect();
+        ids.extend(self.partitions.keys());
+        ids.extend(self.set.as_ref().map(|set| set.id));
+        Ok(ids)
+    }
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn take_all(&mut self, disk: &mut ReadOnly) -> Result<Vec<Partition>, InspectError> {
+        Ok(self.ids(disk)?.into_iter().map(|id| self.take(disk, id)).collect())
     }
 
     fn recover(&mut self, disk: &mut ReadOnly, folder: &Path) -> Result<(), InspectError> {
@@ -87,13 +143,27 @@ impl Directory {
         for shard in entries.iter().filter(|entry| entry.is_directory).filter_map(|entry| paths::shard_named(&entry.name)) {
             let folder = folder.join(shard.to_string());
             self.note_openings(disk, &folder);
-            let found = journal::recover(disk, &folder, &pool, 0).map_err(|error| in_file(error, &folder));
+            let found = self.recover_one(disk, &folder, &pool);
             if let Ok(recovered) = &found {
                 self.fold(shard, &folder, recovered);
             }
             self.journals.insert(shard, Journal { folder, found });
         }
         Ok(())
+    }
+
+    /// A running broker uses files again while they are read, which looks like damage: it is read again then.
+    fn recover_one(&self, disk: &mut ReadOnly, folder: &Path, pool: &Pool) -> Result<journal::Recovered, Problem> {
+        let mut readings = if self.is_in_use { LIVE_READINGS } else { 1 };
+        loop {
+            let found = journal::recover(disk, folder, pool, 0);
+            readings -= 1;
+            match found {
+                Ok(found) if readings > 0 && !damage(&found.verdict).is_empty() => {}
+                Err(_) if readings > 0 => {}
+                found => return found.map_err(|error| in_file(error, folder)),
+            }
+        }
     }
 
     /// One slot of two is enough, so that recovery says nothing of the other.
@@ -155,7 +225,7 @@ impl Directory {
     ///
     /// # Errors
     /// The system's.
-    pub fn folders(&self, disk: &mut ReadOnly) -> Result<Vec<PartitionId>, InspectError> {
+    fn folders(&self, disk: &mut ReadOnly) -> Result<Vec<PartitionId>, InspectError> {
         let mut ids = Vec::new();
         for entry in disk.list(&self.path).map_err(InspectError::io("list", &self.path))? {
             let Some(topic) = paths::topic_named(&entry.name).filter(|_| entry.is_directory) else { continue };
@@ -187,14 +257,23 @@ pub fn damage(verdict: &Verdict) -> &[Damage] {
     }
 }
 
+/// The torn end in a verdict.
+pub fn torn(verdict: &Verdict) -> Option<&Torn> {
+    match verdict {
+        Verdict::Torn(torn) | Verdict::Damaged { torn: Some(torn), .. } => Some(torn),
+        Verdict::Clean | Verdict::Damaged { torn: None, .. } => None,
+    }
+}
+
 /// The path of the file that holds `entry`.
 pub fn entry_file(folder: &Path, entry: &RecoveredEntry) -> String {
     folder.join(layout::file_name(entry.slot)).display().to_string()
 }
 
-fn in_file(error: JournalError, folder: &Path) -> Corrupt {
+fn in_file(error: JournalError, folder: &Path) -> Problem {
     let text = error.to_string();
-    match error {
+    let at_start = if matches!(error, JournalError::Newer { .. }) { AtStart::Refused } else { AtStart::DirectoryOffline };
+    let corrupt = match error {
         JournalError::Openings(corrupt) | JournalError::File(corrupt) | JournalError::Misread(corrupt) => corrupt,
         JournalError::Newer { file, place, format } => Corrupt {
             file: folder.join(file).display().to_string(),
@@ -205,20 +284,25 @@ fn in_file(error: JournalError, folder: &Path) -> Corrupt {
         JournalError::Io { path, .. } => {
             Corrupt { file: path.display().to_string(), place: 0, expected: "a file that can be read".to_owned(), found: text }
         }
-    }
+    };
+    Problem::new(corrupt, at_start)
 }
 
-fn read_meta(disk: &mut ReadOnly, data: &Path) -> Result<Result<Meta, Corrupt>, InspectError> {
+fn read_meta(disk: &mut ReadOnly, data: &Path) -> Result<Result<Meta, Problem>, InspectError> {
     let path = paths::meta(data);
     let file = path.display().to_string();
-    let bytes = match disk.read_file(&path, paths::META_BYTES_MAX) {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(corrupt)) => return Ok(Err(corrupt)),
+    let found = match disk.read_file(&path, paths::META_BYTES_MAX) {
+        Ok(Ok(bytes)) => Meta::decode(&bytes).map_err(|error| {
+            let at_start = if matches!(error, MetaError::Newer { .. }) { AtStart::Refused } else { AtStart::DirectoryOffline };
+            Problem::new(meta_corrupt(&error, &bytes, file), at_start)
+        }),
+        Ok(Err(corrupt)) => Err(Problem::new(corrupt, AtStart::DirectoryOffline)),
         Err(error) => {
-            return Ok(Err(Corrupt { file, place: 0, expected: "the file that says whose this is".to_owned(), found: error.to_string() }));
+            let corrupt = Corrupt { file, place: 0, expected: "the file that says whose this is".to_owned(), found: error.to_string() };
+            Err(Problem::new(corrupt, AtStart::DirectoryOffline))
         }
     };
-    Ok(Meta::decode(&bytes).map_err(|error| meta_corrupt(&error, &bytes, file)))
+    Ok(found)
 }
 
 /// A fault in `millrace.meta` with the byte at which its line begins.

@@ -10,8 +10,6 @@ use std::path::PathBuf;
 pub enum InspectError {
     /// What was asked for cannot be meant: ask for something else.
     Usage(String),
-    /// A broker runs on the data directory: what it writes meanwhile would look like damage.
-    InUse { path: PathBuf },
     /// The system refused.
     Io { doing: &'static str, path: PathBuf, error: IoError },
     /// Whoever reads the output has gone (`BrokenPipe`) or cannot take it.
@@ -27,7 +25,6 @@ impl InspectError {
     pub fn fault(&self) -> Fault {
         match self {
             InspectError::Usage(_) => Fault::Refuse,
-            InspectError::InUse { .. } => Fault::Retry,
             InspectError::Io { .. } | InspectError::Output(_) => Fault::Broken,
         }
     }
@@ -37,13 +34,6 @@ impl fmt::Display for InspectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             InspectError::Usage(text) => f.write_str(text),
-            InspectError::InUse { path } => {
-                write!(
-                    f,
-                    "a broker runs on {}, and what it writes meanwhile would look like damage: stop it, or verify a copy",
-                    path.display()
-                )
-            }
             InspectError::Io { doing, path, error } => write!(f, "cannot {doing} {}: {error}", path.display()),
             InspectError::Output(error) => write!(f, "cannot write the output: {error}"),
         }

@@ -3,13 +3,18 @@
 //! Invariants: a file is read as far as its kind can be long, a segment in windows.
 //! Knows nothing of which entries of a journal file are live.
 
+use crate::commands::Meaning;
 use crate::directory::meta_corrupt;
 use crate::error::InspectError;
+use crate::journal::{Told, print_header, print_large};
+use crate::output::Output;
 use crate::partition::INDEX_BYTES_MAX;
+use crate::problem::Problem;
 use crate::read_only::ReadOnly;
 use crate::segment::Segment;
-use crate::show::{print_header, print_large, print_record, segment_batches};
-use crate::{Outcome, Output, Show};
+use crate::show::segment_batches;
+use crate::value::field;
+use crate::{Outcome, Show};
 use millrace_base::crc::crc32c;
 use millrace_base::fault::Corrupt;
 use millrace_base::limits::BLOCK;
@@ -35,7 +40,7 @@ pub fn show(disk: &mut ReadOnly, path: &Path, show: &Show, output: &mut Output<'
     let damaged = match (paths::named(name), layout::slot_of(name)) {
         (Some(Named::Segment(_)), _) => {
             let mut segment = Segment::open(disk, path, false).map_err(InspectError::io("open", path))?;
-            return segment_batches(disk, &mut segment, path, None, show, output).map(Outcome::of);
+            return segment_batches(disk, &mut segment, path, None, show, Meaning::Theirs, output).map(Outcome::of);
         }
         (Some(Named::Index(base)), _) => {
             with_file(disk, path, INDEX_BYTES_MAX, output, |bytes, file, output| index(bytes, base, file, output))?
@@ -45,7 +50,7 @@ pub fn show(disk: &mut ReadOnly, path: &Path, show: &Show, output: &mut Output<'
             with_file(disk, path, max, output, |bytes, file, output| state(bytes, name, file, output))?
         }
         (None, Some(slot)) => {
-            with_file(disk, path, layout::FILE_BYTES_MAX as usize, output, |bytes, _, output| journal(bytes, slot, show, output))?
+            with_file(disk, path, layout::FILE_BYTES_MAX as usize, output, |bytes, file, output| journal(bytes, slot, file, show, output))?
         }
         (None, None) if name == layout::OPENINGS_NAME => with_file(disk, path, 2 * BLOCK, output, openings)?,
         (None, None) if name == paths::META_NAME => with_file(disk, path, paths::META_BYTES_MAX, output, meta)?,
@@ -72,7 +77,7 @@ fn with_file(
     match shown {
         Ok(damaged) => Ok(damaged),
         Err(corrupt) => {
-            output.line(corrupt)?;
+            Problem { corrupt, at_start: None }.tell(output, None)?;
             Ok(true)
         }
     }
@@ -91,6 +96,9 @@ fn index(bytes: &[u8], base: Offset, file: &str, output: &mut Output<'_>) -> Sho
 /// Facts and entries.
 pub fn print_index(output: &mut Output<'_>, index: &Index) -> std::io::Result<()> {
     let facts = index.summary();
+    if !output.is_text() {
+        return index_items(output, index);
+    }
     output.line(format_args!(
         "index of segment {}: ends at offset {}, {} bytes, largest timestamp {}; {} entries, one every {} bytes",
         facts.base,
@@ -110,6 +118,30 @@ pub fn print_index(output: &mut Output<'_>, index: &Index) -> std::io::Result<()
     Ok(())
 }
 
+fn index_items(output: &mut Output<'_>, index: &Index) -> std::io::Result<()> {
+    let facts = index.summary();
+    output.item(
+        "index",
+        vec![
+            field("segment", facts.base),
+            field("end", facts.end),
+            field("bytes", facts.bytes),
+            field("max_timestamp", facts.max_timestamp),
+            field("entries", index.entries().len()),
+            field("interval", index.interval()),
+        ],
+    )?;
+    index.entries().iter().try_for_each(|entry| {
+        let fields = vec![
+            field("offset", facts.base + i64::from(entry.relative)),
+            field("place", entry.place),
+            field("ms_before", entry.timestamp_before),
+            field("outer_crc", format!("{:08x}", entry.outer_crc)),
+        ];
+        output.item("index_entry", fields)
+    })
+}
+
 fn state(bytes: &[u8], name: state_file::Name, file: &str, output: &mut Output<'_>) -> Shown {
     // The journal would name length and CRC; without it the file is held against itself.
     let body = bytes.get(state_file::HEAD_BYTES..).unwrap_or_default();
@@ -121,7 +153,9 @@ fn state(bytes: &[u8], name: state_file::Name, file: &str, output: &mut Output<'
     };
     match large {
         Ok(large) => {
-            output.line(format_args!("state up to offset {}, {} bytes with crc {:08x}", name.end, reference.bytes, reference.crc))?;
+            let fields = || vec![field("end", name.end), field("bytes", reference.bytes), field("crc", format!("{:08x}", reference.crc))];
+            let line = format_args!("state up to offset {}, {} bytes with crc {:08x}", name.end, reference.bytes, reference.crc);
+            output.tell("state", fields, line)?;
             print_large(output, &large, true)?;
             Ok(Ok(false))
         }
@@ -130,11 +164,11 @@ fn state(bytes: &[u8], name: state_file::Name, file: &str, output: &mut Output<'
 }
 
 /// Every entry with a readable header, live or not.
-fn journal(bytes: &[u8], slot: u32, show: &Show, output: &mut Output<'_>) -> Shown {
+fn journal(bytes: &[u8], slot: u32, file: &str, show: &Show, output: &mut Output<'_>) -> Shown {
     let (mut place, mut damaged) = (0, false);
     while let Some(rest) = bytes.get(place..).filter(|rest| !rest.is_empty()) {
         let mut step = BLOCK;
-        match Header::decode(rest) {
+        let no_header = match Header::decode(rest) {
             Ok(header) => {
                 let entry = rest.get(..header.entry_bytes as usize);
                 let is_whole = entry.and_then(|entry| entry.get(HEADER_BYTES..)).map(crc32c) == Some(header.body_crc);
@@ -146,20 +180,18 @@ fn journal(bytes: &[u8], slot: u32, show: &Show, output: &mut Output<'_>) -> Sho
                     print_header(output, &header, slot, place as u64)?;
                     print_body(output, &header, entry, is_whole, show)?;
                 }
+                None
             }
-            Err(NoHeader::Crc(expected, found)) => {
-                damaged = true;
-                output.line(format_args!("byte {place}: expected a header with CRC {expected:08x}, found {found:08x}"))?;
-            }
-            Err(NoHeader::Newer(format)) => {
-                damaged = true;
-                output.line(format_args!("byte {place}: expected format {} or older, found {format}", layout::FORMAT))?;
-            }
-            Err(NoHeader::Lengths) => {
-                damaged = true;
-                output.line(format_args!("byte {place}: expected a header whose lengths fit, found others"))?;
-            }
-            Err(NoHeader::Magic) => {}
+            Err(NoHeader::Crc(expected, found)) => Some((format!("a header with CRC {expected:08x}"), format!("{found:08x}"))),
+            Err(NoHeader::Newer(format)) => Some((format!("format {} or older", layout::FORMAT), format.to_string())),
+            Err(NoHeader::Lengths) => Some(("a header whose lengths fit".to_owned(), "others".to_owned())),
+            Err(NoHeader::Magic) => None,
+        };
+        if let Some((expected, found)) = no_header {
+            damaged = true;
+            let line = format!("byte {place}: expected {expected}, found {found}");
+            let corrupt = Corrupt { file: file.to_owned(), place: place as u64, expected, found };
+            if output.is_text() { output.line(line)? } else { Problem { corrupt, at_start: None }.tell(output, None)? }
         }
         place += step;
     }
@@ -167,15 +199,18 @@ fn journal(bytes: &[u8], slot: u32, show: &Show, output: &mut Output<'_>) -> Sho
 }
 
 fn print_body(output: &mut Output<'_>, header: &Header, entry: Option<&[u8]>, is_whole: bool, show: &Show) -> std::io::Result<()> {
+    let unreadable = |output: &mut Output<'_>, why: &str| {
+        output.tell("unreadable", || vec![field("entry", header.sequence), field("why", why)], format_args!("  {why}"))
+    };
     if !is_whole {
-        output.line(format_args!("  its body is not what its CRC {:08x} was made of", header.body_crc))?;
+        unreadable(output, &format!("its body is not what its CRC {:08x} was made of", header.body_crc))?;
     }
-    let Some(entry) = entry else { return output.line("  it goes on behind the end of the file") };
+    let Some(entry) = entry else { return unreadable(output, "it goes on behind the end of the file") };
     match records(header, entry) {
-        None => output.line("  neither copy of its contents is readable"),
+        None => unreadable(output, "neither copy of its contents is readable"),
         Some(records) => {
             let payload = entry.get(HEADER_BYTES..header.contents_a()).unwrap_or_default();
-            records.iter().try_for_each(|record| print_record(output, record, payload, show.records && is_whole))
+            records.iter().try_for_each(|record| Told { record, payload, name: None, whole: show.records && is_whole }.print(output))
         }
     }
 }
@@ -196,12 +231,18 @@ fn openings(bytes: &[u8], file: &str, output: &mut Output<'_>) -> Shown {
         match Openings::decode(bytes) {
             Some(openings) => {
                 is_readable = true;
-                output.line(format_args!("slot {slot}: version {}", openings.version))?;
+                let fields = || vec![field("slot", slot), field("readable", true), field("version", openings.version)];
+                output.tell("openings", fields, format_args!("slot {slot}: version {}", openings.version))?;
                 for opening in &openings.list {
-                    output.line(format_args!("  incarnation {:016x} from entry {} on", opening.incarnation, opening.first))?;
+                    let fields = || vec![field("incarnation", format!("{:016x}", opening.incarnation)), field("first", opening.first)];
+                    let line = format_args!("  incarnation {:016x} from entry {} on", opening.incarnation, opening.first);
+                    output.tell("opening", fields, line)?;
                 }
             }
-            None => output.line(format_args!("slot {slot}: not readable"))?,
+            None => {
+                let fields = || vec![field("slot", slot), field("readable", false)];
+                output.tell("openings", fields, format_args!("slot {slot}: not readable"))?;
+            }
         }
     }
     let lost =
@@ -212,7 +253,10 @@ fn openings(bytes: &[u8], file: &str, output: &mut Output<'_>) -> Shown {
 fn meta(bytes: &[u8], file: &str, output: &mut Output<'_>) -> Shown {
     match Meta::decode(bytes) {
         Ok(_) => {
-            output.line(String::from_utf8_lossy(bytes).trim_end())?;
+            let text = String::from_utf8_lossy(bytes);
+            let pairs = text.lines().filter_map(|line| line.split_once('='));
+            let fields = || pairs.map(|(key, value)| (key.to_owned().into(), value.into())).collect();
+            output.tell("meta", fields, text.trim_end())?;
             Ok(Ok(false))
         }
         Err(error) => Ok(Err(meta_corrupt(&error, bytes, file.to_owned()))),

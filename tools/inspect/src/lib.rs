@@ -6,41 +6,67 @@
 //!
 //! Invariants: nothing is written, made, locked for longer than a look, or opened that is not a plain file (`read_only`); memory is
 //! bounded by the live journal, one window of a segment and one opened batch, whatever the files say.
-//! Knows nothing of what commands and consensus steps mean: those are shown as bytes.
+//! Knows nothing of what consensus steps mean: those are shown as bytes.
 
+pub mod command;
 pub mod error;
 
 mod batches;
+mod commands;
 mod directory;
 mod files;
+mod journal;
 mod ls;
+mod names;
+mod output;
 mod partition;
+mod problem;
 mod read_only;
 mod records;
 mod segment;
+mod segment_check;
 mod show;
 mod table;
+mod value;
 mod verify;
+mod walked;
+mod work;
 
 pub use error::InspectError;
+pub use output::Format;
 
 use millrace_base::offset::Offset;
+use output::Output;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::PathBuf;
+
+/// What is to be done with what, and how it is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Inspection {
+    /// A data directory, or for [`Verb::Show`] one file of it.
+    pub path: PathBuf,
+    pub verb: Verb,
+    pub format: Format,
+    /// Whether someone watches: what takes long tells how far it is.
+    pub progress: bool,
+}
 
 /// What is to be done with a data directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verb {
     Ls,
     Show(Show),
-    Verify,
+    /// On so many threads; 0: as many as there are cores.
+    Verify {
+        threads: usize,
+    },
 }
 
 /// What of it is shown, and how much.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Show {
-    /// `journal/SHARD`, `TOPIC/PARTITION`, or the path of a file in the data directory. None: all journals and partitions; or the path
-    /// that is inspected is a file itself.
+    /// `journal/SHARD`, `TOPIC/PARTITION` or `TOPIC-PARTITION`, or the path of a file in the data directory. None: all journals and
+    /// partitions; or the path that is inspected is a file itself.
     pub what: Option<String>,
     /// Of a journal: this entry only.
     pub entry: Option<u64>,
@@ -50,10 +76,13 @@ pub struct Show {
     pub records: bool,
 }
 
-/// Whether anything that was looked at is damaged. A torn end of a journal is not: it was never acknowledged.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The worst of what was looked at.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Outcome {
     Clean,
+    /// An end was written in part when the node was cut off: it was never acknowledged, and a start cuts it off.
+    Torn,
+    /// Something that was acknowledged is not what was written.
     Damaged,
 }
 
@@ -61,39 +90,49 @@ impl Outcome {
     fn of(damaged: bool) -> Outcome {
         if damaged { Outcome::Damaged } else { Outcome::Clean }
     }
-}
 
-/// Where what is found goes.
-struct Output<'a> {
-    out: &'a mut dyn Write,
-    talk: &'a mut dyn Write,
-}
-
-impl Output<'_> {
-    fn line(&mut self, line: impl std::fmt::Display) -> io::Result<()> {
-        writeln!(self.out, "{line}")
-    }
-
-    fn note(&mut self, note: impl std::fmt::Display) -> io::Result<()> {
-        writeln!(self.talk, "note: {note}")
+    /// The exit code that tells it; 1 and 2 are for what could not be done and for what was asked wrongly.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Outcome::Clean => 0,
+            Outcome::Damaged => 3,
+            Outcome::Torn => 4,
+        }
     }
 }
 
-/// Does it. `path`: a data directory, or for [`Verb::Show`] one file of it. A program exits with 0 when it is clean, with 1 when it is
-/// damaged.
+impl Verb {
+    /// Who reads a part of it has what it came for.
+    fn is_list(&self) -> bool {
+        match self {
+            Verb::Ls | Verb::Show(_) => true,
+            Verb::Verify { .. } => false,
+        }
+    }
+}
+
+fn threads_of(asked: usize) -> usize {
+    if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, usize::from) }
+}
+
+/// Does it.
 ///
 /// # Errors
 /// What was asked for cannot be done; damage is no error, nor is a reader of `ls` or `show` who has seen enough.
-pub fn run(verb: &Verb, path: &Path, out: &mut dyn Write, talk: &mut dyn Write) -> Result<Outcome, InspectError> {
-    let mut output = Output { out, talk };
-    let outcome = match verb {
+pub fn run(inspection: &Inspection, out: &mut dyn Write, talk: &mut dyn Write) -> Result<Outcome, InspectError> {
+    let mut output = Output::new(out, talk, inspection.format);
+    let path = &inspection.path;
+    let outcome = match &inspection.verb {
         Verb::Ls => ls::ls(path, &mut output),
         Verb::Show(show) => show::show(path, show, &mut output),
-        Verb::Verify => verify::verify(path, &mut output),
+        Verb::Verify { threads } => {
+            let how = verify::How { threads: threads_of(*threads), progress: inspection.progress && output.is_text() };
+            verify::verify(path, how, &mut output)
+        }
     };
     match outcome.and_then(|outcome| output.out.flush().map(|()| outcome).map_err(InspectError::from)) {
         // Who looks at a part of a list has seen enough; a verdict that nobody reads to its end is none.
-        Err(InspectError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe && *verb != Verb::Verify => Ok(Outcome::Clean),
+        Err(InspectError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe && inspection.verb.is_list() => Ok(Outcome::Clean),
         told => told,
     }
 }

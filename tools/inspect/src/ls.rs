@@ -1,22 +1,24 @@
-//! `ls`: whose a data directory is, its journals, its partitions and their segments.
+//! `ls`: whose a data directory is, its journals, its topics, their partitions and segments.
 //!
 //! Reads facts, not batches: of a segment without a readable index it counts batch headers.
 
-use crate::directory::{Directory, damage};
+use crate::Outcome;
+use crate::directory::Directory;
 use crate::error::InspectError;
+use crate::output::Output;
 use crate::partition::{Kind, Partition, SegmentFile};
 use crate::read_only::ReadOnly;
 use crate::segment::{Piece, SEGMENT_BYTES_MAX, Segment};
 use crate::table::Table;
-use crate::{Outcome, Output};
-use millrace_base::ids::PartitionId;
-use millrace_base::offset::Epoch;
+use crate::value::Value;
+use millrace_base::ids::TopicId;
+use millrace_base::offset::{Epoch, Offset};
 use millrace_io::IoError;
 use millrace_log::image::PendingBytes;
 use millrace_log::index::{NO_TIMESTAMP, Summary};
 use millrace_log::journal::Verdict;
 use millrace_log::{index, paths, walk};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -24,20 +26,24 @@ pub fn ls(path: &Path, output: &mut Output<'_>) -> Result<Outcome, InspectError>
     let mut disk = ReadOnly::default();
     let mut directory = Directory::open(&mut disk, path)?;
     warn_in_use(&directory, output)?;
-    let mut damaged = identity(&directory, output)?;
-    damaged |= journals(&directory, output)?;
-    let partitions = load(&mut disk, &mut directory)?;
-    print_partitions(&mut disk, &partitions, output)?;
+    let mut outcome = identity(&directory, output)?.max(journals(&directory, output)?);
+    let partitions = directory.take_all(&mut disk)?;
+    print_topics(&directory, &partitions, output)?;
+    print_partitions(&mut disk, &directory, &partitions, output)?;
     print_segments(&mut disk, &directory, &partitions, output)?;
-    let notes = directory.notes.iter().chain(partitions.iter().flat_map(|partition| &partition.notes));
-    for note in notes {
+    for note in &directory.notes {
         output.note(note)?;
     }
-    for problem in partitions.iter().flat_map(|partition| &partition.problems) {
-        output.line(problem)?;
-        damaged = true;
+    for partition in &partitions {
+        for note in &partition.notes {
+            output.note(note)?;
+        }
+        for problem in &partition.problems {
+            problem.tell(output, Some(&directory.names.both(partition.id)))?;
+        }
+        outcome = outcome.max(partition.outcome());
     }
-    Ok(Outcome::of(damaged))
+    Ok(outcome)
 }
 
 pub fn warn_in_use(directory: &Directory, output: &mut Output<'_>) -> io::Result<()> {
@@ -48,59 +54,61 @@ pub fn warn_in_use(directory: &Directory, output: &mut Output<'_>) -> io::Result
     Ok(())
 }
 
-/// Every partition that a journal or a folder speaks of.
-pub fn load(disk: &mut ReadOnly, directory: &mut Directory) -> Result<Vec<Partition>, InspectError> {
-    let mut ids: BTreeSet<PartitionId> = directory.folders(disk)?.into_iter().collect();
-    ids.extend(directory.partitions.keys());
-    let told = directory.is_told_in_full();
-    let mut partitions = Vec::new();
-    for id in ids {
-        let found = directory.partitions.remove(&id);
-        partitions.push(Partition::load(disk, &directory.path, id, found, told));
-    }
-    Ok(partitions)
-}
-
-fn identity(directory: &Directory, output: &mut Output<'_>) -> io::Result<bool> {
+fn identity(directory: &Directory, output: &mut Output<'_>) -> io::Result<Outcome> {
     match &directory.meta {
         Ok(meta) => {
-            let mut table = Table::new(&["data directory", "directory id", "cluster id", "node", "format"]);
+            let mut table = Table::new("data_directory", &["data directory", "directory id", "cluster id", "node", "format"]);
             let path = directory.path.display().to_string();
-            table.row(vec![path, meta.directory.to_string(), meta.cluster.to_string(), meta.node.to_string(), paths::FORMAT.to_string()]);
+            let ids = [meta.directory.to_string(), meta.cluster.to_string()].map(Value::Text);
+            table.row([path.into()].into_iter().chain(ids).chain([meta.node.into(), paths::FORMAT.into()]).collect());
             table.print(output)?;
-            Ok(false)
+            Ok(Outcome::Clean)
         }
-        Err(corrupt) => {
-            output.line(corrupt)?;
-            Ok(true)
+        Err(problem) => {
+            problem.tell(output, None)?;
+            Ok(Outcome::Damaged)
         }
     }
 }
 
-fn journals(directory: &Directory, output: &mut Output<'_>) -> io::Result<bool> {
-    let mut table = Table::new(&["journal", "files", "bytes", "live entries", "oldest live", "next", "incarnation", "verdict"]);
-    let mut is_damaged = false;
+fn journals(directory: &Directory, output: &mut Output<'_>) -> io::Result<Outcome> {
+    let heading = ["journal", "files", "bytes", "live entries", "oldest live", "next", "incarnation", "verdict"];
+    let mut table = Table::new("journal", &heading);
+    let mut outcome = Outcome::Clean;
     for (shard, journal) in &directory.journals {
-        let mut row = vec![shard.to_string()];
+        let mut row = vec![Value::from(*shard)];
         match &journal.found {
             Ok(found) => {
-                is_damaged |= !damage(&found.verdict).is_empty();
+                outcome = outcome.max(verdict_outcome(&found.verdict));
                 let bytes: u64 = found.files.iter().map(|file| file.bytes).sum();
-                let incarnation = found.openings.list.last().map_or("-".to_owned(), |opening| format!("{:016x}", opening.incarnation));
-                row.extend([found.files.len().to_string(), bytes.to_string(), found.entries.len().to_string()]);
-                row.extend([found.oldest_live.to_string(), found.next.to_string(), incarnation, verdict(&found.verdict)]);
+                let incarnation = found.openings.list.last().map(|opening| format!("{:016x}", opening.incarnation));
+                row.extend([found.files.len().into(), bytes.into(), found.entries.len().into()]);
+                row.extend([found.oldest_live.into(), found.next.into(), incarnation.into(), verdict(&found.verdict).into()]);
             }
-            Err(corrupt) => {
-                is_damaged = true;
-                row.extend((0..6).map(|_| "-".to_owned()));
-                row.push(format!("unreadable: {corrupt}"));
+            Err(problem) => {
+                outcome = Outcome::Damaged;
+                row.extend((0..6).map(|_| Value::Null));
+                row.push(format!("unreadable: {}", problem.corrupt).into());
             }
         }
         table.row(row);
     }
-    output.line("")?;
+    gap(output)?;
     table.print(output)?;
-    Ok(is_damaged)
+    Ok(outcome)
+}
+
+/// A line between tables.
+fn gap(output: &mut Output<'_>) -> io::Result<()> {
+    if output.is_text() { output.line("") } else { Ok(()) }
+}
+
+fn verdict_outcome(verdict: &Verdict) -> Outcome {
+    match verdict {
+        Verdict::Clean => Outcome::Clean,
+        Verdict::Torn(_) => Outcome::Torn,
+        Verdict::Damaged { .. } => Outcome::Damaged,
+    }
 }
 
 /// A verdict in words.
@@ -115,38 +123,56 @@ pub fn verdict(verdict: &Verdict) -> String {
     }
 }
 
-fn print_partitions(disk: &mut ReadOnly, partitions: &[Partition], output: &mut Output<'_>) -> io::Result<()> {
-    let mut table = Table::new(&[
-        "partition",
-        "shard",
-        "log start",
-        "durable end",
-        "log end",
-        "epoch",
-        "segments",
-        "pending bytes",
-        "producers",
-        "state",
-    ]);
+/// Topics, if their names are known.
+fn print_topics(directory: &Directory, partitions: &[Partition], output: &mut Output<'_>) -> io::Result<()> {
+    let mut table = Table::new("topic", &["topic", "id", "partitions", "bytes", "log end"]);
+    let mut topics: BTreeMap<(&str, TopicId), (u64, u64, Offset)> = BTreeMap::new();
     for partition in partitions {
-        let mut row = vec![partition.id.to_string(), partition.shard.map_or("-".to_owned(), |shard| shard.to_string())];
+        let Some(name) = directory.names.of(partition.id.topic) else { continue };
+        let (count, bytes, ends) = topics.entry((name, partition.id.topic)).or_default();
+        *count += 1;
+        *bytes += partition.pending_bytes();
+        for segment in &partition.segments {
+            *bytes += std::fs::metadata(partition.segment_path(segment.base)).map_or(0, |about| about.len());
+        }
+        *ends += partition.image.as_ref().map_or(0, |image| image.log_end);
+    }
+    if topics.is_empty() {
+        return Ok(());
+    }
+    for ((name, id), (count, bytes, ends)) in topics {
+        table.row(vec![name.into(), id.to_string().into(), count.into(), bytes.into(), ends.into()]);
+    }
+    gap(output)?;
+    table.print(output)
+}
+
+fn print_partitions(disk: &mut ReadOnly, directory: &Directory, partitions: &[Partition], output: &mut Output<'_>) -> io::Result<()> {
+    let mut table = Table::new(
+        "partition",
+        &["partition", "name", "shard", "log start", "durable end", "log end", "epoch", "segments", "pending bytes", "producers", "state"],
+    );
+    for partition in partitions {
+        let name = directory.names.partition(partition.id);
+        let mut row = vec![partition.id.to_string().into(), name.into(), partition.shard.into()];
         match &partition.image {
             Some(image) => {
-                let epoch = last_epoch(disk, partition).map_or("-".to_owned(), |epoch| epoch.to_string());
-                row.extend([image.log_start, image.durable_end, image.log_end].map(|offset| offset.to_string()));
-                row.extend([epoch, partition.segments.len().to_string(), partition.pending_bytes().to_string()]);
-                row.push(image.large.producers.len().to_string());
-                row.push(image.state_file.map_or("journal".to_owned(), |name| name.to_string()));
+                row.extend([image.log_start, image.durable_end, image.log_end].map(Value::from));
+                row.extend([last_epoch(disk, partition).into(), partition.segments.len().into(), partition.pending_bytes().into()]);
+                row.push(image.large.producers.len().into());
+                let state = image.state_file.map_or("journal".to_owned(), |name| name.to_string());
+                let intact = if partition.is_damaged { format!("damaged: intact up to {}; {state}", image.log_end) } else { state };
+                row.push(intact.into());
             }
             None => {
-                row.extend((0..4).map(|_| "-".to_owned()));
-                row.extend([partition.segments.len().to_string(), "-".to_owned(), "-".to_owned()]);
-                row.push(if partition.is_deleted { "deleted".to_owned() } else { "not readable".to_owned() });
+                row.extend((0..4).map(|_| Value::Null));
+                row.extend([partition.segments.len().into(), Value::Null, Value::Null]);
+                row.push(if partition.is_deleted { "deleted" } else { "not readable" }.into());
             }
         }
         table.row(row);
     }
-    output.line("")?;
+    gap(output)?;
     table.print(output)
 }
 
@@ -171,7 +197,7 @@ fn last_epoch(disk: &mut ReadOnly, partition: &Partition) -> Option<Epoch> {
 }
 
 fn print_segments(disk: &mut ReadOnly, directory: &Directory, partitions: &[Partition], output: &mut Output<'_>) -> io::Result<()> {
-    let mut table = Table::new(&["segment", "kind", "end", "bytes", "file bytes", "max timestamp ms", "index"]);
+    let mut table = Table::new("segment", &["segment", "kind", "end", "bytes", "file bytes", "max timestamp ms", "index"]);
     for partition in partitions {
         for segment in &partition.segments {
             let file_bytes = Segment::open(disk, &partition.segment_path(segment.base), false).map(|file| file.len());
@@ -181,23 +207,22 @@ fn print_segments(disk: &mut ReadOnly, directory: &Directory, partitions: &[Part
                 Kind::Active => "active",
                 Kind::Unknown => "unknown",
             };
-            let timestamp = if summary.max_timestamp == NO_TIMESTAMP { "-".to_owned() } else { summary.max_timestamp.to_string() };
             table.row(vec![
-                format!("{}/{}", partition.id, paths::segment_name(segment.base)),
-                kind.to_owned(),
-                summary.end.to_string(),
-                summary.bytes.to_string(),
+                format!("{}/{}", partition.id, paths::segment_name(segment.base)).into(),
+                kind.into(),
+                summary.end.into(),
+                summary.bytes.into(),
                 match file_bytes {
-                    Ok(bytes) => bytes.to_string(),
-                    Err(IoError::NOT_FOUND) => "no file".to_owned(),
-                    Err(error) => error.to_string(),
+                    Ok(bytes) => bytes.into(),
+                    Err(IoError::NOT_FOUND) => "no file".into(),
+                    Err(error) => error.to_string().into(),
                 },
-                timestamp,
-                told_by.to_owned(),
+                Some(summary.max_timestamp).filter(|timestamp| *timestamp != NO_TIMESTAMP).into(),
+                told_by.into(),
             ]);
         }
     }
-    output.line("")?;
+    gap(output)?;
     table.print(output)
 }
 

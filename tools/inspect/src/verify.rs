@@ -1,245 +1,340 @@
 //! `verify`: every byte that a checksum covers, and whether the parts fit together.
 //!
 //! 1. `millrace.meta`; each journal's verdict; each record's fold into its partition.
-//! 2. Each partition's state file, index files and segments: every batch's CRC, offsets without a gap, and against the index: header bytes
-//!    that no batch CRC covers, places, largest timestamps, facts.
+//! 2. Each partition's state file, index files and segments (`segment_check`), several segments at a time.
 //! 3. Batches that only the journal has, by their CRCs.
+//! 4. Of each damaged partition how far it is intact, at last the verdict.
 //!
-//! A batch that is no batch ends a walk; it goes on at the next one that the index knows.
+//! Beside a running broker only what lies below each partition's last checkpoint is judged: nothing there changes, it can only go as a whole.
+//! The rest is named live.
 //!
-//! Invariants: each problem is printed as it is found, so that memory does not grow with them.
+//! Invariants: problems are told in the order of partitions and segments, whatever the number of threads; of one segment
+//! [`segment_check::PROBLEMS_MAX`] are kept at most.
 //! Knows nothing of how a partition is repaired.
 
-use crate::directory::{Directory, damage};
+use crate::Outcome;
+use crate::directory::{Directory, damage, entry_file, torn};
 use crate::error::InspectError;
-use crate::ls;
-use crate::partition::{Kind, Partition, SegmentFile};
+use crate::output::Output;
+use crate::partition::Partition;
+use crate::problem::{AtStart, Problem};
 use crate::read_only::ReadOnly;
-use crate::segment::{Piece, SEGMENT_BYTES_MAX, Segment};
-use crate::{Outcome, Output};
+use crate::segment_check::{Checked, check};
+use crate::value::field;
+use crate::work::{Progress, run_all};
 use millrace_base::batch;
 use millrace_base::fault::Corrupt;
 use millrace_base::offset::Offset;
 use millrace_log::image::PendingBytes;
-use millrace_log::index::{Entry, Index, Summary};
-use millrace_log::journal::{Touched, Verdict, layout};
-use millrace_log::{paths, walk};
+use millrace_log::journal::{Touched, layout};
+use millrace_log::walk;
+use std::collections::BTreeMap;
 use std::path::Path;
 
-pub fn verify(path: &Path, output: &mut Output<'_>) -> Result<Outcome, InspectError> {
+/// How it is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct How {
+    pub threads: usize,
+    /// Tell how far it is while it takes long.
+    pub progress: bool,
+}
+
+pub fn verify(path: &Path, how: How, output: &mut Output<'_>) -> Result<Outcome, InspectError> {
     let mut disk = ReadOnly::default();
     let mut directory = Directory::open(&mut disk, path)?;
-    if directory.is_in_use {
-        return Err(InspectError::InUse { path: path.to_owned() });
-    }
-    let mut check = Check { disk, output, problems: 0, batches: 0, bytes: 0, segments: 0, entries: 0 };
+    let mut totals = Totals::default();
     for note in &directory.notes {
-        check.output.note(note)?;
+        output.note(note)?;
     }
-    if let Err(corrupt) = &directory.meta {
-        check.problem(corrupt)?;
+    if directory.is_in_use {
+        let path = path.display();
+        output
+            .note(format_args!("a broker runs on {path}: what lies below each partition's last checkpoint is judged, the rest is live"))?;
     }
-    let places = check.journals(&directory)?;
-    let partitions = ls::load(&mut check.disk, &mut directory)?;
-    let count = partitions.len();
-    for partition in partitions {
-        check.partition(partition, &places)?;
+    if let Err(problem) = &directory.meta {
+        totals.problem(problem, None, output)?;
     }
-    let found = match check.problems {
-        0 => "clean".to_owned(),
-        1 => "DAMAGED, 1 problem".to_owned(),
-        problems => format!("DAMAGED, {problems} problems"),
+    let places = journals(&directory, &mut totals, output)?;
+    let partitions = directory.take_all(&mut disk)?;
+    let units: Vec<(usize, usize)> =
+        partitions.iter().enumerate().flat_map(|(at, partition)| (0..partition.segments.len()).map(move |segment| (at, segment))).collect();
+    let bytes = partitions.iter().flat_map(|partition| partition.segments.iter().map(|at| partition.file_bytes(*at))).sum();
+    let progress = Progress::new(how.progress, bytes);
+    let mut telling = Telling { directory: &directory, partitions: &partitions, places: &places, totals, next: 0, parts: None };
+    let check_one = |disk: &mut ReadOnly, (partition, segment): (usize, usize), progress: &Progress| {
+        check(disk, &partitions[partition], segment, directory.is_in_use, progress)
     };
-    let Check { output, batches, bytes, segments, entries, problems, .. } = check;
-    output.line(format_args!(
-        "{}: {found}; {} journals with {entries} live entries, {count} partitions, {segments} segments, {batches} batches of {bytes} bytes",
-        path.display(),
-        directory.journals.len(),
-    ))?;
-    Ok(Outcome::of(problems > 0))
+    run_all(&units, how.threads, &progress, check_one, output, &mut |(partition, _), checked, output| {
+        telling.segment(partition, checked, output)
+    })?;
+    telling.up_to(partitions.len(), output)?;
+    let totals = telling.totals;
+    totals.verdict(path, &directory, partitions.len(), output)?;
+    Ok(totals.outcome)
 }
 
 /// Where each live entry of each journal lies: (shard, sequence, file, place).
-type EntryPlaces = std::collections::BTreeMap<(u16, u64), (String, u64)>;
+type EntryPlaces = BTreeMap<(u16, u64), (String, u64)>;
 
-struct Check<'a, 'b> {
-    disk: ReadOnly,
-    output: &'a mut Output<'b>,
+struct Totals {
+    outcome: Outcome,
     problems: u64,
+    torn: u64,
     batches: u64,
     bytes: u64,
     segments: u64,
     entries: u64,
+    live: u64,
 }
 
-impl Check<'_, '_> {
-    fn problem(&mut self, corrupt: &Corrupt) -> Result<(), InspectError> {
+impl Default for Totals {
+    fn default() -> Totals {
+        Totals { outcome: Outcome::Clean, problems: 0, torn: 0, batches: 0, bytes: 0, segments: 0, entries: 0, live: 0 }
+    }
+}
+
+impl Totals {
+    fn problem(&mut self, problem: &Problem, partition: Option<&str>, output: &mut Output<'_>) -> Result<(), InspectError> {
         self.problems += 1;
-        Ok(self.output.line(corrupt)?)
+        self.outcome = Outcome::Damaged;
+        Ok(problem.tell(output, partition)?)
     }
 
-    fn journals(&mut self, directory: &Directory) -> Result<EntryPlaces, InspectError> {
-        let mut places = EntryPlaces::new();
-        if directory.journals.is_empty() {
-            self.output.note(format_args!("{} has no journal", directory.path.display()))?;
+    fn torn(&mut self) {
+        self.torn += 1;
+        self.outcome = self.outcome.max(Outcome::Torn);
+    }
+
+    fn verdict(&self, path: &Path, directory: &Directory, partitions: usize, output: &mut Output<'_>) -> Result<(), InspectError> {
+        let found = match (self.problems, self.torn) {
+            (0, 0) => "clean".to_owned(),
+            (0, 1) => "torn, 1 end that a start cuts off".to_owned(),
+            (0, torn) => format!("torn, {torn} ends that a start cuts off"),
+            (1, _) => "DAMAGED, 1 problem".to_owned(),
+            (problems, _) => format!("DAMAGED, {problems} problems"),
+        };
+        let Totals { entries, segments, batches, bytes, live, .. } = self;
+        let journals = directory.journals.len();
+        let live_text = if directory.is_in_use { format!("; {live} bytes are live and not judged") } else { String::new() };
+        let fields = || {
+            let verdict = match self.outcome {
+                Outcome::Clean => "clean",
+                Outcome::Torn => "torn",
+                Outcome::Damaged => "damaged",
+            };
+            vec![
+                field("path", path.display().to_string()),
+                field("verdict", verdict),
+                field("problems", self.problems),
+                field("torn_ends", self.torn),
+                field("journals", journals),
+                field("live_entries", *entries),
+                field("partitions", partitions),
+                field("segments", *segments),
+                field("batches", *batches),
+                field("bytes", *bytes),
+                field("live_bytes", *live),
+            ]
+        };
+        let line = format_args!(
+            "{}: {found}; {journals} journals with {entries} live entries, {partitions} partitions, {segments} segments, {batches} batches of {bytes} bytes{live_text}",
+            path.display(),
+        );
+        Ok(output.tell("verdict", fields, line)?)
+    }
+}
+
+fn journals(directory: &Directory, totals: &mut Totals, output: &mut Output<'_>) -> Result<EntryPlaces, InspectError> {
+    let mut places = EntryPlaces::new();
+    if directory.journals.is_empty() {
+        output.note(format_args!("{} has no journal", directory.path.display()))?;
+    }
+    for (shard, journal) in &directory.journals {
+        let found = match &journal.found {
+            Ok(found) => found,
+            Err(_) if directory.is_in_use => {
+                output.note(format_args!("journal {shard} changes while it is read; it is live"))?;
+                continue;
+            }
+            Err(problem) => {
+                totals.problem(problem, None, output)?;
+                continue;
+            }
+        };
+        totals.entries += found.entries.len() as u64;
+        for entry in &found.entries {
+            places.insert((*shard, entry.sequence), (entry_file(&journal.folder, entry), entry.place));
         }
-        for (shard, journal) in &directory.journals {
-            let found = match &journal.found {
-                Ok(found) => found,
-                Err(corrupt) => {
-                    self.problem(corrupt)?;
-                    continue;
+        if directory.is_in_use {
+            continue; // what is behind the last checkpoints is live
+        }
+        for damage in damage(&found.verdict) {
+            let mut corrupt = damage.corrupt.clone();
+            corrupt.found.push_str(&match &damage.touched {
+                Touched::All => "; every partition of this journal may be touched".to_owned(),
+                Touched::Partitions(ids) => {
+                    let ids: Vec<String> = ids.iter().map(|id| directory.names.both(*id)).collect();
+                    format!("; it held records of {}", if ids.is_empty() { "no partition".to_owned() } else { ids.join(", ") })
                 }
-            };
-            for damage in damage(&found.verdict) {
-                let mut corrupt = damage.corrupt.clone();
-                corrupt.found.push_str(&match &damage.touched {
-                    Touched::All => "; every partition of this journal may be touched".to_owned(),
-                    Touched::Partitions(ids) => {
-                        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-                        format!("; it held records of {}", if ids.is_empty() { "no partition".to_owned() } else { ids.join(", ") })
-                    }
-                });
-                self.problem(&corrupt)?;
-            }
-            let torn = match &found.verdict {
-                Verdict::Torn(torn) | Verdict::Damaged { torn: Some(torn), .. } => Some(torn),
-                Verdict::Clean | Verdict::Damaged { torn: None, .. } => None,
-            };
-            if let Some(torn) = torn {
-                let file = journal.folder.join(layout::file_name(torn.slot));
-                self.output.note(format_args!(
-                    "{} at byte {}: entry {} is torn ({:?}); it was never acknowledged and is cut at a start",
-                    file.display(),
-                    torn.place,
-                    torn.sequence,
-                    torn.reason
-                ))?;
-            }
-            self.entries += found.entries.len() as u64;
-            for entry in &found.entries {
-                places.insert((*shard, entry.sequence), (crate::directory::entry_file(&journal.folder, entry), entry.place));
-            }
+            });
+            totals.problem(&Problem::new(corrupt, AtStart::Partial), None, output)?;
         }
-        Ok(places)
+        if let Some(torn) = torn(&found.verdict) {
+            let file = journal.folder.join(layout::file_name(torn.slot)).display().to_string();
+            let fields = || {
+                vec![
+                    field("file", file.as_str()),
+                    field("place", torn.place),
+                    field("entry", torn.sequence),
+                    field("why", format!("{:?}", torn.reason)),
+                ]
+            };
+            let line = format_args!(
+                "{file} at byte {}: entry {} is torn ({:?}); it was never acknowledged and is cut at a start",
+                torn.place, torn.sequence, torn.reason
+            );
+            output.tell("torn", fields, line)?;
+            totals.torn();
+        }
+    }
+    Ok(places)
+}
+
+/// What has been told so far: segments come in order.
+struct Telling<'a> {
+    directory: &'a Directory,
+    partitions: &'a [Partition],
+    places: &'a EntryPlaces,
+    totals: Totals,
+    /// The partition that is told next, or is being told.
+    next: usize,
+    parts: Option<Part>,
+}
+
+/// A partition of which some segments have been told.
+#[derive(Default)]
+struct Part {
+    /// Where the last segment ended, if that is known.
+    end: Option<Offset>,
+    is_damaged: bool,
+    damaged_from: Option<Offset>,
+}
+
+impl Part {
+    fn damaged_from(&mut self, offset: Offset) {
+        self.damaged_from = Some(self.damaged_from.map_or(offset, |before| before.min(offset)));
+    }
+}
+
+impl Telling<'_> {
+    fn name(&self) -> String {
+        self.directory.names.both(self.partitions[self.next].id)
     }
 
-    fn partition(&mut self, mut partition: Partition, places: &EntryPlaces) -> Result<(), InspectError> {
-        self.told(&mut partition)?;
-        let mut expected: Option<Offset> = None;
-        for at in 0..partition.segments.len() {
-            let segment = partition.segments[at];
-            let next = partition.segments.get(at + 1).map(|next| next.base);
-            if let Some(end) = expected.filter(|end| *end != segment.base) {
-                let file = partition.segment_path(segment.base).display().to_string();
-                let (wanted, found) = (format!("a segment that begins at offset {end}"), format!("offset {}", segment.base));
-                self.problem(&Corrupt { file, place: 0, expected: wanted, found })?;
-            }
-            expected = self.segment(&mut partition, segment, next)?;
-            self.told(&mut partition)?;
+    fn problem(&mut self, problem: &Problem, output: &mut Output<'_>) -> Result<(), InspectError> {
+        if let Some(part) = &mut self.parts {
+            part.is_damaged = true;
         }
-        self.log_start(&partition)?;
-        self.pending(&partition, places)
+        let name = self.name();
+        self.totals.problem(problem, Some(&name), output)
     }
 
-    /// Prints what was found out about a partition so far.
-    fn told(&mut self, partition: &mut Partition) -> Result<(), InspectError> {
-        for note in partition.notes.drain(..) {
-            self.output.note(note)?;
+    /// Begins with a partition, unless it has been begun.
+    fn begin(&mut self, output: &mut Output<'_>) -> Result<(), InspectError> {
+        if self.parts.is_some() {
+            return Ok(());
         }
-        for problem in std::mem::take(&mut partition.problems) {
-            self.problem(&problem)?;
+        self.parts = Some(Part::default());
+        let partition = &self.partitions[self.next];
+        for note in &partition.notes {
+            output.note(note)?;
+        }
+        for problem in &partition.problems {
+            self.problem(problem, output)?;
+        }
+        if partition.is_torn {
+            self.totals.torn();
+        }
+        if let (true, Some(part), Some(image)) = (partition.is_damaged, &mut self.parts, &partition.image) {
+            part.damaged_from(image.log_end);
         }
         Ok(())
     }
 
-    fn log_start(&mut self, partition: &Partition) -> Result<(), InspectError> {
+    /// Ends with all partitions before `to`.
+    fn up_to(&mut self, to: usize, output: &mut Output<'_>) -> Result<(), InspectError> {
+        while self.next < to {
+            self.begin(output)?;
+            self.log_start(output)?;
+            self.pending(output)?;
+            self.extent(output)?;
+            self.parts = None;
+            self.next += 1;
+        }
+        Ok(())
+    }
+
+    fn segment(&mut self, partition: usize, checked: Checked, output: &mut Output<'_>) -> Result<(), InspectError> {
+        self.up_to(partition, output)?;
+        self.begin(output)?;
+        let end = self.parts.as_ref().and_then(|part| part.end);
+        if let Some(end) = end.filter(|end| *end != checked.base && !checked.is_gone) {
+            let file = self.partitions[partition].segment_path(checked.base).display().to_string();
+            let (expected, found) = (format!("a segment that begins at offset {end}"), format!("offset {}", checked.base));
+            self.problem(&Problem::new(Corrupt { file, place: 0, expected, found }, AtStart::Partial), output)?;
+            if let Some(part) = &mut self.parts {
+                part.damaged_from(end.min(checked.base));
+            }
+        }
+        for problem in &checked.problems {
+            self.problem(problem, output)?;
+        }
+        if checked.more > 0 {
+            self.totals.problems += checked.more;
+            let path = self.partitions[partition].segment_path(checked.base);
+            output.note(format_args!("{}: {} more problems", path.display(), checked.more))?;
+        }
+        for note in &checked.notes {
+            output.note(note)?;
+        }
+        if let Some(part) = &mut self.parts {
+            part.end = checked.end;
+            if let Some(offset) = checked.damaged_from {
+                part.damaged_from(offset);
+            }
+        }
+        self.totals.segments += u64::from(checked.is_read);
+        self.totals.batches += checked.batches;
+        self.totals.bytes += checked.bytes;
+        Ok(())
+    }
+
+    fn log_start(&mut self, output: &mut Output<'_>) -> Result<(), InspectError> {
+        let partition = &self.partitions[self.next];
         let (Some(image), Some(first)) = (&partition.image, partition.segments.first()) else { return Ok(()) };
-        if first.base <= image.log_start {
+        if first.base <= image.log_start || self.directory.is_in_use {
             return Ok(());
         }
         let file = partition.folder.display().to_string();
         let (expected, found) = (format!("a segment with offset {}, the log start", image.log_start), format!("{} first", first.base));
-        self.problem(&Corrupt { file, place: 0, expected, found })
-    }
-
-    /// Gives the offset at which the segment ends, if it can be known. `next`: the base of the segment behind it.
-    fn segment(&mut self, partition: &mut Partition, at: SegmentFile, next: Option<Offset>) -> Result<Option<Offset>, InspectError> {
-        let path = partition.segment_path(at.base);
-        let index = partition.index(&mut self.disk, at);
-        let facts = index.as_ref().map(|index| *index.summary());
-        if at.kind == Kind::Active && facts.is_some_and(|facts| facts.bytes == 0) {
-            return Ok(Some(at.base)); // its file need not be there yet
+        if let Some(part) = &mut self.parts {
+            part.damaged_from(image.log_start);
         }
-        self.segments += 1;
-        let file = path.display().to_string();
-        let mut segment = match Segment::open(&mut self.disk, &path, at.kind == Kind::Closed) {
-            Ok(segment) => segment,
-            Err(error) => {
-                self.problem(&Corrupt { file, place: 0, expected: "a segment".to_owned(), found: error.to_string() })?;
-                return Ok(facts.map(|facts| facts.end));
-            }
-        };
-        if segment.len() > SEGMENT_BYTES_MAX {
-            let (expected, found) = (format!("at most {SEGMENT_BYTES_MAX} bytes"), format!("{} bytes", segment.len()));
-            self.problem(&Corrupt { file, place: 0, expected, found })?;
-            return Ok(facts.map(|facts| facts.end));
-        }
-        if let Some(facts) = facts.filter(|facts| segment.len() < facts.bytes) {
-            let (expected, found) = (format!("{} bytes of batches", facts.bytes), format!("{} bytes", segment.len()));
-            self.problem(&Corrupt { file: file.clone(), place: segment.len(), expected, found })?;
-        }
-        let end = facts.map_or(segment.len(), |facts| facts.bytes).min(segment.len());
-        let mut walked = Walked::new(&file, at.base, index.as_ref(), at.kind);
-        walked.is_partial = facts.is_some_and(|facts| segment.len() < facts.bytes);
-        let mut place = 0;
-        while place < end {
-            let stopped = segment.walk(&mut self.disk, place..end, &mut |piece| {
-                walked.take(piece);
-                for corrupt in walked.found.drain(..) {
-                    self.problems += 1;
-                    self.output.line(corrupt)?;
-                }
-                Ok(())
-            })?;
-            // Behind what is no batch, go on at the next one that the index knows.
-            let known = walked.entries.iter().map(|entry| u64::from(entry.place)).find(|known| *known > stopped);
-            place = if stopped < end { known.unwrap_or(end) } else { end };
-            walked.resume(place);
-        }
-        walked.end(end, next);
-        self.batches += walked.batches;
-        self.bytes += walked.summary.bytes;
-        let end_offset = facts.map_or(walked.summary.end, |facts| facts.end);
-        for corrupt in std::mem::take(&mut walked.found) {
-            self.problem(&corrupt)?;
-        }
-        if let Some(note) = walked.note.take() {
-            self.output.note(note)?;
-        }
-        if at.kind == Kind::Closed && facts.is_some() && segment.len() > end {
-            self.behind(&mut segment, &file, end)?;
-        }
-        Ok(Some(end_offset))
-    }
-
-    /// Bytes behind the last batch of a closed segment.
-    fn behind(&mut self, segment: &mut Segment, file: &str, end: u64) -> Result<(), InspectError> {
-        let is_zero = segment.is_zero_from(&mut self.disk, end);
-        if is_zero.map_err(InspectError::io("read", Path::new(file)))? {
-            return Ok(self.output.note(format_args!("{file} at byte {end}: zeros behind the last batch were not cut off"))?);
-        }
-        let (expected, found) = ("the end of a closed segment".to_owned(), format!("{} more bytes", segment.len() - end));
-        self.problem(&Corrupt { file: file.to_owned(), place: end, expected, found })
+        self.problem(&Problem::new(Corrupt { file, place: 0, expected, found }, AtStart::Offline), output)
     }
 
     /// Batches that only the journal has.
-    fn pending(&mut self, partition: &Partition, places: &EntryPlaces) -> Result<(), InspectError> {
+    fn pending(&mut self, output: &mut Output<'_>) -> Result<(), InspectError> {
+        let partition = &self.partitions[self.next];
         let (Some(image), Some(shard)) = (&partition.image, partition.shard) else { return Ok(()) };
+        if self.directory.is_in_use {
+            return self.live(partition, output);
+        }
         for pending in &image.pending {
             let PendingBytes::Journal(bytes) = &pending.bytes else { continue };
-            let (file, place) = places.get(&(shard, pending.sequence)).cloned().unwrap_or_default();
-            let corrupt = |expected: String, found: String| Corrupt { file: file.clone(), place, expected, found };
+            let (file, place) = self.places.get(&(shard, pending.sequence)).cloned().unwrap_or_default();
+            let corrupt =
+                |expected: String, found: String| Problem::new(Corrupt { file: file.clone(), place, expected, found }, AtStart::NotNoticed);
             let mut expected = pending.base;
             for found in walk::batches(bytes) {
                 let fault = match &found {
@@ -251,141 +346,46 @@ impl Check<'_, '_> {
                 };
                 if let Some(error) = fault {
                     let wanted = format!("in entry {}, batches {}..{} of {}", pending.sequence, pending.base, pending.end, partition.id);
-                    self.problem(&corrupt(wanted, format!("at offset {expected}: {error}")))?;
+                    self.problem(&corrupt(wanted, format!("at offset {expected}: {error}")), output)?;
+                    if let Some(part) = &mut self.parts {
+                        part.damaged_from(expected);
+                    }
                 }
                 if let Ok(found) = found {
                     expected = found.header.next_offset();
-                    self.batches += 1;
-                    self.bytes += found.header.size as u64;
+                    self.totals.batches += 1;
+                    self.totals.bytes += found.header.size as u64;
                 }
             }
             if expected != pending.end {
                 let wanted = format!("in entry {}, batches of {} that end at offset {}", pending.sequence, partition.id, pending.end);
-                self.problem(&corrupt(wanted, format!("offset {expected}")))?;
+                self.problem(&corrupt(wanted, format!("offset {expected}")), output)?;
             }
         }
         Ok(())
     }
-}
 
-/// A segment on the way through it, held against its index.
-struct Walked<'a> {
-    file: &'a str,
-    index: Option<&'a Index>,
-    kind: Kind,
-    /// Entries whose batch has not been met.
-    entries: &'a [Entry],
-    summary: Summary,
-    batches: u64,
-    /// The walk was interrupted: what it counts is less than what is there.
-    is_partial: bool,
-    zeros_at: Option<u64>,
-    found: Vec<Corrupt>,
-    note: Option<String>,
-}
-
-impl<'a> Walked<'a> {
-    fn new(file: &'a str, base: Offset, index: Option<&'a Index>, kind: Kind) -> Walked<'a> {
-        Walked {
-            file,
-            index,
-            kind,
-            entries: index.map_or(&[], Index::entries),
-            summary: Summary::empty(base),
-            batches: 0,
-            is_partial: false,
-            zeros_at: None,
-            found: Vec::new(),
-            note: None,
+    fn live(&mut self, partition: &Partition, output: &mut Output<'_>) -> Result<(), InspectError> {
+        let (Some(image), bytes) = (&partition.image, partition.pending_bytes()) else { return Ok(()) };
+        if bytes == 0 {
+            return Ok(());
         }
+        self.totals.live += bytes;
+        let (from, to, name) = (image.durable_end, image.log_end, self.name());
+        let fields = || vec![field("partition", name.as_str()), field("from", from), field("to", to), field("bytes", bytes)];
+        Ok(output.tell("live", fields, format_args!("{name}: offsets {from} to {to} are live, {bytes} bytes"))?)
     }
 
-    fn corrupt(&mut self, place: u64, expected: String, found: String) {
-        self.found.push(Corrupt { file: self.file.to_owned(), place, expected, found });
+    /// How far a damaged partition is intact.
+    fn extent(&mut self, output: &mut Output<'_>) -> Result<(), InspectError> {
+        let partition = &self.partitions[self.next];
+        let Some(part) = self.parts.as_ref().filter(|part| part.is_damaged) else { return Ok(()) };
+        let start = partition.image.as_ref().map(|image| image.log_start).or(partition.segments.first().map(|first| first.base));
+        let reached = partition.image.as_ref().map(|image| image.log_end.max(image.lost.end)).max(part.end);
+        let (Some(start), Some(reached)) = (start, reached) else { return Ok(()) };
+        let to = part.damaged_from.unwrap_or(reached).max(start);
+        let name = self.name();
+        let fields = || vec![field("partition", name.as_str()), field("from", start), field("to", to), field("reached", reached)];
+        Ok(output.tell("intact", fields, format_args!("{name}: intact from offset {start} up to {to}, of {reached}"))?)
     }
-
-    fn take(&mut self, piece: Piece<'_>) {
-        match piece {
-            Piece::Batch { place, header, bytes, check } => {
-                if header.base_offset != self.summary.end {
-                    self.corrupt(place, format!("base offset {}", self.summary.end), format!("base offset {}", header.base_offset));
-                }
-                if let Err(error) = check {
-                    self.corrupt(
-                        place,
-                        format!("batch {}..{} as it was appended", header.base_offset, header.next_offset()),
-                        error.to_string(),
-                    );
-                }
-                self.entries_upto(place, Some(bytes));
-                self.batches += 1;
-                self.summary.end = header.next_offset();
-                self.summary.bytes += header.size as u64;
-                self.summary.max_timestamp = self.summary.max_timestamp.max(header.max_timestamp);
-            }
-            Piece::Zeros { place } if self.index.is_none() => self.zeros_at = Some(place),
-            Piece::Zeros { place } => self.corrupt(place, "a record batch".to_owned(), "zeros".to_owned()),
-            Piece::Corrupt(corrupt) => self.found.push(corrupt),
-        }
-    }
-
-    /// Compares the entry of the batch at `place`, and names those before it that no batch begins at.
-    fn entries_upto(&mut self, place: u64, bytes: Option<&[u8]>) {
-        while let Some((entry, rest)) = self.entries.split_first().filter(|(entry, _)| u64::from(entry.place) <= place) {
-            self.entries = rest;
-            let at = u64::from(entry.place);
-            match bytes.filter(|_| at == place) {
-                None if self.is_partial => {}
-                None => self.corrupt(at, "a batch that the index knows".to_owned(), "none begins here".to_owned()),
-                Some(bytes) => {
-                    if let Some(Err(corrupt)) = self.index.map(|index| index.check(entry, bytes, self.file)) {
-                        self.found.push(corrupt);
-                    }
-                    if entry.timestamp_before != self.summary.max_timestamp && !self.is_partial {
-                        let found = format!("{} in the index", entry.timestamp_before);
-                        self.corrupt(at, format!("largest timestamp before of {}", self.summary.max_timestamp), found);
-                    }
-                }
-            }
-        }
-    }
-
-    /// The walk goes on at `place`, a batch that the index knows, or ends there.
-    fn resume(&mut self, place: u64) {
-        if place <= self.summary.bytes {
-            return;
-        }
-        self.is_partial = true;
-        self.entries_upto(place - 1, None);
-        self.summary.bytes = place;
-        if let (Some(index), Some(entry)) = (self.index, self.entries.first()) {
-            self.summary.end = index.summary().base + i64::from(entry.relative);
-        }
-    }
-
-    /// The segment is read up to `end`; the next one begins at `next`.
-    fn end(&mut self, end: u64, next: Option<Offset>) {
-        self.entries_upto(u64::MAX, None);
-        if let Some(place) = self.zeros_at {
-            let is_whole = next.is_none_or(|next| next == self.summary.end);
-            if is_whole && self.batches > 0 || self.kind == Kind::Unknown {
-                self.note = Some(format!("{} at byte {place}: zeros behind the last batch were not cut off", self.file));
-            } else {
-                self.corrupt(place, "a record batch".to_owned(), "zeros".to_owned());
-            }
-        }
-        let Some(index) = self.index.filter(|_| !self.is_partial) else { return };
-        let facts = *index.summary();
-        if facts != self.summary {
-            let told = |facts: &Summary| {
-                format!("{} bytes that end at offset {}, largest timestamp {}", facts.bytes, facts.end, facts.max_timestamp)
-            };
-            let file = if self.kind == Kind::Active { self.file.to_owned() } else { index_file(self.file, facts.base) };
-            self.found.push(Corrupt { file, place: end.min(facts.bytes), expected: told(&facts), found: told(&self.summary) });
-        }
-    }
-}
-
-fn index_file(segment: &str, base: Offset) -> String {
-    Path::new(segment).with_file_name(paths::index_name(base)).display().to_string()
 }

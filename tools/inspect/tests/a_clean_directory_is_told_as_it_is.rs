@@ -4,17 +4,17 @@
 
 mod support;
 
-use millrace_inspect::{InspectError, Outcome, Show, Verb};
+use millrace_inspect::{Format, InspectError, Outcome, Show, Verb};
 use millrace_log::paths;
 use std::fs;
 use std::io::{self, Write};
-use support::{NOW, build, built, contents, first, inspect, second, show, try_inspect};
+use support::{NOW, VERIFY, build, built, contents, first, inspect, second, show, try_inspect};
 
 #[test]
 fn nothing_is_written_whatever_is_asked() {
     let scratch = built();
     let before = contents(&scratch.0);
-    for verb in [Verb::Ls, Verb::Show(Show::default()), Verb::Show(Show { records: true, ..Show::default() }), Verb::Verify] {
+    for verb in [Verb::Ls, Verb::Show(Show::default()), Verb::Show(Show { records: true, ..Show::default() }), VERIFY] {
         assert_eq!(inspect(&verb, &scratch.0).outcome, Outcome::Clean);
     }
     assert!(contents(&scratch.0) == before);
@@ -23,7 +23,7 @@ fn nothing_is_written_whatever_is_asked() {
 #[test]
 fn verify_says_clean_and_counts_what_it_read() {
     let scratch = built();
-    let gave = inspect(&Verb::Verify, &scratch.0);
+    let gave = inspect(&VERIFY, &scratch.0);
     assert_eq!(gave.talk, "");
     let expected = "clean; 1 journals with 6 live entries, 2 partitions, 4 segments, 257 batches";
     assert!(gave.out.lines().count() == 1 && gave.out.contains(expected), "{}", gave.out);
@@ -40,9 +40,9 @@ fn ls_lists_identity_journals_partitions_and_segments() {
     assert_eq!(row("0 "), ["2", "262144", "6", "1", "7", "000000000000abcd", "clean"]);
     // shard, log start, durable end, log end, epoch, segments, pending bytes, producers, state
     let pending = support::batch(50, 50).1.len() * 4;
-    assert_eq!(row(&first().to_string()), ["0", "0", "50", "54", "3", "3", &pending.to_string(), "50", "journal"]);
-    assert_eq!(row(&second().to_string())[..4], ["0", "5", "200", "203"]);
-    assert_eq!(row(&second().to_string())[8], "00000000000000000200.state");
+    assert_eq!(row(&first().to_string()), ["-", "0", "0", "50", "54", "3", "3", &pending.to_string(), "50", "journal"]);
+    assert_eq!(row(&second().to_string())[..5], ["-", "0", "5", "200", "203"]);
+    assert_eq!(row(&second().to_string())[9], "00000000000000000200.state");
     let segment = |base| row(&format!("{}/{}", first(), paths::segment_name(base)));
     assert_eq!(segment(0)[..2], ["closed", "20"]);
     assert_eq!(segment(20)[4..], [(NOW + 39).to_string(), "file".to_owned()]);
@@ -108,22 +108,39 @@ fn what_cannot_be_shown_is_refused_with_what_can() {
     assert!(refused("journal/0/9.journal").contains("cannot read"));
     assert!(refused(&format!("{}/1", first().topic)).contains("has no partition"));
     let empty = support::Scratch::new();
-    for verb in [Verb::Ls, Verb::Verify, Verb::Show(Show::default())] {
+    for verb in [Verb::Ls, VERIFY, Verb::Show(Show::default())] {
         assert!(matches!(try_inspect(&verb, &empty.0), Err(InspectError::Usage(text)) if text.contains("millrace.meta")));
         assert!(matches!(try_inspect(&verb, &empty.0.join("absent")), Err(InspectError::Io { .. } | InspectError::Usage(_))));
     }
 }
 
 #[test]
-fn a_running_broker_is_noticed_and_not_disturbed() {
+fn a_running_broker_is_noticed_not_disturbed_and_judged_below_its_checkpoints() {
     let scratch = built();
     let lock = fs::File::open(scratch.0.join("millrace.lock")).unwrap();
     lock.try_lock().unwrap();
-    assert!(matches!(try_inspect(&Verb::Verify, &scratch.0), Err(InspectError::InUse { .. })));
+    let gave = inspect(&VERIFY, &scratch.0);
+    assert_eq!(gave.outcome, Outcome::Clean, "{}", gave.out);
+    assert!(gave.talk.contains("a broker runs on") && gave.out.contains("clean; 1 journals"), "{}{}", gave.out, gave.talk);
+    let live = support::batch(50, 50).1.len() * 4;
+    assert!(gave.out.contains(&format!("{}: offsets 50 to 54 are live, {live} bytes", first())), "{}", gave.out);
+    // What is behind the last checkpoint is live, whatever it looks like; what is below is not.
+    let journal = paths::journal(&scratch.0, 0).join("0.journal");
+    let before = fs::read(&journal).unwrap();
+    for place in [3 * 4096 + 300, 40 * 4096 - 1] {
+        support::flip(&journal, place.min(before.len() - 1));
+        assert_eq!(inspect(&VERIFY, &scratch.0).outcome, Outcome::Clean);
+    }
+    fs::write(&journal, before).unwrap();
+    let segment = paths::segment(&paths::partition(&scratch.0, first()), 20);
+    support::flip(&segment, 500);
+    let gave = inspect(&VERIFY, &scratch.0);
+    assert!(gave.outcome == Outcome::Damaged && gave.out.starts_with(&segment.display().to_string()), "{}", gave.out);
+    support::flip(&segment, 500);
     let gave = inspect(&Verb::Ls, &scratch.0);
     assert!(gave.talk.contains("a broker runs on") && gave.outcome == Outcome::Clean);
     drop(lock);
-    assert_eq!(inspect(&Verb::Verify, &scratch.0).outcome, Outcome::Clean);
+    assert_eq!(inspect(&VERIFY, &scratch.0).outcome, Outcome::Clean);
     let after = fs::File::open(scratch.0.join("millrace.lock")).unwrap();
     after.try_lock().unwrap(); // nothing is held when a command has ended
 }
@@ -144,15 +161,16 @@ fn what_a_crash_leaves_is_mentioned_and_clean() {
     fs::write(paths::segment(&folder, 20), bytes).unwrap();
     fs::remove_file(paths::index(&folder, 20)).unwrap();
     fs::write(folder.join("00000000000000000010.state"), "leftover").unwrap();
-    let gave = inspect(&Verb::Verify, &scratch.0);
-    assert_eq!(gave.outcome, Outcome::Clean, "{}", gave.out);
-    for words in ["entry 6 is torn", "zeros behind the last batch", "00000000000000000020.index is not there", "is a leftover"] {
+    let gave = inspect(&VERIFY, &scratch.0);
+    assert_eq!(gave.outcome, Outcome::Torn, "{}", gave.out);
+    assert!(gave.out.contains("entry 6 is torn") && gave.out.contains("torn, 1 end that a start cuts off"), "{}", gave.out);
+    for words in ["zeros behind the last batch", "00000000000000000020.index is not there", "is a leftover"] {
         assert!(gave.talk.contains(words), "{words}: {}", gave.talk);
     }
     assert!(gave.out.contains("5 live entries"));
     fs::write(paths::index(&folder, 20), [0; 4096]).unwrap();
-    let gave = inspect(&Verb::Verify, &scratch.0);
-    assert!(gave.outcome == Outcome::Clean && gave.talk.contains("was not finished"), "{}{}", gave.out, gave.talk);
+    let gave = inspect(&VERIFY, &scratch.0);
+    assert!(gave.outcome == Outcome::Torn && gave.talk.contains("was not finished"), "{}{}", gave.out, gave.talk);
 }
 
 /// Takes some bytes and then is gone.
@@ -172,8 +190,8 @@ impl Write for Reader {
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure_unless_it_misses_a_verdict() {
     let scratch = built();
-    let run = |verb: &Verb| millrace_inspect::run(verb, &scratch.0, &mut Reader(30), &mut Vec::new());
+    let run = |verb: &Verb| millrace_inspect::run(&support::inspection(verb, &scratch.0, Format::Text), &mut Reader(30), &mut Vec::new());
     assert!(matches!(run(&Verb::Ls), Ok(Outcome::Clean)));
     assert!(matches!(run(&Verb::Show(Show::default())), Ok(Outcome::Clean)));
-    assert!(matches!(run(&Verb::Verify), Err(InspectError::Output(_))));
+    assert!(matches!(run(&VERIFY), Err(InspectError::Output(_))));
 }

@@ -12,12 +12,12 @@ use millrace_log::paths;
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use support::{Scratch, built, contents, first, inspect, second, try_inspect};
+use support::{Scratch, VERIFY, built, contents, first, inspect, second, try_inspect};
 
 /// Runs everything; an error in words is as good as an answer.
 fn everything(data: &Path) {
     let show = |what: Option<String>| Verb::Show(Show { what, records: true, ..Show::default() });
-    let mut verbs = vec![Verb::Ls, Verb::Verify, show(None), show(Some("journal/0".to_owned()))];
+    let mut verbs = vec![Verb::Ls, VERIFY, show(None), show(Some("journal/0".to_owned()))];
     verbs.extend([first(), second()].map(|id| show(Some(id.to_string()))));
     for file in contents(data).into_keys() {
         verbs.push(show(Some(file.strip_prefix(data).unwrap().display().to_string())));
@@ -95,7 +95,7 @@ fn headers_with_a_right_crc_and_lengths_that_lie() {
         let crc = crc32c(&bytes[..place::HEADER_CRC]);
         bytes[place::HEADER_CRC..layout::HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
         fs::write(&path, bytes).unwrap();
-        assert_eq!(inspect(&Verb::Verify, &scratch.0).outcome, Outcome::Damaged);
+        assert_eq!(inspect(&VERIFY, &scratch.0).outcome, Outcome::Damaged);
         everything(&scratch.0);
     }
 }
@@ -118,11 +118,11 @@ fn files_that_are_huge() {
         let file = File::options().write(true).open(&path).unwrap();
         file.set_len(1 << 42).unwrap(); // sparse
         let is_slot = path.ends_with("openings"); // of which two blocks are read
-        let outcome = inspect(&Verb::Verify, &scratch.0).outcome;
+        let outcome = inspect(&VERIFY, &scratch.0).outcome;
         assert_eq!(outcome, if is_slot { Outcome::Clean } else { Outcome::Damaged }, "{}", path.display());
         file.set_len(len).unwrap();
     }
-    assert_eq!(inspect(&Verb::Verify, &scratch.0).outcome, Outcome::Clean);
+    assert_eq!(inspect(&VERIFY, &scratch.0).outcome, Outcome::Clean);
 }
 
 #[test]
@@ -132,10 +132,10 @@ fn names_of_ours_that_are_no_files() {
         let path = paths::journal(&scratch.0, 0).join(name);
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert_eq!(inspect(&Verb::Verify, &scratch.0).outcome, Outcome::Damaged);
+        assert_eq!(inspect(&VERIFY, &scratch.0).outcome, Outcome::Damaged);
         fs::remove_dir(&path).unwrap();
         symlink("/dev/zero", &path).unwrap(); // as a pipe would: opened it would never end
-        assert_eq!(inspect(&Verb::Verify, &scratch.0).outcome, Outcome::Damaged);
+        assert_eq!(inspect(&VERIFY, &scratch.0).outcome, Outcome::Damaged);
         assert_eq!(inspect(&Verb::Ls, &scratch.0).outcome, Outcome::Damaged);
     }
     let scratch = built();
@@ -144,7 +144,7 @@ fn names_of_ours_that_are_no_files() {
         fs::remove_file(&path).unwrap();
         symlink("/dev/zero", &path).unwrap();
     }
-    let gave = inspect(&Verb::Verify, &scratch.0);
+    let gave = inspect(&VERIFY, &scratch.0);
     assert!(gave.outcome == Outcome::Damaged && gave.out.lines().count() >= 4, "{}", gave.out);
     assert_eq!(inspect(&Verb::Ls, &scratch.0).outcome, Outcome::Damaged);
 }
@@ -156,5 +156,5 @@ fn a_directory_with_names_only() {
         fs::create_dir_all(scratch.0.join(name)).unwrap();
     }
     everything(&scratch.0);
-    assert_eq!(inspect(&Verb::Verify, &scratch.0).outcome, Outcome::Damaged);
+    assert_eq!(inspect(&VERIFY, &scratch.0).outcome, Outcome::Damaged);
 }

@@ -8,9 +8,9 @@
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use millrace_base::settings::{Given, Source, help};
-use millrace_inspect::{Show, Verb};
+use millrace_inspect::Inspection;
 use millrace_shard::recover::Accept;
 
 use crate::recover::Format;
@@ -28,10 +28,7 @@ pub enum Invocation {
         accept: Accept,
         format: Format,
     },
-    Inspect {
-        verb: Verb,
-        dir: String,
-    },
+    Inspect(Inspection),
     Settings {
         sample: bool,
     },
@@ -51,8 +48,6 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
 }
 
 fn command() -> Command {
-    let dir = Arg::new("dir").value_name("DIR").required(true).help("A data directory, or a copy of one");
-    let verb = |name: &'static str, about: &'static str| Command::new(name).about(about).arg(dir.clone());
     Command::new("millrace")
         .about("A streaming storage engine that speaks the Kafka protocol")
         .version(env!("CARGO_PKG_VERSION"))
@@ -60,33 +55,12 @@ fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand(start())
         .subcommand(recover())
-        .subcommand(
-            Command::new("inspect")
-                .about("Look into a data directory without changing it")
-                .subcommand_required(true)
-                .subcommand(verb("ls", "List journals, partitions and segments"))
-                .subcommand(
-                    verb("show", "Print what they hold")
-                        .arg(
-                            Arg::new("what")
-                                .value_name("WHAT")
-                                .help("journal/SHARD, TOPIC-ID/PARTITION, or a file; everything if left out"),
-                        )
-                        .arg(number("entry", "N", "Of a journal: this entry only").value_parser(value_parser!(u64)))
-                        .arg(number("from", "OFFSET", "Batches that end above this offset only").value_parser(value_parser!(i64)))
-                        .arg(Arg::new("records").long("records").action(ArgAction::SetTrue).help("The records in the batches too")),
-                )
-                .subcommand(verb("verify", "Recover in memory and report damage")),
-        )
+        .subcommand(millrace_inspect::command::command())
         .subcommand(
             Command::new("settings")
                 .about("List every setting")
                 .arg(Arg::new("sample").long("sample").action(ArgAction::SetTrue).help("Print a settings file with all defaults instead")),
         )
-}
-
-fn number(name: &'static str, value: &'static str, about: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(value).help(about)
 }
 
 fn flag(name: &'static str, value: &'static str, about: &'static str) -> Arg {
@@ -144,21 +118,7 @@ fn invocation(matches: &ArgMatches) -> Result<Invocation, Failure> {
             let format = if is_json { Format::Json } else { Format::Text };
             Ok(Invocation::Recover { config: matches.get_one::<String>("config").cloned(), given: given(matches)?, accept, format })
         }
-        Some(("inspect", matches)) => {
-            let (name, matches) = matches.subcommand().expect("inspect requires a subcommand");
-            let verb = match name {
-                "ls" => Verb::Ls,
-                "show" => Verb::Show(Show {
-                    what: matches.get_one::<String>("what").cloned(),
-                    entry: matches.get_one::<u64>("entry").copied(),
-                    from: matches.get_one::<i64>("from").copied(),
-                    records: matches.get_flag("records"),
-                }),
-                "verify" => Verb::Verify,
-                other => unreachable!("inspect has no subcommand {other}"),
-            };
-            Ok(Invocation::Inspect { verb, dir: matches.get_one::<String>("dir").expect("DIR is required").clone() })
-        }
+        Some(("inspect", matches)) => Ok(Invocation::Inspect(millrace_inspect::command::inspection(matches))),
         Some(("settings", matches)) => Ok(Invocation::Settings { sample: matches.get_flag("sample") }),
         other => unreachable!("a subcommand is required and {other:?} is none"),
     }
@@ -236,9 +196,8 @@ mod tests {
     fn every_command_is_understood() {
         clap::Command::debug_assert(command());
         assert_eq!(parsed("millrace settings --sample"), Ok(Invocation::Settings { sample: true }));
-        assert_eq!(parsed("millrace inspect verify d"), Ok(Invocation::Inspect { verb: Verb::Verify, dir: "d".to_owned() }));
-        assert_eq!(parsed("millrace inspect ls d"), Ok(Invocation::Inspect { verb: Verb::Ls, dir: "d".to_owned() }));
-        assert_eq!(parsed("millrace inspect show d"), Ok(Invocation::Inspect { verb: Verb::Show(Show::default()), dir: "d".to_owned() }));
+        let Ok(Invocation::Inspect(inspection)) = parsed("millrace inspect verify d") else { panic!("verify is an inspection") };
+        assert_eq!(inspection.path, std::path::Path::new("d"));
         let recover = |accept, format| Ok(Invocation::Recover { config: None, given: Vec::new(), accept, format });
         assert_eq!(parsed("millrace recover"), recover(Accept::Nothing, Format::Text));
         assert_eq!(parsed("millrace recover --accept-loss --format json"), recover(Accept::All, Format::Json));
@@ -256,7 +215,7 @@ mod tests {
         assert!(refused("millrace start --data-dri x").contains("--data-dir"));
         assert!(refused("millrace begin").contains("begin"));
         assert!(refused("millrace").contains("subcommand"));
-        assert!(refused("millrace inspect ls").contains("<DIR>"));
+        assert!(refused("millrace inspect ls").contains("<PATH>"));
         assert!(refused("millrace start --set shards").contains("--set shards=VALUE"));
         assert!(refused("millrace start --data-dir a,b").contains("repeat --data-dir"));
         assert!(refused("millrace recover --partition a-0").contains("--accept-loss"));

@@ -12,6 +12,8 @@ pub enum Failure {
     Usage(String),
     /// What was asked for did not succeed.
     Run(String),
+    /// It succeeded, and what it found has an exit code of its own.
+    Found(u8, String),
 }
 
 impl Failure {
@@ -19,6 +21,7 @@ impl Failure {
         match self {
             Failure::Usage(_) => ExitCode::from(2),
             Failure::Run(_) => ExitCode::from(1),
+            Failure::Found(code, _) => ExitCode::from(*code),
         }
     }
 }
@@ -26,7 +29,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Usage(text) | Failure::Run(text) => f.write_str(text),
+            Failure::Usage(text) | Failure::Run(text) | Failure::Found(_, text) => f.write_str(text),
         }
     }
 }

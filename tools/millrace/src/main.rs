@@ -1,7 +1,8 @@
 //! The one binary: wiring only.
 //!
 //! `cli` says what was asked for, `settings_file` and the environment add to it, `run` does it. Data goes to standard output, talk to
-//! standard error. What fails ends in one line `millrace: ...`; the exit code is 2 for what was asked wrongly, 1 for what went wrong.
+//! standard error. What fails ends in one line `millrace: ...`; the exit code is 2 for what was asked wrongly, 1 for what went wrong;
+//! `inspect` has codes of its own for what it finds.
 
 mod cli;
 mod log;
@@ -41,7 +42,7 @@ fn invoke() -> Result<(), Failure> {
             print(&text)?;
             failure.map_or(Ok(()), Err)
         }
-        Invocation::Inspect { verb, dir } => run::inspect(&verb, &dir),
+        Invocation::Inspect(inspection) => run::inspect(inspection),
         Invocation::Settings { sample: true } => print(&sample()),
         Invocation::Settings { sample: false } => print(&help()),
         Invocation::Print(text) => print(&text),

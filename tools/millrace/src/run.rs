@@ -1,5 +1,6 @@
 //! What the commands do: joins shards, fronts and inspector.
 
+use std::io::{BufWriter, IsTerminal};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use millrace_base::clock::Nanos;
 use millrace_base::settings::Settings;
 use millrace_edge::listener::{self, Listener};
-use millrace_inspect::{Outcome, Verb};
+use millrace_inspect::{InspectError, Inspection, Outcome};
 use millrace_io::blocking::BlockingDisk;
 use millrace_io::uring::{Config, UringDriver};
 use millrace_io::{Doorbell, Driver, process, system};
@@ -305,11 +306,17 @@ fn shard(
 }
 
 /// Prints what is in data directory `dir`.
-pub fn inspect(verb: &Verb, dir: &str) -> Result<(), Failure> {
-    let (mut out, mut talk) = (std::io::stdout().lock(), std::io::stderr().lock());
-    match millrace_inspect::run(verb, Path::new(dir), &mut out, &mut talk) {
+pub fn inspect(inspection: Inspection) -> Result<(), Failure> {
+    let (mut out, mut talk) = (BufWriter::new(std::io::stdout().lock()), std::io::stderr().lock());
+    let inspection = Inspection { progress: std::io::stderr().is_terminal(), ..inspection };
+    let path = inspection.path.display();
+    match millrace_inspect::run(&inspection, &mut out, &mut talk) {
         Ok(Outcome::Clean) => Ok(()),
-        Ok(Outcome::Damaged) => Err(Failure::Run(format!("{dir} is damaged; what and where is said above"))),
+        Ok(outcome @ Outcome::Torn) => Err(Failure::Found(outcome.exit_code(), format!("{path} has a torn end, which a start cuts off"))),
+        Ok(outcome @ Outcome::Damaged) => {
+            Err(Failure::Found(outcome.exit_code(), format!("{path} is damaged; what and where is said above")))
+        }
+        Err(InspectError::Usage(text)) => Err(Failure::Usage(text)),
         Err(error) => Err(Failure::Run(error.to_string())),
     }
 }

@@ -39,7 +39,7 @@ const ARROWS: &[(&str, To)] = &[
     ("frontends/admin", To::Only(&["frontends/http", "frontends/edge", "engine/shard", "engine/schema"])),
     ("frontends/transform", To::Only(&["frontends/http", "frontends/edge", "engine/shard", "engine/schema"])),
     ("tools/ops", To::Only(&[])),
-    ("tools/inspect", To::Only(&["engine/log", "engine/io", "tiering/archive"])),
+    ("tools/inspect", To::Only(&["engine/log", "engine/io", "engine/state", "tiering/archive"])),
     ("tools/sim", To::Anything),
     ("tools/millrace", To::Anything),
     ("tools/bench", To::Anything),

@@ -7,7 +7,7 @@ use millrace_base::clock::Nanos;
 use millrace_base::crc::crc32c;
 use millrace_base::ids::{PartitionId, Uuid};
 use millrace_base::limits::BLOCK;
-use millrace_inspect::{InspectError, Outcome, Show, Verb, run};
+use millrace_inspect::{Format, InspectError, Inspection, Outcome, Show, Verb, run};
 use millrace_io::{BlockingDisk, Disk, OpenHow, Pool};
 use millrace_log::index::Index;
 use millrace_log::journal::{self, Journal, Options, PayloadRange, Record, Urgency, layout};
@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub const NOW: i64 = 1_700_000_000_000;
 const NOWHERE: PayloadRange = PayloadRange { start: 0, len: 0 };
 const INTERVAL: u32 = 300;
+
+pub const VERIFY: Verb = Verb::Verify { threads: 2 };
 
 /// A folder of this test's own.
 pub struct Scratch(pub PathBuf);
@@ -201,9 +203,17 @@ pub struct Gave {
     pub talk: String,
 }
 
+pub fn inspection(verb: &Verb, path: &Path, format: Format) -> Inspection {
+    Inspection { path: path.to_owned(), verb: verb.clone(), format, progress: false }
+}
+
 pub fn try_inspect(verb: &Verb, path: &Path) -> Result<Gave, InspectError> {
+    try_inspect_as(verb, path, Format::Text)
+}
+
+pub fn try_inspect_as(verb: &Verb, path: &Path, format: Format) -> Result<Gave, InspectError> {
     let (mut out, mut talk) = (Vec::new(), Vec::new());
-    let outcome = run(verb, path, &mut out, &mut talk)?;
+    let outcome = run(&inspection(verb, path, format), &mut out, &mut talk)?;
     Ok(Gave { outcome, out: String::from_utf8(out).unwrap(), talk: String::from_utf8(talk).unwrap() })
 }
 
