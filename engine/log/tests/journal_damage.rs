@@ -279,6 +279,39 @@ fn damage_stays_known_until_it_is_released() {
 }
 
 #[test]
+fn what_is_written_behind_a_last_entry_that_lies_astray_hits_no_other() {
+    let (mut moved, mut astray) = (0, 0);
+    for seed in 700..700 + seeds(10) {
+        let last = quiet_world(seed, true).written.into_values().next_back().unwrap();
+        for (place, stays) in (0..last.place).step_by(BLOCK).flat_map(|place| [(place, true), (place, false)]) {
+            let mut world = quiet_world(seed, true);
+            let file = world.disk.bytes(&file_path(last.slot));
+            let from = last.place as usize..(last.place + last.bytes) as usize;
+            let entry = file[from.clone()].to_vec();
+            if !stays {
+                file[from].fill(0);
+            }
+            file[place as usize..place as usize + entry.len()].copy_from_slice(&entry);
+            let recovered = recover(&mut world.disk, folder(), &world.pool, 0).unwrap();
+            let sequences = |recovered: &Recovered| recovered.entries.iter().map(|entry| entry.sequence).collect::<Vec<_>>();
+            let (before, next) = (sequences(&recovered), recovered.next);
+            astray += u64::from(recovered.end.is_none());
+            world.written.split_off(&next);
+            world.journal = prepare(&mut world.disk, folder(), &recovered, 2_000, small(), &world.pool).unwrap();
+            let record = Record::Batches { partition: partition(9), base: 0, end: 1, payload: PayloadRange { start: 0, len: 0 } };
+            let range = world.journal.append(Urgency::Reserved, record, &[7; 100]).unwrap();
+            let sealed = world.journal.seal(world.now).unwrap();
+            world.submit(&sealed, vec![Record::Batches { partition: partition(9), base: 0, end: 1, payload: range }]);
+            world.complete_all();
+            let after = sequences(&recover(&mut world.disk, folder(), &world.pool, 0).unwrap());
+            assert_eq!(after, [before, vec![next]].concat(), "seed {seed}: the last entry at {place}, its own place too: {stays}");
+            moved += 1;
+        }
+    }
+    assert!(moved > 50 && astray > 0, "{moved} moved, {astray} were taken where they lay");
+}
+
+#[test]
 fn foreign_bytes_never_panic_and_memory_stays_bounded() {
     let mut rng = Prng::new(600);
     for _ in 0..seeds(300) {

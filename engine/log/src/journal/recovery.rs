@@ -108,7 +108,8 @@ pub struct Recovered {
     pub oldest_live: u64,
     /// Sequence of the next entry.
     pub next: u64,
-    /// Where the last entry ends; None when there is none, or its length is unknown: the next one goes into another file.
+    /// Where the last entry ends; None when there is none, its length is unknown, or it lies in front of others of its file, where no writer
+    /// puts it: the next one goes into another file.
     pub end: Option<(u32, u64)>,
     /// What the next entry follows on; 0 when the last header is unreadable.
     pub chain: u32,
@@ -173,7 +174,7 @@ pub fn recover(disk: &mut dyn Disk, folder: &Path, pool: &Pool, stated_elsewhere
         verdict,
         oldest_live: chain.oldest_live,
         next: chain.end + 1,
-        end: last.map(|found| (found.slot, found.end())),
+        end: last.filter(|last| chain.is_behind_all(last, &scan)).map(|found| (found.slot, found.end())),
         chain: last.map_or(0, |found| found.header.header_crc),
         needed,
         extents_before: chain.extents_before + in_last as u64,
@@ -242,6 +243,15 @@ impl<'a> Chain<'a> {
         self.picked.get(&self.end).copied()
     }
 
+    /// Whether the last entry lies behind every other one that is still needed in its file: what is written behind it then hits none.
+    fn is_behind_all(&self, last: &Found, scan: &Scan) -> bool {
+        let is_other = |slot: u32, sequence: u64| slot == last.slot && sequence != last.header.sequence;
+        let is_behind = |found: &Found| !is_other(found.slot, found.header.sequence) || found.end() <= last.place;
+        let needed = self.oldest_live..=self.end;
+        let mut feet = scan.feet.iter().filter(|foot| needed.contains(&foot.sequence) && is_other(foot.slot, foot.sequence));
+        self.live().all(is_behind) && feet.all(|foot| foot.place < last.place)
+    }
+
     /// The last sequence with a readable header.
     fn newest(&self) -> Option<u64> {
         self.picked.keys().next_back().copied()
@@ -269,7 +279,11 @@ fn follows(sequence: u64, before: Option<&Found>, found: &Found) -> bool {
         Some(before) => found.header.chain == before.header.header_crc,
         None => sequence > 1 || found.header.chain == 0,
     };
-    let placed = found.place == 0 || before.is_none_or(|before| found.slot == before.slot && found.place == before.end());
+    let placed = match before {
+        Some(before) if found.slot == before.slot => found.place == before.end(),
+        Some(_) => found.place == 0,
+        None => true,
+    };
     placed && (chained || is_planted(Bug::IgnoreChain))
 }
 
