@@ -3,6 +3,7 @@
 //! Knows nothing of rings or files.
 
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 /// Signals that ask for a clean stop.
 const STOP_SIGNALS: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
@@ -109,9 +110,42 @@ pub fn memory_bytes() -> u64 {
     u64::try_from(pages).unwrap_or(0) * u64::try_from(page).unwrap_or(0)
 }
 
+/// What the process has used and uses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Processor time of all threads since the start.
+    pub cpu: Duration,
+    /// Memory that it occupies.
+    pub resident_bytes: u64,
+    /// Descriptors that are open.
+    pub open_files: u64,
+}
+
+/// What this process uses now; 0 where the system does not say.
+pub fn usage() -> Usage {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is ours and outlives the call, which fills it.
+    let told = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    let cpu = if told == 0 { Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanos) } else { Duration::ZERO };
+    // SAFETY: no memory is passed.
+    let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0);
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    // One of them is the listing's own.
+    let open_files = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1)) as u64;
+    Usage { cpu, resident_bytes: pages * page, open_files }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_process_uses_is_told() {
+        let usage = usage();
+        assert!(usage.resident_bytes > 1 << 20 && usage.open_files >= 3 && usage.cpu > Duration::ZERO, "{usage:?}");
+    }
 
     #[test]
     fn the_limit_of_descriptors_is_raised_once_and_stays() {

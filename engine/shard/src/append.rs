@@ -104,6 +104,8 @@ impl Engine {
         partition.core.appended(end);
         partition.producers.append(&header, t.wall);
         partition.appended(&header, t.now);
+        partition.traffic.produced_records += (end - base).unsigned_abs();
+        partition.traffic.produced_bytes += header.size as u64;
         Ok((base, end))
     }
 

@@ -8,6 +8,7 @@
 //! Invariants: what was appended later is told later; nothing is told before everything appended before it is durable.
 //! Knows nothing of what the records mean.
 
+use crate::observe::EntryCounters;
 use crate::token::{self, GENERATION_MASK, Purpose};
 use millrace_base::clock::Nanos;
 use millrace_base::ids::{DirectoryIndex, PartitionId, Uuid};
@@ -73,6 +74,7 @@ pub struct Directory {
     pub keep_at: Nanos,
     /// Room for direct appends is not asked for before.
     pub direct_from: Nanos,
+    pub entries: EntryCounters,
     journal: Journal,
     files: BTreeMap<u32, File>,
     after: Vec<After>,
@@ -127,6 +129,7 @@ impl Directory {
             unkept: None,
             keep_at: Nanos(0),
             direct_from: Nanos(0),
+            entries: EntryCounters::default(),
             journal,
             files,
             after: Vec::new(),
@@ -279,11 +282,15 @@ impl Directory {
             Err(error) => return Err(error),
         }
         let found = self.in_flight.iter().find(|entry| entry.sequence as u32 & GENERATION_MASK == generation);
+        self.entries.bytes += bytes as u64;
         let sequence = found.expect("a completion is of an entry in flight").sequence;
         let durable = self.journal.completed(sequence, now);
         let mut told = Vec::new();
         while self.in_flight.front().is_some_and(|entry| entry.sequence <= durable) {
-            told.extend(self.in_flight.pop_front().into_iter().flat_map(|entry| entry.after));
+            let Some(entry) = self.in_flight.pop_front() else { break };
+            self.entries.entries += 1;
+            self.entries.latency.add(now.since(entry.sealed_at));
+            told.extend(entry.after);
         }
         Ok(told)
     }

@@ -9,6 +9,7 @@
 use crate::api::{self, DataDirectory, Leadership, NodeFacts};
 use crate::directory::Directory;
 use crate::net::{ConnectionId, Net};
+use crate::observe::RequestCounters;
 use crate::routes::Routes;
 use crate::timers::{TimerFor, Timers};
 use crate::visits::Visits;
@@ -60,6 +61,11 @@ pub trait Front {
 
     /// Gives up a quiet connection that is to move to another shard, with all its state; None: not now.
     fn depart(&mut self, connection: ConnectionId) -> Option<Box<dyn Any + Send>>;
+
+    /// What it has answered since the start, a row for each kind of request.
+    fn requests(&self) -> Vec<RequestCounters> {
+        Vec::new()
+    }
 
     /// Takes a connection in that departed elsewhere.
     fn arrived(&mut self, cx: &mut Cx<'_>, connection: ConnectionId, listener: usize, state: Box<dyn Any + Send>);

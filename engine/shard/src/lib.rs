@@ -19,6 +19,7 @@ mod lifecycle;
 pub mod memory;
 mod needed;
 pub mod net;
+pub mod observe;
 mod open_files;
 mod partition;
 mod produce;

@@ -10,6 +10,7 @@
 //! Knows nothing of protocols, partitions or shards.
 
 use crate::memory::Shares;
+use crate::observe::Traffic;
 use crate::receive::{RECEIVE_BYTES, Size, Waiting};
 use crate::shortage::is_loose;
 use crate::token::{self, GENERATION_MASK, Purpose};
@@ -168,6 +169,7 @@ pub struct Net {
     /// See [`Net::takes_what_is_ready`].
     pub(crate) is_ready: bool,
     pub(crate) now: Nanos,
+    pub(crate) traffic: Traffic,
 }
 
 impl Net {
@@ -186,6 +188,7 @@ impl Net {
             to_answer_since: Nanos(0),
             is_ready: false,
             now: Nanos(0),
+            traffic: Traffic::default(),
         }
     }
 
@@ -275,6 +278,11 @@ impl Net {
         slot.connection.as_ref().map(|connection| connection.listener)
     }
 
+    /// What came and went since the start.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
     /// Whether [`Net::detach`] would succeed.
     pub fn is_quiet(&self, id: ConnectionId) -> bool {
         let slot = self.slots.get(id.slot as usize).filter(|slot| slot.generation == id.generation);
@@ -302,6 +310,7 @@ impl Net {
 
     fn accepted(&mut self, driver: &mut dyn Driver, completion: Completion, listener: usize, now: Nanos, events: &mut Vec<Event>) {
         if let Ok(number) = completion.result {
+            self.traffic.connections_accepted += 1;
             let connection = self.insert(driver, Socket(number), listener, now);
             let peer = self.peer(connection);
             events.push(Event::Accepted { connection, listener, peer });
@@ -441,6 +450,7 @@ impl Net {
     }
 
     fn sent(&mut self, driver: &mut dyn Driver, id: ConnectionId, completion: Completion, now: Nanos, events: &mut Vec<Event>) {
+        self.traffic.sent_bytes += u64::from(completion.result.unwrap_or(0));
         let Some(connection) = self.get(id) else { return };
         connection.operations -= 1;
         connection.sending = false;

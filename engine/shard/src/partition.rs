@@ -7,6 +7,7 @@
 //! Invariants: log start <= commit <= log end; tail end <= log end; a waiter is answered once; at most one script works on its files.
 //! Knows nothing of the ring: scripts and journal appends are the engine's.
 
+use crate::observe::PartitionTraffic;
 use crate::script::Step;
 use crate::store::Store;
 use crate::tail::{Piece, Tail};
@@ -118,6 +119,7 @@ pub struct Partition {
     pub state_sequence: u64,
     /// What it stands in [`crate::needed`] with.
     pub listed: u64,
+    pub traffic: PartitionTraffic,
     /// Direct appends that are not known to be durable, in order; how many have begun, and how many are durable without a gap.
     pub directs: VecDeque<Direct>,
     pub directs_begun: u64,
@@ -166,6 +168,7 @@ impl Partition {
             window_ends: Vec::new(),
             state_sequence: sequence,
             listed: sequence,
+            traffic: PartitionTraffic::default(),
             directs: VecDeque::new(),
             directs_begun: 0,
             directs_durable: 0,

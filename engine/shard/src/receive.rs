@@ -169,6 +169,7 @@ impl Net {
     pub(crate) fn received(&mut self, driver: &mut dyn Driver, id: ConnectionId, completion: Completion, events: &mut Vec<Event>) {
         let (purpose, ..) = token::unpack(completion.token);
         let now = self.now;
+        self.traffic.received_bytes += if purpose == Purpose::Receive { u64::from(completion.result.unwrap_or(0)) } else { 0 };
         let Some(connection) = self.get(id) else { return };
         connection.operations -= 1;
         connection.receiving = false;

@@ -16,6 +16,7 @@ use crate::engine::{Engine, Turn};
 use crate::front::{Cx, Front};
 use crate::memory::Shares;
 use crate::net::{ConnectionId, Event, Net, Next};
+use crate::observe::{self, Observed};
 use crate::routes::{Inward, Routes, Submitter};
 use crate::timers::{TimerFor, TimerKey, Timers};
 use crate::token::{self, Purpose};
@@ -90,6 +91,7 @@ pub struct Shard {
     spin_hits: u8,
     last_work: Nanos,
     opened_told: bool,
+    observed: Option<Observed>,
 }
 
 impl Shard {
@@ -126,6 +128,7 @@ impl Shard {
             spin_hits: 0,
             last_work: now,
             opened_told: false,
+            observed: None,
         })
     }
 
@@ -133,6 +136,11 @@ impl Shard {
     pub fn bound_files(&mut self, files_max: u64) {
         let shards = self.engine.facts.shards;
         self.engine.open_files.bound(files_max, shards);
+    }
+
+    /// From now on it tells of itself through this.
+    pub fn be_observed(&mut self, observed: Observed) {
+        self.observed = Some(observed);
     }
 
     /// Whether connections are accepted.
@@ -176,6 +184,7 @@ impl Shard {
             self.last_work = now;
             self.keep_house_by(now.plus_ms(HOUSEKEEPING_MS));
         }
+        self.tell_observers();
         if self.engine.stopping && self.engine.is_quiet() && self.cut_for_stop(now) { Status::Stopped } else { Status::Running }
     }
 
@@ -190,6 +199,12 @@ impl Shard {
         }
         self.completions = completions;
         has_any
+    }
+
+    fn tell_observers(&self) {
+        for asker in self.observed.iter().flat_map(Observed::askers) {
+            let _ = asker.send(Box::new(observe::snapshot(&self.engine, &self.net, &self.fronts))); // it may have given up
+        }
     }
 
     fn cut_for_stop(&mut self, now: Nanos) -> bool {

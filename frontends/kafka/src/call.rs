@@ -17,6 +17,7 @@ use millrace_io::Slice;
 use millrace_shard::api::{DataDirectory, Leadership, NodeFacts, Reply, Request};
 use millrace_shard::state::meta::Meta;
 
+use crate::answered::Answered;
 use crate::apis::api_01_fetch::WaitingPartitions;
 use crate::engine::Engine;
 use crate::fetch_session::Sessions;
@@ -74,6 +75,14 @@ pub enum Answer {
 }
 
 impl Answer {
+    pub fn bytes(&self) -> usize {
+        match self {
+            Answer::Frame(frame) => frame.len(),
+            Answer::Parts(parts) => parts.iter().map(Part::len).sum(),
+            Answer::Nothing | Answer::Close(_) => 0,
+        }
+    }
+
     /// An answer that cannot be encoded is a fault of ours; the client can only be cut off.
     pub fn from_frame(frame: Result<Bytes, EncodeError>) -> Answer {
         match frame {
@@ -128,6 +137,7 @@ pub struct Shared {
     pub warn_of_groups_at: Nanos,
     /// Calls to be told [`Pending::woken`].
     pub wake: Vec<CallId>,
+    pub answered: Answered,
 }
 
 /// One request and what its handler may use.

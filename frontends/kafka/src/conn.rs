@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 
+use millrace_base::clock::Nanos;
 use millrace_io::{Slice, Space};
 
 use crate::affinity::Affinity;
@@ -40,6 +41,16 @@ struct Queued {
     bytes: usize,
     is_produce: bool,
     call: CallId,
+    came: Nanos,
+}
+
+/// A request that has its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// When it had come whole.
+    pub came: Nanos,
+    pub request_bytes: usize,
+    pub response_bytes: usize,
 }
 
 /// A connection's state; it may move to another shard when it is quiet.
@@ -78,9 +89,9 @@ impl Connection {
     }
 
     /// A request came; `call` is its name from now on.
-    pub fn push(&mut self, frame: Slice, is_produce: bool, call: CallId) {
+    pub fn push(&mut self, frame: Slice, is_produce: bool, call: CallId, came: Nanos) {
         self.held_bytes += frame.len();
-        self.queue.push_back(Queued { bytes: frame.len(), state: State::Waiting(frame), is_produce, call });
+        self.queue.push_back(Queued { bytes: frame.len(), state: State::Waiting(frame), is_produce, call, came });
     }
 
     /// Copies the frame that came last, if it waits and is small, to the others of its kind: each would keep the whole chunk that it was
@@ -116,10 +127,11 @@ impl Connection {
     }
 
     /// A begun request has its answer.
-    pub fn end(&mut self, call: CallId, answer: Answer) {
-        if let Some(queued) = self.queue.iter_mut().take(self.begun).find(|queued| queued.call == call) {
-            queued.state = State::Ended(answer);
-        }
+    pub fn end(&mut self, call: CallId, answer: Answer) -> Option<Ended> {
+        let queued = self.queue.iter_mut().take(self.begun).find(|queued| queued.call == call)?;
+        let ended = Ended { came: queued.came, request_bytes: queued.bytes, response_bytes: answer.bytes() };
+        queued.state = State::Ended(answer);
+        Some(ended)
     }
 
     /// The next answer to leave.
@@ -175,7 +187,7 @@ mod tests {
     fn connection(kinds: &str) -> Connection {
         let mut connection = Connection::new(0, String::new());
         for (call, kind) in kinds.chars().enumerate() {
-            connection.push(frame(10), kind == 'p', call as CallId);
+            connection.push(frame(10), kind == 'p', call as CallId, Nanos(0));
         }
         connection
     }
@@ -234,7 +246,7 @@ mod tests {
         let pool = Pool::new(0);
         let mut connection = Connection::new(0, String::new());
         for call in 0..100u8 {
-            connection.push(pool.take(64 << 10).push(&[call; 300]), false, u64::from(call));
+            connection.push(pool.take(64 << 10).push(&[call; 300]), false, u64::from(call), Nanos(0));
             connection.keep_last(|bytes| pool.take(bytes));
         }
         assert_eq!(pool.used(), 64 << 10);
@@ -256,7 +268,7 @@ mod tests {
         leave_all(&mut small);
         assert!(!small.is_full(2));
         let mut large = connection("");
-        large.push(frame(HELD_BYTES_MAX), true, 0);
+        large.push(frame(HELD_BYTES_MAX), true, 0, Nanos(0));
         assert!(large.is_full(100));
     }
 

@@ -19,7 +19,9 @@ use millrace_io::Slice;
 use millrace_shard::api::Reply;
 use millrace_shard::front::{Cx, Frame, Front};
 use millrace_shard::net::ConnectionId;
+use millrace_shard::observe::RequestCounters;
 
+use crate::answered::Answered;
 use crate::apis::api_01_fetch::WaitingPartitions;
 use crate::call::{Answer, Asked, Call, CallId, Outcome, Pending, Shared, split_token};
 use crate::conn::{Connection, UNSENT_BYTES_MAX};
@@ -28,6 +30,7 @@ use crate::engine::Engine;
 use crate::fetch_session::{Session, Sessions};
 use crate::listener::{Advertised, Listeners};
 use crate::producer_ids::ProducerIds;
+use crate::wire::errors::ErrorCode;
 use crate::wire::fetch_response::Part;
 use crate::wire::table::Api;
 
@@ -67,6 +70,7 @@ impl KafkaFront {
                 waiting_partitions: WaitingPartitions::default(),
                 warn_of_groups_at: Nanos(0),
                 wake: Vec::new(),
+                answered: Answered::default(),
             },
             connections: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -127,7 +131,9 @@ impl KafkaFront {
         let asked = match dispatch::find(&body) {
             Found::Served(asked) => asked,
             Found::Unserved(asked) => {
-                connection.end(call, dispatch::unserved(asked, &body));
+                self.shared.answered.error(asked.api, ErrorCode::UnsupportedVersion.code());
+                let ended = connection.end(call, dispatch::unserved(asked, &body));
+                self.shared.answered.count(asked.api, ended, cx.now);
                 return true;
             }
             Found::Bad(reason) => {
@@ -146,7 +152,10 @@ impl KafkaFront {
             cx.move_to(id, target);
         }
         match outcome {
-            Outcome::Done(answer) => connection.end(call, answer),
+            Outcome::Done(answer) => {
+                let ended = connection.end(call, answer);
+                self.shared.answered.count(asked.api, ended, cx.now);
+            }
             Outcome::Wait(pending) => {
                 self.waiting.insert(call, Waiting { connection: id, asked, pending });
             }
@@ -181,7 +190,8 @@ impl KafkaFront {
                 self.waiting.insert(call, waiting);
             }
             Some(answer) => {
-                connection.end(call, answer);
+                let ended = connection.end(call, answer);
+                self.shared.answered.count(waiting.asked.api, ended, cx.now);
                 self.pump(cx, id);
             }
         }
@@ -215,7 +225,7 @@ impl Front for KafkaFront {
         self.next_call += 1;
         let Some(state) = self.connections.get_mut(&connection) else { return };
         let is_produce = frame.get(4..6) == Some(&Api::Produce.key().to_be_bytes()[..]);
-        state.push(frame, is_produce, call);
+        state.push(frame, is_produce, call, cx.now);
         if !self.begin(cx, connection) {
             self.set_reading(cx, connection);
         }
@@ -261,6 +271,10 @@ impl Front for KafkaFront {
             waiting.pending.cancelled(&mut turn);
         }
         self.wake(cx);
+    }
+
+    fn requests(&self) -> Vec<RequestCounters> {
+        self.shared.answered.rows()
     }
 
     fn depart(&mut self, connection: ConnectionId) -> Option<Box<dyn Any + Send>> {

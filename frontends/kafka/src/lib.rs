@@ -1,6 +1,7 @@
 //! The Kafka front.
 
 pub mod affinity;
+pub mod answered;
 pub mod apis;
 pub mod authorize;
 pub mod auto_create;

@@ -4,6 +4,7 @@
 //! standard error. What fails ends in one line `millrace: ...`; the exit code is 2 for what was asked wrongly, 1 for what went wrong;
 //! `inspect` has codes of its own for what it finds.
 
+mod admin;
 mod cli;
 mod log;
 mod recover;

@@ -20,11 +20,13 @@ use millrace_kafka::front::KafkaFront;
 use millrace_kafka::listener::Advertised;
 use millrace_shard::boot::{self, Boot, Plan, ShardBoot};
 use millrace_shard::claim;
+use millrace_shard::observe::{Observed, Observer, observation};
 use millrace_shard::recover::Accept;
 use millrace_shard::shard::{FrontSetup, Shard, Status};
 use millrace_shard::{Routes, lanes};
 use millrace_state::meta;
 
+use crate::admin;
 use crate::recover::{self, Format};
 use millrace::failure::Failure;
 
@@ -50,6 +52,7 @@ enum News {
 /// What a shard's thread is given once all doorbells are known.
 struct Joined {
     boot: ShardBoot,
+    observed: Observed,
     routes: Routes,
     advertised: Vec<Advertised>,
     files_max: u64,
@@ -71,6 +74,7 @@ pub fn start(settings: Settings) -> Result<(), Failure> {
     // Before the ports: a second start on the same directories most often has the same ports too, and the directories say why.
     claim::lock_all(&mut disk, &directories).map_err(|error| Failure::Run(error.to_string()))?;
     warn_of_open_listeners(&listeners);
+    let admin_socket = admin::bind(&settings)?;
     let (cores, shards) = (process::cores(), shards(&settings));
     let stop = Arc::new(AtomicBool::new(false));
     let (news, told) = channel();
@@ -102,21 +106,29 @@ pub fn start(settings: Settings) -> Result<(), Failure> {
             Advertised { name: listener.name.clone(), host: endpoint.host, port: endpoint.port }
         })
         .collect();
+    let (observers, observed): (Vec<Observer>, Vec<Observed>) =
+        doorbells.iter().zip(0..).map(|(doorbell, shard)| observation(shard, doorbell.clone())).unzip();
+    let has_begun = Arc::new(AtomicBool::new(false));
+    let admin = admin::serve(admin_socket, observers, &settings, directories.clone(), began, Arc::clone(&has_begun))?;
     let booted = boot_node(&mut disk, &settings, directories, shards, &advertised)?;
     for note in &booted.notes {
         log::info!("{note}");
     }
-    for ((boot, lanes), join) in booted.shards.into_iter().zip(lanes(shards)).zip(&joins) {
+    for (((boot, observed), lanes), join) in booted.shards.into_iter().zip(observed).zip(lanes(shards)).zip(&joins) {
         let routes = Routes::new(boot.here, lanes, doorbells.clone());
-        if join.send(Joined { boot, routes, advertised: advertised.clone(), files_max }).is_err() {
+        if join.send(Joined { boot, observed, routes, advertised: advertised.clone(), files_max }).is_err() {
             return Err(Failure::Run("a shard ended before it began".to_owned()));
         }
     }
+    has_begun.store(true, Ordering::Relaxed);
     let stopper = watch_for_stop(Arc::clone(&stop), doorbells)?;
     // If a shard cannot start the others would run on as half a node and never end: the process does, which loses nothing.
     serve(&told, shards, &advertised, began)?;
     for thread in threads {
         drop(thread.join());
+    }
+    if let Some(admin) = admin {
+        admin.stop();
     }
     drop(stopper);
     drop(disk);
@@ -287,11 +299,12 @@ fn shard(
         addresses.push(bound);
     }
     let _ = news.send(News::Bound(here, driver.doorbell(), addresses));
-    let Ok(Joined { boot, routes, advertised, files_max }) = joined.recv() else { return Ok(()) };
+    let Ok(Joined { boot, observed, routes, advertised, files_max }) = joined.recv() else { return Ok(()) };
     let front = KafkaFront::new(advertised, settings, boot.facts.shards);
     let fronts = vec![FrontSetup { front: Box::new(front), listeners }];
     let mut shard = Shard::new(Box::new(driver), boot, routes, fronts).map_err(|error| format!("shard {here} cannot start: {error}"))?;
     shard.bound_files(files_max);
+    shard.be_observed(observed);
     loop {
         if stop.load(Ordering::Relaxed) {
             shard.stop();

@@ -100,6 +100,8 @@ settings! {
         "What clients are told to connect to, by listener name; what is absent is as in listeners.";
     listener_security_protocol_map: Vec<String> = "listener.security.protocol.map", Kind::List, Some("PLAINTEXT:PLAINTEXT"), AtStart, None,
         "The protocol of each listener name, NAME:PROTOCOL separated by commas; only PLAINTEXT is served.";
+    admin_listener: Option<String> = "admin.listener", Kind::Text, None, AtStart, None,
+        "Where readiness and metrics are asked for over HTTP: host:port, or none; if absent 127.0.0.1:9644, unless another process has that port.";
     max_connections: u32 = "max.connections", int(1, INT), Some("65536"), PerNode, None,
         "Connections open at once; more are closed when they are accepted. (Kafka: 2147483647.)";
     connections_max_idle_ms: i64 = "connections.max.idle.ms", long(-1, LONG), Some("600000"), AtStart, None,

@@ -10,6 +10,7 @@
 use crate::api::{GroupUnavailable, Reply};
 use crate::append::fits_an_entry;
 use crate::engine::{Engine, Turn};
+use crate::observe::GroupFacts;
 use crate::partition::{CommitWaiter, Standing, Waiting};
 use crate::timers::{TimerFor, TimerKey};
 use millrace_base::batch::{self, Builder};
@@ -72,6 +73,15 @@ impl Coordinator {
             rewrite_from: 0,
             rewriting: None,
         }
+    }
+
+    /// Its groups, once they are loaded.
+    pub fn facts(&self) -> impl Iterator<Item = GroupFacts> {
+        self.groups.committed().filter(|_| self.loading_to.is_none()).map(|(group, members, offsets)| GroupFacts {
+            group: group.to_owned(),
+            members,
+            offsets: offsets.map(|(topic, partition, offset)| (topic.to_owned(), partition.unsigned_abs(), offset)).collect(),
+        })
     }
 
     /// Takes whole batches of the log, in order.

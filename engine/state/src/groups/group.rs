@@ -166,6 +166,13 @@ impl Group {
         GROUP_BYTES + members + offsets.sum::<usize>() + self.durable.as_ref().map_or(0, record_bytes) + self.pending.len() * PENDING_BYTES
     }
 
+    /// Committed offsets: topic, partition, offset.
+    pub(super) fn committed(&self) -> impl Iterator<Item = (&str, i32, i64)> {
+        self.offsets
+            .iter()
+            .flat_map(|(topic, held)| held.iter().map(|(partition, committed)| (topic.as_str(), *partition, committed.offset)))
+    }
+
     pub(super) fn offsets(&self) -> &BTreeMap<String, BTreeMap<i32, CommittedOffset>> {
         &self.offsets
     }

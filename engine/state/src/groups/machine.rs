@@ -142,6 +142,11 @@ pub struct Groups {
 }
 
 impl Groups {
+    /// Every group: its name, how many members it has, and its committed offsets by topic and partition.
+    pub fn committed(&self) -> impl Iterator<Item = (&str, usize, impl Iterator<Item = (&str, i32, i64)>)> {
+        self.groups.iter().map(|(name, group)| (name.as_str(), group.members.len(), group.committed()))
+    }
+
     pub fn new(settings: Settings) -> Groups {
         let core = Core {
             settings,

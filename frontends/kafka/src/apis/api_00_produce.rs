@@ -231,9 +231,12 @@ impl Pending for Producing {
 }
 
 impl Producing {
-    fn answer(&mut self, call: &Call<'_, '_>) -> Answer {
+    fn answer(&mut self, call: &mut Call<'_, '_>) -> Answer {
         let lost = || PartResult::from(plain(ErrorCode::UnknownServerError));
         let results: Vec<PartResult> = std::mem::take(&mut self.slots).into_iter().map(|slot| slot.unwrap_or_else(lost)).collect();
+        for (code, _) in results.iter().filter_map(|result| result.result.as_ref().err()) {
+            call.shared.answered.error(self.asked.api, code.code());
+        }
         if self.acks == 0 {
             return answer_none(&results);
         }

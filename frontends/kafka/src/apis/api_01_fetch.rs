@@ -299,6 +299,9 @@ impl Fetching {
             shown.push((entry.key.clone(), entry.wanted, shows(&partition)));
             rows.push((entry.key.topic, partition));
         }
+        for (_, partition) in &rows {
+            call.shared.answered.error(self.asked.api, partition.error_code);
+        }
         let now = call.now();
         let Call { shared, engine, .. } = &mut *call;
         let (session_id, included) = shared.sessions.end(self.kind, &shown, now, || engine.entropy());

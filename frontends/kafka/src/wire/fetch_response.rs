@@ -23,6 +23,20 @@ pub enum Part<R> {
     Records(R),
 }
 
+impl<R: AsRef<[u8]>> Part<R> {
+    /// In bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Part::Bytes(bytes) => bytes.len(),
+            Part::Records(records) => records.as_ref().len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// The answer. Fields that a version lacks are left out without complaint.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FetchResponse<'a, R> {

@@ -8,6 +8,7 @@ use millrace_base::clock::Nanos;
 use millrace_base::ids::{NodeId, PartitionId, ShardId, TopicId, Uuid};
 use millrace_base::settings::Settings;
 use millrace_io::{Pool, Slice};
+use millrace_kafka::answered::Answered;
 use millrace_kafka::call::{Answer, Asked, Call, CallId, Outcome, Pending, Shared, split_token};
 use millrace_kafka::dispatch::{self, Found};
 use millrace_kafka::engine::Engine;
@@ -115,6 +116,7 @@ impl World {
                 waiting_partitions: Default::default(),
                 warn_of_groups_at: Nanos(0),
                 wake: Vec::new(),
+                answered: Answered::default(),
             },
         }
     }
