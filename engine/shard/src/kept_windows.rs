@@ -137,7 +137,21 @@ mod tests {
     /// Of offsets from `from` on, whose batch begins at `place`.
     fn window(place: u64, from: Offset, max_bytes: usize, bound: Offset) -> Window {
         let (path, len) = (PathBuf::from("0.log"), BLOCKS * BLOCK - (place as usize % BLOCK));
-        Window { path, segment: 0, place, len, least: 61, end: 1 << 20, base: from, from, bound, max_bytes, first_whole: true, kept: false }
+        Window {
+            path,
+            segment: 0,
+            place,
+            len,
+            least: 61,
+            end: 1 << 20,
+            base: from,
+            from,
+            bound,
+            max_bytes,
+            first_whole: true,
+            kept: false,
+            is_half: false,
+        }
     }
 
     fn asker(part: usize, block: u64) -> WindowAsker {

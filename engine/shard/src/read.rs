@@ -372,7 +372,10 @@ impl Engine {
             Err(error) => {
                 if let Some(half) = window.half().filter(|_| error == IoError::DEVICE) {
                     let (file, place) = (window.path.display(), window.place);
-                    log::warn!("partition {partition}: {} bytes from byte {place} of {file} cannot be read at once: {error}", window.len);
+                    if !window.is_half {
+                        let bytes = window.len;
+                        log::warn!("partition {partition}: {bytes} bytes from byte {place} of {file} cannot be read at once: {error}");
+                    }
                     return self.read_instead(t, id, part, half);
                 }
                 let reason = format!("{} at byte {}: {error}", window.path.display(), window.place);
@@ -591,6 +594,7 @@ fn fetch(partition: &Partition, part: &ReadPart, bound: Offset, max_bytes: usize
         max_bytes,
         first_whole,
         kept: false,
+        is_half: false,
     };
     Look::Load(Box::new(window), data)
 }

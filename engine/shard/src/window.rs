@@ -43,6 +43,8 @@ pub struct Window {
     pub first_whole: bool,
     /// Its bytes are those of a read that began for somebody else.
     pub kept: bool,
+    /// Half of one that cannot be read at once, which has been said.
+    pub is_half: bool,
 }
 
 impl Window {
@@ -140,7 +142,7 @@ impl Window {
     pub fn half(&self) -> Option<Window> {
         let (blocks, least) = (self.blocks(self.len), self.blocks(self.least));
         let len = (blocks / 2).max(least) * BLOCK - (self.place - self.block()) as usize;
-        (blocks > least).then(|| Window { len, kept: false, ..self.clone() })
+        (blocks > least).then(|| Window { len, kept: false, is_half: true, ..self.clone() })
     }
 
     fn corrupt(&self, place: u64, expected: &str, found: &str) -> Corrupt {
