@@ -60,13 +60,23 @@ pub struct Found {
 }
 
 impl Directory {
+    /// Whether `path` has anything that only a data directory of ours has.
+    pub fn is_one(disk: &mut ReadOnly, path: &Path) -> bool {
+        let is_ours = |name: &str| name == paths::META_NAME || name.starts_with("journal") || paths::topic_named(name).is_some();
+        disk.list(path).is_ok_and(|names| names.iter().any(|entry| is_ours(&entry.name)))
+    }
+
     /// # Errors
     /// `path` is no data directory, or cannot be read.
     pub fn open(disk: &mut ReadOnly, path: &Path) -> Result<Directory, InspectError> {
         let names = disk.list(path).map_err(InspectError::io("list", path))?;
-        let is_ours = |name: &str| name == paths::META_NAME || name.starts_with("journal") || paths::topic_named(name).is_some();
-        if !names.iter().any(|entry| is_ours(&entry.name)) {
-            let text = format!("{} is not a data directory: it has no {}; name one of log.dirs", path.display(), paths::META_NAME);
+        if !Directory::is_one(disk, path) {
+            let text = format!(
+                "{} is no data directory: it has neither {} nor {} or a segment of Kafka's; name one of log.dirs, or a folder of segments",
+                path.display(),
+                paths::META_NAME,
+                crate::kafka::directory::PROPERTIES_NAME
+            );
             return Err(InspectError::Usage(text));
         }
         let meta = read_meta(disk, path)?;

@@ -37,6 +37,9 @@ pub fn unknown(what: &Path) -> InspectError {
 
 pub fn show(disk: &mut ReadOnly, path: &Path, show: &Show, output: &mut Output<'_>) -> Result<Outcome, InspectError> {
     let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| unknown(path))?;
+    if let Some(outcome) = crate::kafka::show::file(disk, path, output)? {
+        return Ok(outcome);
+    }
     let damaged = match (paths::named(name), layout::slot_of(name)) {
         (Some(Named::Segment(_)), _) => {
             let mut segment = Segment::open(disk, path, false).map_err(InspectError::io("open", path))?;

@@ -1,8 +1,10 @@
 //! The offline inspector: what a data directory holds, and whether it holds what was written.
 //!
 //! 1. [`run`] reads the journals with the broker's own recovery and folds them into the same partition images (`directory`).
-//! 2. `ls` lists, `show` prints entries, batches, records and single files, `verify` checks every byte that a checksum covers.
-//! 3. What was asked for goes to `out`, remarks to `talk`. What is damaged is data: it goes to `out`.
+//! 2. `ls` lists, `show` prints entries, batches, records and single files, `verify` checks every byte that a checksum covers, `export` gives
+//!    every intact record, `find` some of them, `stats` counts them.
+//! 3. Directories that Apache Kafka wrote, and folders of segments alone, are read as they are (`kafka`).
+//! 4. What was asked for goes to `out`, remarks to `talk`. What is damaged is data: it goes to `out`.
 //!
 //! Invariants: nothing is written, made, locked for longer than a look, or opened that is not a plain file (`read_only`); memory is
 //! bounded by the live journal, one window of a segment and one opened batch, whatever the files say.
@@ -14,8 +16,12 @@ pub mod error;
 mod batches;
 mod commands;
 mod directory;
+mod export;
 mod files;
+mod find;
 mod journal;
+mod kafka;
+mod log;
 mod ls;
 mod names;
 mod output;
@@ -26,14 +32,22 @@ mod records;
 mod segment;
 mod segment_check;
 mod show;
+mod source;
+mod spare;
+mod stats;
 mod table;
+mod time;
 mod value;
 mod verify;
 mod walked;
 mod work;
 
 pub use error::InspectError;
+pub use export::{As, Export};
+pub use find::Find;
 pub use output::Format;
+pub use stats::Stats;
+pub use time::Window;
 
 use millrace_base::offset::Offset;
 use output::Output;
@@ -60,6 +74,9 @@ pub enum Verb {
     Verify {
         threads: usize,
     },
+    Export(Export),
+    Find(Find),
+    Stats(Stats),
 }
 
 /// What of it is shown, and how much.
@@ -105,7 +122,7 @@ impl Verb {
     /// Who reads a part of it has what it came for.
     fn is_list(&self) -> bool {
         match self {
-            Verb::Ls | Verb::Show(_) => true,
+            Verb::Ls | Verb::Show(_) | Verb::Export(_) | Verb::Find(_) | Verb::Stats(_) => true,
             Verb::Verify { .. } => false,
         }
     }
@@ -125,6 +142,12 @@ pub fn run(inspection: &Inspection, out: &mut dyn Write, talk: &mut dyn Write) -
     let outcome = match &inspection.verb {
         Verb::Ls => ls::ls(path, &mut output),
         Verb::Show(show) => show::show(path, show, &mut output),
+        Verb::Export(export) => export::export(path, export, &mut output),
+        Verb::Find(find) => find::find(path, find, &mut output),
+        Verb::Stats(stats) => {
+            let progress = inspection.progress && output.is_text();
+            stats::stats(path, stats, threads_of(stats.threads), progress, &mut output)
+        }
         Verb::Verify { threads } => {
             let how = verify::How { threads: threads_of(*threads), progress: inspection.progress && output.is_text() };
             verify::verify(path, how, &mut output)

@@ -5,10 +5,12 @@
 use crate::Outcome;
 use crate::directory::Directory;
 use crate::error::InspectError;
+use crate::kafka;
 use crate::output::Output;
 use crate::partition::{Kind, Partition, SegmentFile};
 use crate::read_only::ReadOnly;
 use crate::segment::{Piece, SEGMENT_BYTES_MAX, Segment};
+use crate::source::Source;
 use crate::table::Table;
 use crate::value::Value;
 use millrace_base::ids::TopicId;
@@ -24,7 +26,10 @@ use std::path::Path;
 
 pub fn ls(path: &Path, output: &mut Output<'_>) -> Result<Outcome, InspectError> {
     let mut disk = ReadOnly::default();
-    let mut directory = Directory::open(&mut disk, path)?;
+    let mut directory = match Source::open(&mut disk, path)? {
+        Source::Ours(directory) => *directory,
+        Source::Kafka(directory) => return kafka::list::ls(&directory, output),
+    };
     warn_in_use(&directory, output)?;
     let mut outcome = identity(&directory, output)?.max(journals(&directory, output)?);
     let partitions = directory.take_all(&mut disk)?;

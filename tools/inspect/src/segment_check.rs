@@ -36,7 +36,7 @@ pub struct Checked {
 }
 
 impl Checked {
-    fn problem(&mut self, problem: Problem) {
+    pub fn problem(&mut self, problem: Problem) {
         if self.problems.len() < PROBLEMS_MAX { self.problems.push(problem) } else { self.more += 1 }
     }
 

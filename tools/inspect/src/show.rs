@@ -8,11 +8,13 @@ use crate::commands::Meaning;
 use crate::directory::{Directory, damage};
 use crate::error::InspectError;
 use crate::journal::{Told, print_header};
+use crate::kafka;
 use crate::output::Output;
 use crate::partition::{Kind, Partition};
 use crate::problem::Problem;
 use crate::read_only::ReadOnly;
 use crate::segment::{Piece, SEGMENT_BYTES_MAX, Segment};
+use crate::source::Source;
 use crate::value::field;
 use crate::{Outcome, Show, files, ls};
 use millrace_base::batch;
@@ -36,6 +38,12 @@ enum What<'a> {
 
 pub fn show(path: &Path, show: &Show, output: &mut Output<'_>) -> Result<Outcome, InspectError> {
     let mut disk = ReadOnly::default();
+    if path.is_dir() && !Directory::is_one(&mut disk, path) {
+        match Source::open(&mut disk, path)? {
+            Source::Kafka(directory) => return kafka::show::show(&directory, show, output),
+            Source::Ours(_) => {}
+        }
+    }
     let what = match &show.what {
         None if path.is_dir() => None,
         None => return files::show(&mut disk, path, show, output),

@@ -184,7 +184,7 @@ fn is_plain(text: &str) -> bool {
 }
 
 /// A text in quotation marks, as both JSON and YAML read it.
-fn quote(text: &str, out: &mut String) {
+pub fn quote(text: &str, out: &mut String) {
     out.push('"');
     for letter in text.chars() {
         match letter {

@@ -15,11 +15,13 @@
 use crate::Outcome;
 use crate::directory::{Directory, damage, entry_file, torn};
 use crate::error::InspectError;
+use crate::kafka;
 use crate::output::Output;
 use crate::partition::Partition;
 use crate::problem::{AtStart, Problem};
 use crate::read_only::ReadOnly;
 use crate::segment_check::{Checked, check};
+use crate::source::Source;
 use crate::value::field;
 use crate::work::{Progress, run_all};
 use millrace_base::batch;
@@ -41,7 +43,10 @@ pub struct How {
 
 pub fn verify(path: &Path, how: How, output: &mut Output<'_>) -> Result<Outcome, InspectError> {
     let mut disk = ReadOnly::default();
-    let mut directory = Directory::open(&mut disk, path)?;
+    let mut directory = match Source::open(&mut disk, path)? {
+        Source::Ours(directory) => *directory,
+        Source::Kafka(directory) => return kafka::check::verify(&directory, how, output),
+    };
     let mut totals = Totals::default();
     for note in &directory.notes {
         output.note(note)?;

@@ -7,6 +7,7 @@ use millrace_base::clock::Nanos;
 use millrace_base::crc::crc32c;
 use millrace_base::ids::{PartitionId, Uuid};
 use millrace_base::limits::BLOCK;
+use millrace_base::prng::Prng;
 use millrace_inspect::{Format, InspectError, Inspection, Outcome, Show, Verb, run};
 use millrace_io::{BlockingDisk, Disk, OpenHow, Pool};
 use millrace_log::index::Index;
@@ -188,6 +189,78 @@ pub fn build(data: &Path) {
     fs::write(paths::state(&folder, name), file).unwrap();
     writer.entry(vec![(Record::State { partition: id, state: NOWHERE }, inline), batches(id, 200, 203)]);
     writer.statement();
+}
+
+/// One partition of a random directory, and the values of its records from the log start on.
+pub struct Random {
+    pub id: PartitionId,
+    pub values: BTreeMap<i64, String>,
+}
+
+/// A batch of `count` records from offset `base` on.
+pub fn batch_of(base: i64, count: i64, prng: &mut Prng, values: &mut BTreeMap<i64, String>) -> (Header, Vec<u8>) {
+    let mut builder = Builder::new(NOW + base);
+    for offset in base..base + count {
+        let value = format!("{offset}:{}", "x".repeat(prng.below(300) as usize));
+        builder.push(NOW + offset, None, Some(value.as_bytes()));
+        values.insert(offset, value);
+    }
+    let mut bytes = builder.finish();
+    patch(&mut bytes, base, 3);
+    (Header::parse(&bytes).unwrap(), bytes)
+}
+
+/// Writes a data directory of a few partitions, all in order.
+pub fn build_random(data: &Path, prng: &mut Prng) -> Vec<Random> {
+    let meta = Meta { cluster: Uuid::from_entropy(8, 8), node: 3, directory: Uuid::from_entropy(9, 9) };
+    fs::write(paths::meta(data), meta.encode()).unwrap();
+    let mut writer = Writer::open(data, 1 + prng.below(1 << 40));
+    let mut all = Vec::new();
+    for number in 0..=prng.below(3) {
+        let id = PartitionId { topic: Uuid::from_entropy(number + 1, 4), index: prng.below(9) as u32 };
+        let folder = paths::partition(data, id);
+        fs::create_dir_all(&folder).unwrap();
+        let (mut values, mut next, mut producers) = (BTreeMap::new(), 0, Producers::default());
+        let closed = prng.below(4);
+        let mut state = PartitionState::birth(0, INTERVAL, b"c".to_vec());
+        for at in 0..=closed {
+            let (base, mut bytes) = (next, Vec::new());
+            let mut index = Index::new(base, INTERVAL);
+            for _ in 0..prng.below(20) + u64::from(at < closed) {
+                let (header, batch) = batch_of(next, 1 + prng.below(5) as i64, prng, &mut values);
+                index.add(&header, &batch);
+                producers.append(&header, NOW);
+                bytes.extend(batch);
+                next = header.next_offset();
+            }
+            producers.commit(next);
+            if at < closed {
+                if !prng.one_in(5) {
+                    fs::write(paths::index(&folder, base), index.encode()).unwrap();
+                }
+            } else {
+                let facts = *index.summary();
+                producers.forget_changes();
+                bytes.resize(bytes.len() + prng.below(9000) as usize, 0);
+                (state.segment, state.segment_bytes, state.durable_end, state.log_end) = (base, facts.bytes, next, next);
+                state.large = LargeAt::Here(Large { index, producers: std::mem::take(&mut producers) });
+            }
+            fs::write(paths::segment(&folder, base), bytes).unwrap();
+        }
+        // A batch may begin before the log start.
+        state.log_start = if closed > 0 { prng.below(2) as i64 } else { 0 };
+        values.retain(|offset, _| *offset >= state.log_start);
+        let mut records = vec![(Record::State { partition: id, state: NOWHERE }, state.encode())];
+        for _ in 0..prng.below(4) {
+            let (header, batch) = batch_of(next, 1 + prng.below(5) as i64, prng, &mut values);
+            records.push((Record::Batches { partition: id, base: next, end: header.next_offset(), payload: NOWHERE }, batch));
+            next = header.next_offset();
+        }
+        writer.entry(records);
+        all.push(Random { id, values });
+    }
+    writer.statement();
+    all
 }
 
 pub fn built() -> Scratch {
