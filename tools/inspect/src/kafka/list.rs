@@ -1,6 +1,8 @@
 //! `ls` of what Kafka wrote.
 
-use super::directory::KafkaDirectory;
+use super::check::read_whole;
+use super::directory::{INDEX_BYTES_MAX, KafkaDirectory, KafkaPartition};
+use super::formats;
 use crate::Outcome;
 use crate::error::InspectError;
 use crate::output::Output;
@@ -22,7 +24,7 @@ pub fn ls(directory: &KafkaDirectory, output: &mut Output<'_>) -> Result<Outcome
         let name = partition.name();
         let (mut bytes, mut last) = (0, Facts::default());
         for base in &partition.segments {
-            let facts = facts(&mut disk, &partition.path(*base, "log"), *base);
+            let facts = facts(&mut disk, partition, *base);
             let of_segment = |file: &&String| file.starts_with(&format!("{base:020}.")) && !file.ends_with(".log");
             let beside: Vec<&str> =
                 partition.files.iter().filter(of_segment).filter_map(|file| file.split_once('.')).map(|(_, kind)| kind).collect();
@@ -98,14 +100,29 @@ struct Facts {
     is_cut: bool,
 }
 
-/// By batch headers alone, as far as they go.
-fn facts(disk: &mut ReadOnly, path: &std::path::Path, base: Offset) -> Facts {
+/// From where the last entries of the indexes point on, or, where that is no batch, from the front.
+fn facts(disk: &mut ReadOnly, partition: &KafkaPartition, base: Offset) -> Facts {
     let mut facts = Facts { end: base, max_timestamp: -1, ..Facts::default() };
-    let Ok(segment) = Segment::open(disk, path, false) else { return facts };
+    let Ok(segment) = Segment::open(disk, &partition.path(base, "log"), false) else { return facts };
     let mut segment = segment.with_batches_up_to(KAFKA_BATCH_BYTES_MAX);
     facts.file_bytes = segment.len();
-    let mut place = 0;
-    while place < segment.len() {
+    let last = |disk: &mut ReadOnly, kind: &str| read_whole(disk, &partition.path(base, kind), INDEX_BYTES_MAX).unwrap_or_default();
+    let from = formats::index(&last(disk, "index"), base).0.last().map_or(0, |entry| u64::from(entry.place));
+    let known = formats::time_index(&last(disk, "timeindex"), base).0.last().map_or(-1, |entry| entry.timestamp);
+    for (from, known) in [(from, known), (0, -1)] {
+        facts.max_timestamp = known;
+        walk(disk, &mut segment, from, &mut facts);
+        if !facts.is_cut || from == 0 {
+            break;
+        }
+    }
+    facts
+}
+
+fn walk(disk: &mut ReadOnly, segment: &mut Segment, from: u64, facts: &mut Facts) {
+    let mut place = from;
+    facts.is_cut = false;
+    while place < facts.file_bytes {
         match segment.batch_at(disk, place, facts.file_bytes) {
             Ok(At::Batch { header, .. }) => {
                 facts.end = facts.end.max(header.next_offset());
@@ -121,5 +138,4 @@ fn facts(disk: &mut ReadOnly, path: &std::path::Path, base: Offset) -> Facts {
         }
     }
     facts.bytes = place;
-    facts
 }
