@@ -24,8 +24,8 @@ pub use value::{Kind, TEXT_CHARS_MAX, Value};
 /// What the names of environment variables that are settings begin with.
 pub const ENVIRONMENT_PREFIX: &str = "MILLRACE_";
 
-/// Variables with that prefix which the repository's scripts read and the broker does not.
-const ENVIRONMENT_OF_SCRIPTS: &[&str] = &["MILLRACE_CACHE"];
+/// Variables with that prefix which the repository's scripts or operator commands read, and the broker does not.
+const ENVIRONMENT_OF_OTHERS: &[&str] = &["MILLRACE_CACHE", "MILLRACE_BROKERS", "MILLRACE_PROFILE", "MILLRACE_PROFILES"];
 
 /// One row of the table.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -135,7 +135,7 @@ impl Given {
     pub fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -> Result<Vec<Given>, Error> {
         let mut given = Vec::new();
         for (name, value) in variables {
-            if !name.starts_with(ENVIRONMENT_PREFIX) || ENVIRONMENT_OF_SCRIPTS.contains(&name.as_str()) {
+            if !name.starts_with(ENVIRONMENT_PREFIX) || ENVIRONMENT_OF_OTHERS.contains(&name.as_str()) {
                 continue;
             }
             match TABLE.iter().find(|setting| setting.variable() == name) {
@@ -448,7 +448,7 @@ pub fn sample() -> String {
 }
 
 /// The candidate that differs least from `name`, if it is near enough to be meant.
-fn nearest(name: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
+pub fn nearest(name: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
     const CHARS_MAX: usize = 128;
     let name: Vec<char> = name.chars().take(CHARS_MAX).flat_map(char::to_lowercase).collect();
     let far = (name.len() / 3).max(2);

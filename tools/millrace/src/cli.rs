@@ -32,6 +32,11 @@ pub enum Invocation {
     Settings {
         sample: bool,
     },
+    /// A command over the Kafka protocol, and its arguments.
+    Operator {
+        name: String,
+        matches: ArgMatches,
+    },
     /// Help or version.
     Print(String),
 }
@@ -56,6 +61,7 @@ fn command() -> Command {
         .subcommand(start())
         .subcommand(recover())
         .subcommand(millrace_inspect::command::command())
+        .subcommands(millrace_ops::commands())
         .subcommand(
             Command::new("settings")
                 .about("List every setting")
@@ -120,6 +126,7 @@ fn invocation(matches: &ArgMatches) -> Result<Invocation, Failure> {
         }
         Some(("inspect", matches)) => Ok(Invocation::Inspect(millrace_inspect::command::inspection(matches))),
         Some(("settings", matches)) => Ok(Invocation::Settings { sample: matches.get_flag("sample") }),
+        Some((name, matches)) if millrace_ops::has(name) => Ok(Invocation::Operator { name: name.to_owned(), matches: matches.clone() }),
         other => unreachable!("a subcommand is required and {other:?} is none"),
     }
 }

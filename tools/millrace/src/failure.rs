@@ -12,7 +12,7 @@ pub enum Failure {
     Usage(String),
     /// What was asked for did not succeed.
     Run(String),
-    /// It succeeded, and what it found has an exit code of its own.
+    /// What happened, or was found, has an exit code of its own.
     Found(u8, String),
 }
 
@@ -31,6 +31,12 @@ impl fmt::Display for Failure {
         match self {
             Failure::Usage(text) | Failure::Run(text) | Failure::Found(_, text) => f.write_str(text),
         }
+    }
+}
+
+impl From<millrace_ops::failure::Failure> for Failure {
+    fn from(failure: millrace_ops::failure::Failure) -> Failure {
+        Failure::Found(failure.kind as u8, failure.to_string())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `cli` says what was asked for, `settings_file` and the environment add to it, `run` does it. Data goes to standard output, talk to
 //! standard error. What fails ends in one line `millrace: ...`; the exit code is 2 for what was asked wrongly, 1 for what went wrong;
-//! `inspect` has codes of its own for what it finds.
+//! `inspect` has codes of its own for what it finds, and operator commands tell more apart.
 
 mod admin;
 mod cli;
@@ -11,7 +11,7 @@ mod recover;
 mod run;
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 
 use cli::Invocation;
@@ -46,6 +46,10 @@ fn invoke() -> Result<(), Failure> {
         Invocation::Inspect(inspection) => run::inspect(inspection),
         Invocation::Settings { sample: true } => print(&sample()),
         Invocation::Settings { sample: false } => print(&help()),
+        Invocation::Operator { name, matches } => {
+            let variable = |name: &str| std::env::var(name).ok();
+            Ok(millrace_ops::run(&name, &matches, &variable, &mut BufWriter::new(std::io::stdout().lock()))?)
+        }
         Invocation::Print(text) => print(&text),
     }
 }

@@ -111,7 +111,7 @@ fn an_unknown_key_names_the_nearest() {
 
 #[test]
 fn variables_of_others_are_passed_over() {
-    let others = ["PATH", "MILLRACE_CACHE", "MILLRACE_SERVICE_HOST", "MILLRACE_SERVICE_PORT_KAFKA", "MILLRACE_PORT"];
+    let others = ["PATH", "MILLRACE_CACHE", "MILLRACE_BROKERS", "MILLRACE_SERVICE_HOST", "MILLRACE_SERVICE_PORT_KAFKA", "MILLRACE_PORT"];
     let more = ["MILLRACE_0_SERVICE_HOST", "MILLRACE_PORT_9092_TCP_ADDR", "MILLRACE_BROKER_PORT_9092_TCP"];
     let variables = others.iter().chain(&more).map(|name| ((*name).to_owned(), "tcp://10.0.0.1".to_owned()));
     assert_eq!(Given::from_environment(variables), Ok(Vec::new()));

@@ -1,0 +1,67 @@
+//! Operator commands over the Kafka protocol, for any broker that speaks it.
+//!
+//! 1. [`commands`] defines them all: the binary mounts these, and completions and manual pages come from the same definitions.
+//! 2. [`run`] does what one was asked to do. It makes a [`arguments::Context`] of the shared arguments (client and output) and hands it to the
+//!    verb: `topic/list.rs` is `millrace topic list`.
+//! 3. A verb is two functions: `command()`, its arguments, and `run(matches, context)`. It asks through [`client::Client`], prints through
+//!    [`output::Output`], and fails with a [`failure::Failure`]. A new one is a file, and a line in its noun's `commands` and `run`.
+//!
+//! Invariants: data on standard output, talk on standard error; every verb has the same flags for the cluster, the profile and the format;
+//! what is destroyed is confirmed first, or `--yes` is given.
+//!
+//! Knows nothing of the engine: Millrace is a broker like others here.
+
+pub mod arguments;
+pub mod client;
+pub mod configs;
+pub mod connection;
+pub mod failure;
+pub mod moment;
+pub mod offsets;
+pub mod output;
+pub mod profiles;
+pub mod settings;
+pub mod topic;
+pub mod value;
+
+use std::io::Write;
+
+use clap::{ArgMatches, Command};
+
+use crate::arguments::{Context, Variable};
+use crate::failure::{Failure, Kind, Outcome};
+
+/// All operator commands.
+pub fn commands() -> Vec<Command> {
+    vec![topic::command()]
+}
+
+/// Whether [`commands`] has one of this name.
+pub fn has(name: &str) -> bool {
+    commands().iter().any(|command| command.get_name() == name)
+}
+
+/// Does what the command `name` was asked to do with `matches`; `variable` reads the environment, data goes to `to`.
+///
+/// # Errors
+/// What was asked for was not done; a reader that has gone is none.
+///
+/// # Panics
+/// When there is no command of this name.
+pub fn run(name: &str, matches: &ArgMatches, variable: Variable<'_>, to: &mut dyn Write) -> Outcome<()> {
+    let (verb, matches) = matches.subcommand().expect("every noun requires a verb");
+    match arguments::context(matches, variable, to).and_then(|context| match context {
+        None => Ok(()),
+        Some(context) => dispatch(name, verb, matches, context),
+    }) {
+        Err(Failure { kind: Kind::Closed, .. }) => Ok(()),
+        other => other,
+    }
+}
+
+fn dispatch(name: &str, verb: &str, matches: &ArgMatches, context: Context<'_>) -> Outcome<()> {
+    match name {
+        "topic" => topic::run(verb, matches, context),
+        other => unreachable!("there is no command {other}"),
+    }
+}
