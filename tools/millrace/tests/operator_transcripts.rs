@@ -106,6 +106,16 @@ fn topics() {
 }
 
 #[test]
+fn groups() {
+    check("groups");
+}
+
+#[test]
+fn cluster() {
+    check("cluster");
+}
+
+#[test]
 fn wrong_use() {
     check("wrong-use");
 }

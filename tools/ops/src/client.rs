@@ -90,10 +90,7 @@ impl Client {
             None => self.any(),
             Some(node) => {
                 let cluster = self.cluster()?;
-                let Some((host, port, _)) = cluster.brokers.get(&node).cloned() else {
-                    return Err(Failure::unreachable(format!("node {node} is not among the brokers that live"))
-                        .with_hint("`millrace cluster info` shows which are"));
-                };
+                let Some((host, port, _)) = cluster.brokers.get(&node).cloned() else { return Err(not_there(node)) };
                 let reached = self.open(&host, port);
                 reached.map_err(|failure| {
                     failure.with_hint(format!("{host}:{port} is what the cluster tells clients of node {node} (advertised.listeners)"))
@@ -107,8 +104,7 @@ impl Client {
     /// # Errors
     /// The node is not there or cannot be reached.
     pub fn dial(&mut self, node: i32) -> Outcome<Connection> {
-        let gone = || Failure::unreachable(format!("node {node} is not among the brokers that live"));
-        let (host, port, _) = self.cluster()?.brokers.get(&node).cloned().ok_or_else(gone)?;
+        let (host, port, _) = self.cluster()?.brokers.get(&node).cloned().ok_or_else(|| not_there(node))?;
         Connection::open(&host, port, &self.settings)
     }
 
@@ -296,6 +292,11 @@ pub fn leader(topics: &[MetadataResponseTopic], topic: &str, partition: i32) -> 
         return Err(Failure::refused(&format!("{topic}-{partition}"), kafka_protocol::error::ResponseError::LeaderNotAvailable, None));
     }
     Ok(found.leader_id.0)
+}
+
+fn not_there(node: i32) -> Failure {
+    Failure::new(Kind::NotFound, format!("node {node} is not among the brokers that live"))
+        .with_hint("`millrace cluster info` shows which are")
 }
 
 pub fn topic_hint() -> &'static str {

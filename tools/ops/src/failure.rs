@@ -165,6 +165,7 @@ fn kind(code: ResponseError) -> Kind {
         | E::DuplicateResource
         | E::GroupSubscribedToTopic
         | E::ReassignmentInProgress
+        | E::UnknownMemberId
         | E::RebalanceInProgress => Kind::Conflict,
         E::TopicAuthorizationFailed
         | E::GroupAuthorizationFailed

@@ -13,9 +13,13 @@
 
 pub mod arguments;
 pub mod client;
+pub mod cluster;
+pub mod config;
 pub mod configs;
 pub mod connection;
 pub mod failure;
+pub mod group;
+pub mod groups;
 pub mod moment;
 pub mod offsets;
 pub mod output;
@@ -33,7 +37,7 @@ use crate::failure::{Failure, Kind, Outcome};
 
 /// All operator commands.
 pub fn commands() -> Vec<Command> {
-    vec![topic::command()]
+    vec![topic::command(), group::command(), cluster::command(), config::command()]
 }
 
 /// Whether [`commands`] has one of this name.
@@ -62,6 +66,9 @@ pub fn run(name: &str, matches: &ArgMatches, variable: Variable<'_>, to: &mut dy
 fn dispatch(name: &str, verb: &str, matches: &ArgMatches, context: Context<'_>) -> Outcome<()> {
     match name {
         "topic" => topic::run(verb, matches, context),
+        "group" => group::run(verb, matches, context),
+        "cluster" => cluster::run(verb, matches, context),
+        "config" => config::run(verb, matches, context),
         other => unreachable!("there is no command {other}"),
     }
 }

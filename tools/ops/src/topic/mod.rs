@@ -96,7 +96,7 @@ fn await_news(client: &mut Client, topics: &[String], is_known: impl Fn(&Metadat
 ///
 /// # Errors
 /// One is not, or no broker answers.
-fn existing(client: &mut Client, topics: &[String]) -> Outcome<Vec<MetadataResponseTopic>> {
+pub fn existing(client: &mut Client, topics: &[String]) -> Outcome<Vec<MetadataResponseTopic>> {
     let found = client.retrying(|client| client.metadata(Some(topics)))?;
     let one = |topic: &String| {
         let found = found.iter().find(|found| found.name.as_ref().is_some_and(|name| name.as_str() == topic));
