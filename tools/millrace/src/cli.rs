@@ -8,7 +8,8 @@
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap_complete::Shell;
 use millrace_base::settings::{Given, Source, help};
 use millrace_inspect::Inspection;
 use millrace_shard::recover::Accept;
@@ -37,6 +38,19 @@ pub enum Invocation {
         name: String,
         matches: ArgMatches,
     },
+    /// What this host lacks.
+    Check {
+        config: Option<String>,
+        given: Vec<Given>,
+        format: String,
+        headings: bool,
+    },
+    Completions {
+        shell: Shell,
+    },
+    Manual {
+        directory: String,
+    },
     /// Help or version.
     Print(String),
 }
@@ -52,7 +66,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     }
 }
 
-fn command() -> Command {
+/// All commands, for the parser and for what is made from the same definitions.
+pub fn command() -> Command {
     Command::new("millrace")
         .about("A streaming storage engine that speaks the Kafka protocol")
         .version(env!("CARGO_PKG_VERSION"))
@@ -62,10 +77,23 @@ fn command() -> Command {
         .subcommand(recover())
         .subcommand(millrace_inspect::command::command())
         .subcommands(millrace_ops::commands())
+        .subcommand(check())
         .subcommand(
             Command::new("settings")
                 .about("List every setting")
                 .arg(Arg::new("sample").long("sample").action(ArgAction::SetTrue).help("Print a settings file with all defaults instead")),
+        )
+        .subcommand(
+            Command::new("completions")
+                .about("Print what a shell needs to complete commands and flags")
+                .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(value_parser!(Shell)).help("The shell"))
+                .after_help("For bash: source <(millrace completions bash)"),
+        )
+        .subcommand(
+            Command::new("man")
+                .about("Write a manual page for each command")
+                .arg(Arg::new("directory").value_name("DIR").required(true).help("Where to; it is made if it is not there"))
+                .after_help("To read one: man -l DIR/millrace-topic-create.1"),
         )
 }
 
@@ -92,6 +120,20 @@ fn recover() -> Command {
         )
         .arg(flag("format", "FORMAT", "How it is told").value_parser(["text", "json"]).default_value("text"))
         .after_help("Without --accept-loss nothing is given up; the exit code is 1 when a partition is damaged.")
+}
+
+fn check() -> Command {
+    Command::new("check")
+        .about("Say what this host lacks to run a node well")
+        .arg(flag("config", "FILE", "The settings file that the node is started with"))
+        .arg(flag("data-dir", "DIR", "A data directory (log.dirs); may be repeated").action(ArgAction::Append))
+        .arg(flag("set", "KEY=VALUE", "Any setting; may be repeated").action(ArgAction::Append))
+        .arg(flag("format", "FORMAT", "How it is told").value_parser(millrace_ops::output::Format::NAMES).default_value("text"))
+        .arg(Arg::new("no-headings").long("no-headings").action(ArgAction::SetTrue).help("A table without its first line"))
+        .after_help(
+            "Each line is ok, warn (slower, or at risk) or fail (a node would not run), with the value, the value wanted, and what mends it.\n\
+             The exit code is 1 when a line is fail. A small file is written, synced and removed in each data directory.",
+        )
 }
 
 fn start() -> Command {
@@ -126,6 +168,18 @@ fn invocation(matches: &ArgMatches) -> Result<Invocation, Failure> {
         }
         Some(("inspect", matches)) => Ok(Invocation::Inspect(millrace_inspect::command::inspection(matches))),
         Some(("settings", matches)) => Ok(Invocation::Settings { sample: matches.get_flag("sample") }),
+        Some(("check", matches)) => Ok(Invocation::Check {
+            config: matches.get_one::<String>("config").cloned(),
+            given: given(matches)?,
+            format: matches.get_one::<String>("format").cloned().unwrap_or_default(),
+            headings: !matches.get_flag("no-headings"),
+        }),
+        Some(("completions", matches)) => {
+            Ok(Invocation::Completions { shell: *matches.get_one::<Shell>("shell").expect("SHELL is required") })
+        }
+        Some(("man", matches)) => {
+            Ok(Invocation::Manual { directory: matches.get_one::<String>("directory").expect("DIR is required").clone() })
+        }
         Some((name, matches)) if millrace_ops::has(name) => Ok(Invocation::Operator { name: name.to_owned(), matches: matches.clone() }),
         other => unreachable!("a subcommand is required and {other:?} is none"),
     }

@@ -5,7 +5,9 @@
 //! `inspect` has codes of its own for what it finds, and operator commands tell more apart.
 
 mod admin;
+mod check;
 mod cli;
+mod generated;
 mod log;
 mod recover;
 mod run;
@@ -18,6 +20,7 @@ use cli::Invocation;
 use millrace::failure::Failure;
 use millrace::settings_file;
 use millrace_base::settings::{Given, Settings, Source, help, sample};
+use millrace_ops::output::{Format, Output};
 
 fn main() -> ExitCode {
     match invoke() {
@@ -50,6 +53,22 @@ fn invoke() -> Result<(), Failure> {
             let variable = |name: &str| std::env::var(name).ok();
             Ok(millrace_ops::run(&name, &matches, &variable, &mut BufWriter::new(std::io::stdout().lock()))?)
         }
+        Invocation::Check { config, given, format, headings } => {
+            let lines = check::run(&settings(config.as_deref(), given)?.log_dirs);
+            let format = Format::from_name(&format).unwrap_or(Format::Text);
+            let mut text = Vec::new();
+            Output { format, headings, to: &mut text }.table(&check::table(&lines))?;
+            write(&text)?;
+            match lines.iter().filter(|line| line.status == check::Status::Fail).count() {
+                0 => Ok(()),
+                count => Err(Failure::Run(format!("{count} of {} checks failed; a node would not run here", lines.len()))),
+            }
+        }
+        Invocation::Completions { shell } => write(&generated::completions(cli::command(), shell)),
+        Invocation::Manual { directory } => {
+            let written = generated::manual(cli::command(), &directory)?;
+            print(&format!("{written} manual pages are in {directory}\n"))
+        }
         Invocation::Print(text) => print(&text),
     }
 }
@@ -76,7 +95,11 @@ fn settings(config: Option<&str>, command_line: Vec<Given>) -> Result<Settings, 
 
 /// A reader that has seen enough (`| head`) is no failure.
 fn print(text: &str) -> Result<(), Failure> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
+    write(text.as_bytes())
+}
+
+fn write(bytes: &[u8]) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(bytes) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Run(format!("cannot write to standard output: {error}"))),
         Ok(()) | Err(_) => Ok(()),
     }
