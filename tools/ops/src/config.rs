@@ -52,7 +52,7 @@ pub fn run(verb: &str, matches: &ArgMatches, mut context: Context<'_>) -> Outcom
         "list" => {
             let every = matches.get_flag("all");
             let configs = configs::describe(&mut context.client, &resource, None).map_err(hinted)?;
-            let is_shown = |config: &&Config| every || config.source != "default";
+            let is_shown = |config: &&Config| every || config.is_own(&resource);
             context.output.table(&table(configs.iter().filter(is_shown)))
         }
         "get" => {

@@ -82,9 +82,12 @@ impl Config {
         Config { key: found.name.to_string(), value, source, read_only: found.read_only, sensitive: found.is_sensitive }
     }
 
-    /// Set for the thing itself or at run time, and not just what everything has.
-    pub fn is_own(&self) -> bool {
-        matches!(self.source, "topic" | "node, at run time" | "cluster, at run time" | "group")
+    /// Set for `resource` itself, or for its broker, and not just what every one has.
+    pub fn is_own(&self, resource: &Resource) -> bool {
+        match resource {
+            Resource::Topic(_) => self.source == "topic",
+            Resource::Node(_) | Resource::Cluster => self.source != "default",
+        }
     }
 
     pub fn shown(&self) -> Value {

@@ -59,8 +59,9 @@ fn describe(client: &mut Client, topic: &MetadataResponseTopic, every_config: bo
         ]);
     }
     let mut shown = Table::new(&["config", "value", "source"]);
-    for config in configs::describe(client, &Resource::Topic(name.clone()), None)? {
-        if every_config || config.is_own() {
+    let resource = Resource::Topic(name.clone());
+    for config in configs::describe(client, &resource, None)? {
+        if every_config || config.is_own(&resource) {
             shown.row(vec![config.key.as_str().into(), config.shown(), config.source.into()]);
         }
     }
