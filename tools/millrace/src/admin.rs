@@ -74,7 +74,7 @@ pub fn serve(
 fn machine(directories: &[PathBuf], began: Nanos, open_files_max: u64) -> Machine {
     let usage = process::usage();
     let mut disk = BlockingDisk::new();
-    let space = |path: &PathBuf| disk.space(path).ok().map(|(total, free)| (path.display().to_string(), total, free));
+    let space = |path: &PathBuf| disk.space(path).ok().map(|(free, total)| (path.display().to_string(), total, free));
     Machine {
         uptime: system::now().since(began),
         cpu: usage.cpu,

@@ -87,6 +87,7 @@ fn what_was_done_stands_in_the_metrics() {
     assert!(page.contains("request=\"Produce\",error=\"UNKNOWN_TOPIC_OR_PARTITION\"} 1"), "{page}");
     assert!(value(&page, "process_resident_memory_bytes") > 1e6);
     assert!(value(&page, "millrace_disk_free_bytes") > 1e6);
+    assert!(value(&page, "millrace_disk_free_bytes") < value(&page, "millrace_disk_total_bytes"));
     let (status, public) = get(admin, "/public_metrics");
     assert_eq!(status, 200);
     let of_topic = format!("redpanda_namespace=\"kafka\",redpanda_topic=\"{TOPIC}\"");
