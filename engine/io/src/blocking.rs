@@ -21,6 +21,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Files are for the broker's user to write and its group to read.
 pub(crate) const FILE_MODE: libc::mode_t = 0o640;
@@ -31,9 +32,28 @@ const BOUNCE_BYTES: usize = 1 << 20;
 
 /// An open file of a driver or of a storage alone.
 pub(crate) struct OpenFile {
-    pub(crate) fd: fs::File,
+    /// Shared only with operations of the portable driver that are under way.
+    pub(crate) fd: Arc<fs::File>,
     /// Opened past the page cache.
     pub(crate) direct: bool,
+}
+
+impl OpenFile {
+    pub(crate) fn new(fd: fs::File, direct: bool) -> OpenFile {
+        OpenFile { fd: Arc::new(fd), direct }
+    }
+
+    /// The descriptor, of which a ring keeps no other handle.
+    pub(crate) fn into_fd(self) -> fs::File {
+        Arc::into_inner(self.fd).expect("a ring knows files by number")
+    }
+}
+
+/// What a direct read or write at `place` must be.
+pub(crate) fn assert_blocks(place: u64, memory: &[u8]) {
+    let len = memory.len();
+    assert!(place.is_multiple_of(BLOCK as u64) && len.is_multiple_of(BLOCK), "direct: {len} bytes at {place} are not whole blocks");
+    assert!(memory.as_ptr().addr().is_multiple_of(BLOCK), "direct: memory does not begin at a block");
 }
 
 pub(crate) fn open_flags(how: OpenHow) -> libc::c_int {
@@ -85,11 +105,11 @@ fn bounce(space: &mut Option<Space>) -> &mut [u8] {
     &mut space.unfrozen()[..BOUNCE_BYTES]
 }
 
-fn open(path: &Path, how: OpenHow) -> Result<OpenFile, IoError> {
+pub(crate) fn open(path: &Path, how: OpenHow) -> Result<OpenFile, IoError> {
     let mut options = OpenOptions::new();
     options.read(true).write(how.write).mode(FILE_MODE).custom_flags(open_flags(how) & !libc::O_ACCMODE);
     match options.open(path).map_err(IoError::from) {
-        Ok(fd) => Ok(OpenFile { fd, direct: how.direct }),
+        Ok(fd) => Ok(OpenFile::new(fd, how.direct)),
         // The system makes the file before it finds that it cannot open it directly, so it may be there by now.
         Err(IoError(libc::EINVAL)) if how.direct => open(path, OpenHow { direct: false, exclusive: false, ..how }),
         Err(error) => Err(error),

@@ -202,6 +202,12 @@ impl fmt::Display for IoError {
 
 impl std::error::Error for IoError {}
 
+impl From<rustix::io::Errno> for IoError {
+    fn from(e: rustix::io::Errno) -> IoError {
+        IoError(e.raw_os_error())
+    }
+}
+
 impl From<std::io::Error> for IoError {
     fn from(e: std::io::Error) -> IoError {
         IoError(e.raw_os_error().unwrap_or(libc::EIO))

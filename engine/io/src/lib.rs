@@ -1,7 +1,7 @@
-//! The ring: what a shard asks of the outside world, and the two drivers that do it.
+//! The ring: what a shard asks of the outside world, and the drivers that do it.
 //!
 //! Everything `unsafe` in the engine lives here: memory that a kernel operation owns ([`memory`]), the io_uring driver ([`uring`]),
-//! and maps of closed files ([`map`]). The simulated driver ([`sim`]) gives the same trait in virtual time with a seeded disk and network.
+//! and maps of closed files ([`map`]). Hosts that refuse io_uring have the driver on epoll and blocking threads ([`portable`]). The simulated driver ([`sim`]) gives the same trait in virtual time with a seeded disk and network.
 //!
 //! Knows nothing of batches, partitions or protocols.
 
@@ -11,11 +11,13 @@ pub mod memory;
 pub mod process;
 pub mod system;
 
+mod doorbell;
 mod table;
 
 pub mod blocking;
 mod socket;
 
+pub mod portable;
 pub mod sim;
 pub mod uring;
 
@@ -26,4 +28,5 @@ pub use driver::*;
 pub use job::{Job, Product, job};
 pub use map::Map;
 pub use memory::{Pool, Slice, Space};
+pub use portable::PortableDriver;
 pub use uring::{Config, SetupError, UringDriver};

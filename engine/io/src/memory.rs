@@ -391,6 +391,12 @@ impl Space {
         unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
 
+    /// The bytes that a read or receive into `range` behind the frozen ones may write.
+    pub(crate) fn target(&mut self, range: Range<u32>) -> &mut [u8] {
+        assert!(!range.is_empty() && range.end as usize <= self.room(), "bytes {range:?} lie in the unfrozen part");
+        &mut self.unfrozen()[range.start as usize..range.end as usize]
+    }
+
     /// Ends writing of the next `len` bytes and lends them.
     ///
     /// # Panics

@@ -2,6 +2,8 @@
 //!
 //! Knows nothing of rings or files.
 
+use crate::driver::IoError;
+use crate::socket::last_error;
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
@@ -80,12 +82,46 @@ pub(crate) fn process_cores() -> Option<libc::cpu_set_t> {
 /// Lets the calling thread, which a pinned one may have made, run on every core of the process, behind the others by `niceness`. Where the
 /// system refuses, it runs as it did.
 pub(crate) fn be_background(niceness: i32) {
+    be_on_all_cores();
+    // SAFETY: takes no memory; 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) };
+}
+
+/// Lets the calling thread, which a pinned one may have made, run on every core of the process. Where the system refuses, it runs as it did.
+pub(crate) fn be_on_all_cores() {
     if let Some(cores) = process_cores() {
         // SAFETY: `cores` is ours, of the length given, and outlives the call; 0 is the calling thread.
         unsafe { libc::sched_setaffinity(0, std::mem::size_of_val(&cores), &raw const cores) };
     }
-    // SAFETY: takes no memory; 0 is the calling thread.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) };
+}
+
+/// The lowest real-time priority: above all ordinary threads.
+const PROMPT_PRIORITY: libc::c_int = 1;
+
+/// Gives `thread` of this process (0: the calling one) the core as soon as it is woken. One that has ended meanwhile is no error.
+///
+/// # Errors
+/// EPERM: neither root, nor `CAP_SYS_NICE`, nor `RLIMIT_RTPRIO` of 1.
+pub(crate) fn be_prompt(thread: libc::pid_t) -> Result<(), IoError> {
+    // SAFETY: all zeros are a value of this plain struct.
+    let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameters.sched_priority = PROMPT_PRIORITY;
+    // SAFETY: the call reads the struct and keeps nothing.
+    let result = unsafe { libc::sched_setscheduler(thread, libc::SCHED_FIFO, &raw const parameters) };
+    match result {
+        0 => Ok(()),
+        _ => match last_error() {
+            IoError(libc::ESRCH) => Ok(()),
+            error => Err(error),
+        },
+    }
+}
+
+/// What is told once when [`be_prompt`] is refused.
+pub(crate) fn tell_not_prompt(error: IoError) {
+    log::info!(
+        "threads that sync files keep their ordinary priority ({error}): syncs may wait for a busy core; CAP_SYS_NICE or RLIMIT_RTPRIO=1 mends it"
+    );
 }
 
 /// Descriptors that this process may have open, raised to as many as its hard limit allows: logins and containers often start with 1,024.

@@ -3,10 +3,10 @@
 //! What is set on a listener, its connections inherit (TCP_NODELAY), so that accepting costs no further call.
 //! Knows nothing of rings.
 
-use crate::driver::IoError;
+use crate::driver::{Detached, IoError};
 use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: libc::c_int = 1024;
@@ -117,6 +117,16 @@ fn name(fd: libc::c_int, ask: Name) -> Option<SocketAddr> {
         }
         _ => None,
     }
+}
+
+/// The connection's descriptor leaves its driver; whoever attaches it owns it.
+pub(crate) fn detached(fd: OwnedFd) -> Detached {
+    Detached(fd.into_raw_fd() as u64)
+}
+
+pub(crate) fn attached(connection: Detached) -> OwnedFd {
+    // SAFETY: `detached` gave the descriptor's ownership to this value, which is used up here.
+    unsafe { OwnedFd::from_raw_fd(connection.0 as RawFd) }
 }
 
 /// Ends both directions, so that whatever waits on the socket comes back.

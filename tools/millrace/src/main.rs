@@ -7,6 +7,7 @@
 mod admin;
 mod check;
 mod cli;
+mod driver;
 mod generated;
 mod log;
 mod recover;

@@ -14,8 +14,7 @@ use millrace_base::settings::Settings;
 use millrace_edge::listener::{self, Listener};
 use millrace_inspect::{InspectError, Inspection, Outcome};
 use millrace_io::blocking::BlockingDisk;
-use millrace_io::uring::{Config, UringDriver};
-use millrace_io::{Doorbell, Driver, process, system};
+use millrace_io::{Doorbell, process, system};
 use millrace_kafka::front::KafkaFront;
 use millrace_kafka::listener::Advertised;
 use millrace_shard::boot::{self, Boot, Plan, ShardBoot};
@@ -27,6 +26,7 @@ use millrace_shard::{Routes, lanes};
 use millrace_state::meta;
 
 use crate::admin;
+use crate::driver::{self, Kind};
 use crate::recover::{self, Format};
 use millrace::failure::Failure;
 
@@ -47,6 +47,14 @@ enum News {
     Open,
     Failed(String),
     Stopped,
+}
+
+/// Where a shard runs, and on what.
+#[derive(Clone, Copy)]
+struct Place {
+    here: u16,
+    core: Option<usize>,
+    kind: Kind,
 }
 
 /// What a shard's thread is given once all doorbells are known.
@@ -75,6 +83,7 @@ pub fn start(settings: Settings) -> Result<(), Failure> {
     claim::lock_all(&mut disk, &directories).map_err(|error| Failure::Run(error.to_string()))?;
     warn_of_open_listeners(&listeners);
     let admin_socket = admin::bind(&settings)?;
+    let kind = driver::choose(&settings.io_driver)?;
     let (cores, shards) = (process::cores(), shards(&settings));
     let stop = Arc::new(AtomicBool::new(false));
     let (news, told) = channel();
@@ -87,7 +96,8 @@ pub fn start(settings: Settings) -> Result<(), Failure> {
         let wanted = if here == 0 { free_addresses(&listeners)? } else { bound.clone() };
         let (join, joined) = channel();
         joins.push(join);
-        threads.push(spawn(here, core, wanted, news.clone(), joined, Arc::clone(&stop), settings.clone())?);
+        let place = Place { here, core, kind };
+        threads.push(spawn(place, wanted, news.clone(), joined, Arc::clone(&stop), settings.clone())?);
         match told.recv() {
             Ok(News::Bound(shard, doorbell, addresses)) => {
                 doorbells[usize::from(shard)] = Some(doorbell);
@@ -123,7 +133,7 @@ pub fn start(settings: Settings) -> Result<(), Failure> {
     has_begun.store(true, Ordering::Relaxed);
     let stopper = watch_for_stop(Arc::clone(&stop), doorbells)?;
     // If a shard cannot start the others would run on as half a node and never end: the process does, which loses nothing.
-    serve(&told, shards, &advertised, began)?;
+    serve(&told, shards, kind, &advertised, began)?;
     for thread in threads {
         drop(thread.join());
     }
@@ -145,7 +155,7 @@ fn abort_on_panic() {
 }
 
 /// Says when the node is ready, and waits until every shard has stopped.
-fn serve(told: &Receiver<News>, shards: u16, advertised: &[Advertised], began: Nanos) -> Result<(), Failure> {
+fn serve(told: &Receiver<News>, shards: u16, kind: Kind, advertised: &[Advertised], began: Nanos) -> Result<(), Failure> {
     let (mut open, mut stopped) = (0, 0);
     while stopped < shards {
         match told.recv() {
@@ -156,7 +166,7 @@ fn serve(told: &Receiver<News>, shards: u16, advertised: &[Advertised], began: N
                         advertised.iter().map(|a| format!("{}://{}", a.name, authority(&a.host, a.port))).collect();
                     let ms = system::now().since(began).as_millis().to_string();
                     let (addresses, shards) = (addresses.join(","), shards.to_string());
-                    crate::log::always("ready", &[("addresses", &addresses), ("shards", &shards), ("ms", &ms)]);
+                    crate::log::always("ready", &[("addresses", &addresses), ("shards", &shards), ("driver", kind.name()), ("ms", &ms)]);
                 }
             }
             Ok(News::Stopped) => stopped += 1,
@@ -258,19 +268,19 @@ fn watch_for_stop(stop: Arc<AtomicBool>, doorbells: Vec<Doorbell>) -> Result<Joi
 }
 
 fn spawn(
-    here: u16,
-    core: Option<usize>,
+    place: Place,
     listen: Vec<SocketAddr>,
     news: Sender<News>,
     joined: Receiver<Joined>,
     stop: Arc<AtomicBool>,
     settings: Settings,
 ) -> Result<JoinHandle<()>, Failure> {
+    let Place { here, core, kind } = place;
     let body = move || {
         if core.is_some_and(|core| !process::pin(core)) {
             log::warn!("shard {here} cannot be bound to its core");
         }
-        let ended = match shard(here, &listen, &news, &joined, &stop, &settings) {
+        let ended = match shard(here, kind, &listen, &news, &joined, &stop, &settings) {
             Ok(()) => News::Stopped,
             Err(why) => News::Failed(why),
         };
@@ -282,13 +292,14 @@ fn spawn(
 
 fn shard(
     here: u16,
+    kind: Kind,
     listen: &[SocketAddr],
     news: &Sender<News>,
     joined: &Receiver<Joined>,
     stop: &AtomicBool,
     settings: &Settings,
 ) -> Result<(), String> {
-    let mut driver = UringDriver::new(Config::default()).map_err(|error| error.to_string())?;
+    let mut driver = kind.driver()?;
     let mut listeners = Vec::new();
     let mut addresses = Vec::new();
     for address in listen {
@@ -302,7 +313,7 @@ fn shard(
     let Ok(Joined { boot, observed, routes, advertised, files_max }) = joined.recv() else { return Ok(()) };
     let front = KafkaFront::new(advertised, settings, boot.facts.shards);
     let fronts = vec![FrontSetup { front: Box::new(front), listeners }];
-    let mut shard = Shard::new(Box::new(driver), boot, routes, fronts).map_err(|error| format!("shard {here} cannot start: {error}"))?;
+    let mut shard = Shard::new(driver, boot, routes, fronts).map_err(|error| format!("shard {here} cannot start: {error}"))?;
     shard.bound_files(files_max);
     shard.be_observed(observed);
     loop {

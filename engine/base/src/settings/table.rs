@@ -82,6 +82,8 @@ settings! {
         "Bind each shard's thread to its core.";
     shard_spin_us: u32 = "shard.spin.us", int(0, 10_000), Some("50"), AtStart, None,
         "Microseconds for which a shard without work looks for more before it sleeps.";
+    io_driver: String = "io.driver", Kind::Enum(&["auto", "uring", "portable"]), Some("auto"), AtStart, None,
+        "What serves files and sockets: uring is io_uring, portable is epoll and threads, which keeps as much and is slower. auto is uring where the host allows it, else portable with a warning that says why.";
     logging_level: String = "logging.level", Kind::Enum(&["error", "warn", "info", "debug", "trace"]), Some("info"), AtStart, None,
         "The least important lines that are still logged.";
 

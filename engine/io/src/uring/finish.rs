@@ -144,7 +144,7 @@ impl UringDriver {
     }
 
     fn opened(&mut self, fd: u32, how: OpenHow) -> u32 {
-        self.disk.files.insert(OpenFile { fd: taken(fd).into(), direct: how.direct })
+        self.disk.files.insert(OpenFile::new(taken(fd).into(), how.direct))
     }
 
     /// An operation on an endpoint has completed. True: the endpoint is being closed.

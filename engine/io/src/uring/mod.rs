@@ -4,14 +4,13 @@
 //! 2. [`Driver::poll`] hands entries over and takes completions, in no more system calls than there is something to do for.
 //! 3. A completion finds its slot, which gives the memory back ([`finish`]).
 //! 4. Jobs run on a thread of the driver's own ([`crate::job`]), which rings when one is done.
-//! 5. A shard that waits is woken by a completion, its deadline, or its [`doorbell`], which costs a system call only while it sleeps.
+//! 5. A shard that waits is woken by a completion, its deadline, or its doorbell, which costs a system call only while it sleeps.
 //!
 //! The kernel runs deferred work only when the shard enters it, so completions never interrupt a turn.
 //!
 //! Invariants: memory that the kernel may touch is owned by a slot; dropping the driver cancels and waits, then leaks what never came back.
 //! Knows nothing of what the bytes mean.
 
-mod doorbell;
 mod finish;
 mod flight;
 mod ring;
@@ -19,20 +18,20 @@ mod setup;
 mod start;
 mod workers;
 
-pub use setup::{Config, SetupError};
+pub use setup::{Config, SetupError, check};
 
 use crate::blocking::BlockingDisk;
+use crate::doorbell::Bell;
 use crate::driver::{Completion, Detached, Disk, Doorbell, Driver, IoError, Listener, Memory, Op, Socket, Token, Wait};
 use crate::job::{Job, Worker};
 use crate::table::Table;
 use crate::{socket, system};
-use doorbell::Bell;
 use flight::{Flights, Gather};
 use millrace_base::clock::{Nanos, WallMs};
 use ring::{Entered, Ring};
 use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 use workers::Workers;
@@ -255,14 +254,11 @@ impl Driver for UringDriver {
     fn detach(&mut self, socket: Socket) -> Detached {
         let mut endpoint = self.sockets.take(socket.0).expect("only an open connection is detached");
         assert!(endpoint.operations == 0 && endpoint.closing.is_none(), "a connection leaves with nothing in flight");
-        let fd = endpoint.fd.take().expect("kept until closed");
-        Detached(fd.into_raw_fd() as u64)
+        socket::detached(endpoint.fd.take().expect("kept until closed"))
     }
 
     fn attach(&mut self, connection: Detached) -> Socket {
-        // SAFETY: `detach` gave the descriptor's ownership to this value, which is used up here.
-        let fd = unsafe { OwnedFd::from_raw_fd(connection.0 as RawFd) };
-        Socket(self.sockets.insert(Endpoint::new(fd)))
+        Socket(self.sockets.insert(Endpoint::new(socket::attached(connection))))
     }
 
     fn disk(&mut self) -> &mut dyn Disk {

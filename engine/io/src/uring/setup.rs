@@ -47,6 +47,25 @@ pub enum SetupError {
     },
 }
 
+impl SetupError {
+    /// Whether this host, as it is set up, gives no ring to anyone like us, so that the portable driver is what runs here. Otherwise something
+    /// is short that any driver needs.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            SetupError::Absent | SetupError::Disabled { .. } | SetupError::Refused | SetupError::Missing { .. } => true,
+            SetupError::NoMemory | SetupError::NoDescriptors | SetupError::System { .. } => false,
+        }
+    }
+}
+
+/// Whether the calling thread would get a ring here: one is made as a shard's is, used once, and taken apart.
+///
+/// # Errors
+/// What is missing or forbidden, with the remedy in its text.
+pub fn check() -> Result<(), SetupError> {
+    ring(Config { submissions: 1, completions: 2 }).map(|_| ())
+}
+
 impl fmt::Display for SetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -118,7 +137,7 @@ pub(super) struct Abilities {
 
 pub(super) fn ring(config: Config) -> Result<(IoUring, Abilities), SetupError> {
     assert!(config.submissions.is_power_of_two() && config.completions.is_power_of_two() && config.completions > config.submissions);
-    let ring = IoUring::builder()
+    let mut ring = IoUring::builder()
         .dontfork()
         .setup_single_issuer()
         .setup_defer_taskrun()
@@ -141,7 +160,8 @@ pub(super) fn ring(config: Config) -> Result<(IoUring, Abilities), SetupError> {
     }
     let mut probe = Probe::new();
     let probed = ring.submitter().register_probe(&mut probe);
-    probed.map_err(|error| SetupError::System { doing: "asking the ring for its operations", error: error.into() })?;
+    probed.map_err(|error| refused_or(IoError::from(error), "asking the ring for its operations"))?;
+    enter(&mut ring)?;
     if let Some((_, what)) = NEEDED.iter().find(|(code, _)| !probe.is_supported(*code)) {
         return Err(SetupError::Missing { what });
     }
@@ -149,6 +169,33 @@ pub(super) fn ring(config: Config) -> Result<(IoUring, Abilities), SetupError> {
     let truncate = probe.is_supported(opcode::Ftruncate::CODE);
     let no_iowait = ring.params().is_feature_no_iowait();
     Ok((ring, Abilities { truncate, no_iowait }))
+}
+
+/// Does nothing, through the ring: a filter that lets a ring be made may still refuse its use.
+fn enter(ring: &mut IoUring) -> Result<(), SetupError> {
+    const DOING: &str = "entering the ring";
+    let nothing = opcode::Nop::new().build();
+    // SAFETY: the entry names no memory.
+    let pushed = unsafe { ring.submission().push(&nothing) };
+    pushed.expect("a new ring has room");
+    loop {
+        match ring.submit_and_wait(1).map_err(IoError::from) {
+            Ok(_) => break,
+            Err(IoError(libc::EINTR)) => {}
+            Err(error) => return Err(refused_or(error, DOING)),
+        }
+    }
+    match ring.completion().next() {
+        Some(_) => Ok(()),
+        None => Err(SetupError::System { doing: DOING, error: IoError(libc::EIO) }),
+    }
+}
+
+fn refused_or(error: IoError, doing: &'static str) -> SetupError {
+    match error.0 {
+        libc::EPERM | libc::EACCES | libc::ENOSYS => named(error, setting()),
+        _ => SetupError::System { doing, error },
+    }
 }
 
 /// Lets the kernel's workers (they do the syncs) run on every core of the process, not only where the ring's thread is pinned: there they

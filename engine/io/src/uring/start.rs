@@ -5,12 +5,11 @@
 
 use super::flight::{BELL, Deed, End, Gather, NOBODY};
 use super::{Endpoint, UringDriver};
-use crate::blocking::{DIRECTORY_MODE, FILE_MODE, open_directory, open_flags};
+use crate::blocking::{DIRECTORY_MODE, FILE_MODE, assert_blocks, open_directory, open_flags};
 use crate::driver::{Completion, File, IoError, Memory, Op, OpenHow, SEND_SLICES_MAX, Token};
 use crate::memory::{Slice, Space};
 use io_uring::types::{CancelBuilder, Fd, FsyncFlags};
 use io_uring::{opcode, squeue};
-use millrace_base::limits::BLOCK;
 use std::ffi::CString;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
@@ -26,18 +25,6 @@ fn system_path(path: &Path) -> Result<CString, IoError> {
 
 pub(super) fn open_entry(path: &CString, how: OpenHow) -> squeue::Entry {
     opcode::OpenAt::new(CWD, path.as_ptr()).flags(open_flags(how)).mode(FILE_MODE).build()
-}
-
-fn assert_blocks(place: u64, memory: &[u8]) {
-    let len = memory.len();
-    assert!(place.is_multiple_of(BLOCK as u64) && len.is_multiple_of(BLOCK), "direct: {len} bytes at {place} are not whole blocks");
-    assert!(memory.as_ptr().addr().is_multiple_of(BLOCK), "direct: memory does not begin at a block");
-}
-
-/// The bytes that a read or receive may write.
-fn target(into: &mut Space, range: Range<u32>) -> &mut [u8] {
-    assert!(!range.is_empty() && range.end as usize <= into.room(), "bytes {range:?} lie in the unfrozen part");
-    &mut into.unfrozen()[range.start as usize..range.end as usize]
 }
 
 impl UringDriver {
@@ -89,7 +76,7 @@ impl UringDriver {
     fn start_close(&mut self, file: File, token: Token) -> Result<(), IoError> {
         let open = self.disk.files.take(file.0).ok_or(IoError::BAD_FILE)?;
         // From here the kernel owns the descriptor: it is closed by the entry, whatever that answers.
-        let entry = opcode::Close::new(Fd(open.fd.into_raw_fd())).build();
+        let entry = opcode::Close::new(Fd(open.into_fd().into_raw_fd())).build();
         self.fly(token, Deed::CloseFile, entry);
         Ok(())
     }
@@ -98,7 +85,7 @@ impl UringDriver {
         let Some(open) = self.disk.files.get(file.0) else {
             return self.at_once(token, Err(IoError::BAD_FILE), Memory::Space(into));
         };
-        let target = target(&mut into, range);
+        let target = into.target(range);
         if open.direct {
             assert_blocks(place, target);
         }
@@ -215,7 +202,7 @@ impl UringDriver {
             return self.at_once(token, Err(IoError::BAD_FILE), Memory::Space(into));
         };
         let flags = if whole { libc::MSG_WAITALL } else { 0 };
-        let target = target(&mut into, range);
+        let target = into.target(range);
         let entry = opcode::Recv::new(Fd(fd), target.as_mut_ptr(), target.len() as u32).flags(flags).build();
         self.fly(token, Deed::Receive { socket, into }, entry);
     }
@@ -270,7 +257,7 @@ impl UringDriver {
 
     /// Watches the doorbell from now on.
     pub(super) fn watch_bell(&mut self) {
-        let entry = opcode::PollAdd::new(Fd(self.bell.fd()), libc::POLLIN as u32).multi(true).build();
+        let entry = opcode::PollAdd::new(Fd(self.bell.event().as_raw_fd()), libc::POLLIN as u32).multi(true).build();
         self.ring.push(entry.user_data(BELL));
     }
 

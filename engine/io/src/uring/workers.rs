@@ -8,16 +8,12 @@
 //! Workers come and go as the kernel likes, and it tells nobody, so they are looked for in `/proc`.
 //! Knows nothing of what they work on.
 
-use crate::driver::IoError;
-use crate::system;
+use crate::{process, system};
 use millrace_base::clock::Nanos;
 use std::collections::BTreeSet;
 
 /// How often workers are looked for while there are syncs.
 const LOOK_MS: u64 = 500;
-
-/// The lowest real-time priority: above all ordinary threads.
-const PRIORITY: libc::c_int = 1;
 
 pub(super) struct Workers {
     /// Name of the workers of this thread's ring.
@@ -53,11 +49,9 @@ impl Workers {
             if !self.known.insert(thread) || comm(thread).as_deref() != Some(self.name.as_str()) {
                 continue;
             }
-            if let Err(error) = set_priority(thread) {
+            if let Err(error) = process::be_prompt(thread) {
                 self.is_refused = true;
-                log::info!(
-                    "workers that sync files keep their ordinary priority ({error}): syncs may wait for a busy core; CAP_SYS_NICE or RLIMIT_RTPRIO=1 mends it"
-                );
+                process::tell_not_prompt(error);
                 return;
             }
         }
@@ -74,22 +68,6 @@ fn threads() -> BTreeSet<libc::pid_t> {
 fn comm(thread: libc::pid_t) -> Option<String> {
     let name = std::fs::read_to_string(format!("/proc/self/task/{thread}/comm")).ok()?;
     Some(name.trim_end().to_owned())
-}
-
-fn set_priority(thread: libc::pid_t) -> Result<(), IoError> {
-    // SAFETY: all zeros are a value of this plain struct.
-    let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
-    parameters.sched_priority = PRIORITY;
-    // SAFETY: the call reads the struct and keeps nothing.
-    let result = unsafe { libc::sched_setscheduler(thread, libc::SCHED_FIFO, &raw const parameters) };
-    match result {
-        0 => Ok(()),
-        _ => match IoError::from(std::io::Error::last_os_error()) {
-            // It ended meanwhile.
-            IoError(libc::ESRCH) => Ok(()),
-            error => Err(error),
-        },
-    }
 }
 
 #[cfg(test)]

@@ -201,6 +201,7 @@ macro_rules! promises {
     };
 }
 
-promises!(uring, real::Real);
+promises!(uring, real::Uring);
+promises!(portable, real::Portable);
 promises!(calm, simulated::Calm);
 promises!(odd, simulated::Odd);

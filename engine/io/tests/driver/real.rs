@@ -1,43 +1,58 @@
-//! The io_uring driver, a scratch directory, and TCP clients of the system.
+//! The drivers of the system, on io_uring and without: a scratch directory, and TCP clients.
 
 use super::{Client, Rig};
-use millrace_io::{Config, Driver, IoError, UringDriver};
+use millrace_io::{Config, Driver, IoError, PortableDriver, UringDriver};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 
-pub struct Real(PathBuf);
+struct Scratch(PathBuf);
 
-impl Rig for Real {
-    fn new(name: &str) -> Real {
-        let root = std::env::temp_dir().join(format!("millrace-driver-{name}-{}", std::process::id()));
+impl Scratch {
+    fn new(name: &str, kind: &str) -> Scratch {
+        let root = std::env::temp_dir().join(format!("millrace-{kind}-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&root).unwrap();
-        Real(root)
-    }
-
-    fn driver(&mut self) -> Box<dyn Driver> {
-        // A small ring, so that full queues are met too.
-        Box::new(UringDriver::new(Config { submissions: 8, completions: 16 }).unwrap())
-    }
-
-    fn pass(&mut self) {}
-
-    fn root(&self) -> PathBuf {
-        self.0.clone()
-    }
-
-    fn connect(&mut self, address: SocketAddr) -> Box<dyn Client> {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nonblocking(true).unwrap();
-        Box::new(Tcp(stream))
+        Scratch(root)
     }
 }
 
-impl Drop for Real {
+impl Drop for Scratch {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.0));
     }
 }
+
+macro_rules! rig {
+    ($name:ident, $kind:literal, $driver:expr) => {
+        pub struct $name(Scratch);
+
+        impl Rig for $name {
+            fn new(name: &str) -> $name {
+                $name(Scratch::new(name, $kind))
+            }
+
+            fn driver(&mut self) -> Box<dyn Driver> {
+                Box::new($driver.unwrap())
+            }
+
+            fn pass(&mut self) {}
+
+            fn root(&self) -> PathBuf {
+                self.0.0.clone()
+            }
+
+            fn connect(&mut self, address: SocketAddr) -> Box<dyn Client> {
+                let stream = TcpStream::connect(address).unwrap();
+                stream.set_nonblocking(true).unwrap();
+                Box::new(Tcp(stream))
+            }
+        }
+    };
+}
+
+// A small ring, so that full queues are met too.
+rig!(Uring, "uring", UringDriver::new(Config { submissions: 8, completions: 16 }));
+rig!(Portable, "portable", PortableDriver::new());
 
 struct Tcp(TcpStream);
 

@@ -1,30 +1,30 @@
-//! Waking a shard that sleeps in its ring, and only then.
+//! Waking a shard that sleeps in its driver, and only then.
 //!
-//! 1. Whoever has left work publishes it, then rings: the state becomes RUNG; if it was ASLEEP, an eventfd is written, which the ring polls.
+//! 1. Whoever has left work publishes it, then rings: the state becomes RUNG; if it was ASLEEP, an eventfd is written, which the driver watches.
 //! 2. The shard goes to sleep by moving AWAKE to ASLEEP; finding RUNG instead, it does not sleep, and looks for work.
 //!
 //! Why nothing is lost: all steps are on one atomic, hence in one order. A ring before the step to ASLEEP is found by it; a ring after it
 //! writes the eventfd. A ringer that reads RUNG and does nothing more comes before the sleeper's step away from RUNG, after which the
-//! sleeper looks; the two fences make the work visible then. The eventfd is never read: its poll is edge-triggered, and 2^64 is far.
+//! sleeper looks; the two fences make the work visible then. The eventfd is never read: its watch is edge-triggered, and 2^64 is far.
 //!
 //! Invariants: only the driver's thread leaves RUNG or ASLEEP for AWAKE; ASLEEP only while it is about to wait or waits.
 
 use crate::driver::IoError;
 use crate::socket::last_error;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
 const RUNG: u32 = 2;
 
-pub(super) struct Bell {
+pub(crate) struct Bell {
     state: AtomicU32,
     event: OwnedFd,
 }
 
 impl Bell {
-    pub(super) fn new() -> Result<Bell, IoError> {
+    pub(crate) fn new() -> Result<Bell, IoError> {
         // SAFETY: takes no memory.
         let raw = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if raw < 0 {
@@ -35,12 +35,13 @@ impl Bell {
         Ok(Bell { state: AtomicU32::new(AWAKE), event })
     }
 
-    pub(super) fn fd(&self) -> RawFd {
-        self.event.as_raw_fd()
+    /// What becomes readable when a sleeper is rung.
+    pub(crate) fn event(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
     }
 
     /// From any thread, after the work is published.
-    pub(super) fn ring(&self) {
+    pub(crate) fn ring(&self) {
         fence(Ordering::SeqCst);
         if self.state.load(Ordering::SeqCst) == RUNG {
             return;
@@ -54,7 +55,7 @@ impl Bell {
     }
 
     /// On the driver's thread, before it waits. False: it was rung, and must look for work instead.
-    pub(super) fn fall_asleep(&self) -> bool {
+    pub(crate) fn fall_asleep(&self) -> bool {
         let asleep = self.state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         if !asleep {
             self.wake();
@@ -63,7 +64,7 @@ impl Bell {
     }
 
     /// On the driver's thread, after it waited. True: it was rung.
-    pub(super) fn wake(&self) -> bool {
+    pub(crate) fn wake(&self) -> bool {
         let rung = self.state.swap(AWAKE, Ordering::SeqCst) == RUNG;
         fence(Ordering::SeqCst);
         rung

@@ -1,20 +1,49 @@
-//! What only the io_uring driver promises: waking across threads, jobs beside it, and ownership when it goes.
+//! What the drivers of the system promise beyond the simulated one, the one on io_uring and the portable one: waking across threads, jobs beside
+//! them, a sync that fails, and ownership when they go.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use millrace_base::clock::Nanos;
-use millrace_io::{Config, Driver, File, IoError, Memory, Op, OpenHow, Pool, Slice, Socket, UringDriver, Wait, job, process, system};
+use millrace_io::{
+    Config, Driver, File, IoError, Memory, Op, OpenHow, Pool, PortableDriver, Slice, Socket, UringDriver, Wait, job, process, system,
+};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-fn driver() -> UringDriver {
-    UringDriver::new(Config::default()).unwrap()
+type Make = fn() -> Box<dyn Driver>;
+
+fn uring() -> Box<dyn Driver> {
+    Box::new(UringDriver::new(Config::default()).unwrap())
+}
+
+fn portable() -> Box<dyn Driver> {
+    Box::new(PortableDriver::new().unwrap())
+}
+
+macro_rules! both {
+    ($($promise:ident)*) => {
+        mod on_uring {
+            $(#[test] fn $promise() { super::$promise(super::uring); })*
+        }
+
+        mod portable_one {
+            $(#[test] fn $promise() { super::$promise(super::portable); })*
+        }
+    };
+}
+
+both! {
+    no_ring_is_lost_whenever_it_comes
+    a_ring_wakes_a_sleeper_without_a_deadline
+    a_driver_that_goes_takes_back_what_it_holds
+    a_job_runs_beside_the_driver_and_wakes_it
+    a_driver_that_goes_ends_its_jobs
+    a_synced_write_whose_sync_fails_has_failed
 }
 
 /// A lost wake-up would leave work that is published unseen until the far deadline.
-#[test]
-fn no_ring_is_lost_whenever_it_comes() {
+fn no_ring_is_lost_whenever_it_comes(driver: Make) {
     const ROUNDS: u64 = 30_000;
     let mut driver = driver();
     let bells: Vec<_> = (0..2).map(|_| driver.doorbell()).collect();
@@ -60,8 +89,7 @@ fn no_ring_is_lost_whenever_it_comes() {
     assert!(completions.is_empty(), "the doorbell is no completion");
 }
 
-#[test]
-fn a_ring_wakes_a_sleeper_without_a_deadline() {
+fn a_ring_wakes_a_sleeper_without_a_deadline(driver: Make) {
     let mut driver = driver();
     let bell = driver.doorbell();
     let asleep = Arc::new(AtomicBool::new(false));
@@ -77,8 +105,7 @@ fn a_ring_wakes_a_sleeper_without_a_deadline() {
     ringer.join().unwrap();
 }
 
-#[test]
-fn a_driver_that_goes_takes_back_what_the_kernel_holds() {
+fn a_driver_that_goes_takes_back_what_it_holds(driver: Make) {
     let pool = Pool::new(1 << 20);
     let mut driver = driver();
     let (listener, bound) = driver.listen("127.0.0.1:0".parse().unwrap(), false).unwrap();
@@ -130,8 +157,7 @@ fn no_completion_is_lost_when_they_outnumber_the_ring() {
 }
 
 /// The job ends only when the driver has done something else meanwhile, and its end wakes a driver that sleeps without a deadline.
-#[test]
-fn a_job_runs_beside_the_driver_and_wakes_it() {
+fn a_job_runs_beside_the_driver_and_wakes_it(driver: Make) {
     let core = process::cores()[0];
     std::thread::spawn(move || {
         assert!(process::pin(core));
@@ -160,8 +186,7 @@ fn a_job_runs_beside_the_driver_and_wakes_it() {
     .unwrap();
 }
 
-#[test]
-fn a_driver_that_goes_ends_its_jobs() {
+fn a_driver_that_goes_ends_its_jobs(driver: Make) {
     let pool = Pool::new(1 << 20);
     let mut driver = driver();
     for token in 0..3 {
@@ -177,8 +202,7 @@ fn a_driver_that_goes_ends_its_jobs() {
 }
 
 /// The write goes well and the sync does not: a device without a sync answers EINVAL to it.
-#[test]
-fn a_synced_write_whose_sync_fails_has_failed() {
+fn a_synced_write_whose_sync_fails_has_failed(driver: Make) {
     let mut driver = driver();
     let pool = Pool::new(1 << 20);
     let mut one = |op: Op| {
