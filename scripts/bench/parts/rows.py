@@ -244,6 +244,19 @@ def shard_rows():
         yield Versus(f"shards-produce-4-{home}", "shards", f"produce, 4 connections of 128 KiB over 4 partitions, each {told}", "produce", one, variant, MB, four)
 
 
+def driver_rows():
+    """The portable driver against io_uring, one shard each."""
+    ring, portable = Variant("io_uring", settings=("io.driver=uring",)), Variant("portable", settings=("io.driver=portable",))
+    for told, args in (
+        ("64 KiB batches", {"connections": 1, "partitions": 1, "batch": 64 * KIB}),
+        ("4 connections of 128 KiB", {"connections": 4, "partitions": 1, "batch": 128 * KIB}),
+    ):
+        yield Versus(f"driver-produce-{args['connections']}", "driver", f"produce, {told}", "produce", ring, portable, MB, args)
+    for figure in (P50, P99):
+        yield Versus(f"driver-latency-{figure.label}", "driver", "one in flight, 1 KiB", "latency", ring, portable, figure, {"partitions": 1})
+    yield Versus("driver-fetch", "driver", "fetch from memory", "fetch_hot", ring, portable, MB)
+
+
 def scheduling_rows():
     """What goes on behind acknowledgements must not move their p99: the same load with it and without."""
     load = {"rate": 5_000, "value": KIB, "partitions": 64, "seconds": 4}
@@ -279,7 +292,7 @@ def scheduling_rows():
 
 def registry():
     """All rows, in the order in which they are measured and shown."""
-    rows = [*produce_rows(), *latency_rows(), *fetch_rows(), *process_rows(), *shard_rows(), *scheduling_rows()]
+    rows = [*produce_rows(), *latency_rows(), *fetch_rows(), *process_rows(), *shard_rows(), *driver_rows(), *scheduling_rows()]
     groups = list(dict.fromkeys(row.group for row in rows))
     return sorted(rows, key=lambda row: groups.index(row.group))
 

@@ -23,6 +23,7 @@ TITLES = {
     "memory": "Memory",
     "topics": "Topic creation",
     "shards": "Two shards against one (Millrace)",
+    "driver": "The portable driver against io_uring (Millrace)",
     "scheduling": "Scheduling: what goes on behind acknowledgements (Millrace)",
 }
 NONE = "–"
