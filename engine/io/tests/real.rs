@@ -222,3 +222,40 @@ fn a_synced_write_whose_sync_fails_has_failed(driver: Make) {
     assert_eq!(result, Err(IoError(libc::EINVAL)));
     assert!(matches!(memory, Memory::Slice(_)), "its memory comes back");
 }
+
+/// Opening a pipe to read waits for its writer, as a disk may let a read wait.
+#[test]
+fn what_waits_for_the_disk_does_not_hold_up_a_durable_write() {
+    const WAITING: u64 = 40;
+    let folder = std::env::temp_dir().join(format!("millrace-held-up-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let pipe = folder.join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut driver = PortableDriver::new().unwrap();
+    let mut completions = Vec::new();
+    let how = OpenHow { write: true, create: true, ..OpenHow::default() };
+    driver.submit(Op::Open { path: folder.join("file"), how }, WAITING);
+    while completions.is_empty() {
+        driver.poll(Wait::Until(driver.now().plus_ms(1000)), &mut completions);
+    }
+    let file = File(completions.remove(0).result.unwrap());
+    for token in 0..WAITING {
+        driver.submit(Op::Open { path: pipe.clone(), how: OpenHow::default() }, token);
+    }
+    for _ in 0..10 {
+        let from = Pool::new(1 << 20).take(4096).push(b"durable");
+        driver.submit(Op::Write { file, place: 0, from, synced: true }, WAITING);
+        while completions.is_empty() {
+            driver.poll(Wait::Until(Nanos::NEVER), &mut completions);
+        }
+        let completion = completions.remove(0);
+        assert_eq!((completion.token, completion.result), (WAITING, Ok(7)), "it alone");
+    }
+    let writer = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    while (completions.len() as u64) < WAITING {
+        driver.poll(Wait::Until(Nanos::NEVER), &mut completions);
+    }
+    assert!(completions.iter().all(|completion| completion.result.is_ok()), "each in its turn");
+    drop((writer, driver));
+    std::fs::remove_dir_all(&folder).unwrap();
+}

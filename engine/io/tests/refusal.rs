@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use millrace_base::clock::Nanos;
-use millrace_io::uring::{Config, SetupError, UringDriver, check};
+use millrace_io::uring::{Config, SetupError, UringDriver, check, probe};
 use millrace_io::{Driver, File, Op, OpenHow, Pool, PortableDriver, Wait};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use std::collections::BTreeMap;
@@ -27,10 +27,12 @@ fn refused<T: Send + 'static>(calls: &[i64], error: i32, body: impl FnOnce() -> 
 #[test]
 fn a_filter_on_any_call_of_the_ring_is_a_refusal_that_names_the_remedy() {
     assert_eq!(check(), Ok(()), "without a filter there is a ring here");
+    assert_eq!(probe().unwrap().missing, Vec::<&str>::new(), "and it lacks nothing");
     for call in RING_CALLS {
         let found = refused(&[call], libc::EPERM, check).unwrap_err();
         assert!(found.is_refusal(), "{call}: {found}");
         assert!(found.to_string().contains("io_uring_enter"), "{call}: {found}");
+        assert_eq!(refused(&[call], libc::EPERM, probe), Err(found.clone()), "{call}");
         let made = refused(&[call], libc::EPERM, || UringDriver::new(Config::default()).err());
         assert_eq!(made, Some(found), "{call}: what a check foretells is what a driver finds");
     }

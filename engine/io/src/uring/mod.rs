@@ -18,7 +18,7 @@ mod setup;
 mod start;
 mod workers;
 
-pub use setup::{Config, SetupError, check};
+pub use setup::{Config, Probed, SetupError, check, probe};
 
 use crate::blocking::BlockingDisk;
 use crate::doorbell::Bell;

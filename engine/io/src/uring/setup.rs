@@ -16,6 +16,9 @@ pub struct Config {
     pub completions: u32,
 }
 
+/// Enough to try one operation.
+const SMALLEST: Config = Config { submissions: 1, completions: 2 };
+
 impl Default for Config {
     fn default() -> Config {
         Config { submissions: 512, completions: 4096 }
@@ -63,7 +66,29 @@ impl SetupError {
 /// # Errors
 /// What is missing or forbidden, with the remedy in its text.
 pub fn check() -> Result<(), SetupError> {
-    ring(Config { submissions: 1, completions: 2 }).map(|_| ())
+    ring(SMALLEST).map(|_| ())
+}
+
+/// What this host's ring offers of what the driver uses, in words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Probed {
+    /// Needed and not there, operations and features: with any of these [`check`] fails.
+    pub missing: Vec<&'static str>,
+    /// Used where it is there, and not there: the driver does without, at a cost.
+    pub absent: Vec<&'static str>,
+}
+
+/// Asks the kernel for all that the driver uses of a ring. For people who are to know what their host lacks; whether it serves says [`check`].
+///
+/// # Errors
+/// No ring can be made or entered, so that nothing can be asked.
+pub fn probe() -> Result<Probed, SetupError> {
+    let Offer { missing, abilities } = offer(&mut build(SMALLEST)?)?;
+    let wanted = [
+        (abilities.truncate, "cutting files in the ring (Linux 6.9)"),
+        (abilities.no_iowait, "waiting that is not counted as waiting for a disk (Linux 6.15)"),
+    ];
+    Ok(Probed { missing, absent: wanted.into_iter().filter(|(has, _)| !has).map(|(_, what)| what).collect() })
 }
 
 impl fmt::Display for SetupError {
@@ -135,9 +160,16 @@ pub(super) struct Abilities {
     pub(super) no_iowait: bool,
 }
 
-pub(super) fn ring(config: Config) -> Result<(IoUring, Abilities), SetupError> {
+/// What the kernel says of a ring.
+struct Offer {
+    /// What the driver needs and it lacks.
+    missing: Vec<&'static str>,
+    abilities: Abilities,
+}
+
+fn build(config: Config) -> Result<IoUring, SetupError> {
     assert!(config.submissions.is_power_of_two() && config.completions.is_power_of_two() && config.completions > config.submissions);
-    let mut ring = IoUring::builder()
+    IoUring::builder()
         .dontfork()
         .setup_single_issuer()
         .setup_defer_taskrun()
@@ -146,29 +178,36 @@ pub(super) fn ring(config: Config) -> Result<(IoUring, Abilities), SetupError> {
         .setup_submit_all()
         .setup_cqsize(config.completions)
         .build(config.submissions)
-        .map_err(|error| named(IoError::from(error), setting()))?;
-    for (has, what) in [
-        (ring.params().is_feature_nodrop(), "completions that are never dropped"),
-        (ring.params().is_feature_ext_arg(), "waiting with a deadline"),
-        (ring.params().is_feature_fast_poll(), "sockets that wait without a thread"),
-        (ring.params().is_feature_submit_stable(), "stable submissions"),
-        (ring.params().is_feature_linked_file(), "late file assignment"),
-    ] {
-        if !has {
-            return Err(SetupError::Missing { what });
-        }
-    }
+        .map_err(|error| named(IoError::from(error), setting()))
+}
+
+fn offer(ring: &mut IoUring) -> Result<Offer, SetupError> {
     let mut probe = Probe::new();
     let probed = ring.submitter().register_probe(&mut probe);
     probed.map_err(|error| refused_or(IoError::from(error), "asking the ring for its operations"))?;
-    enter(&mut ring)?;
-    if let Some((_, what)) = NEEDED.iter().find(|(code, _)| !probe.is_supported(*code)) {
+    enter(ring)?;
+    let params = ring.params();
+    let features = [
+        (params.is_feature_nodrop(), "completions that are never dropped"),
+        (params.is_feature_ext_arg(), "waiting with a deadline"),
+        (params.is_feature_fast_poll(), "sockets that wait without a thread"),
+        (params.is_feature_submit_stable(), "stable submissions"),
+        (params.is_feature_linked_file(), "late file assignment"),
+    ];
+    let operations = NEEDED.iter().map(|(code, what)| (probe.is_supported(*code), *what));
+    let missing = features.into_iter().chain(operations).filter(|(has, _)| !has).map(|(_, what)| what).collect();
+    let abilities = Abilities { truncate: probe.is_supported(opcode::Ftruncate::CODE), no_iowait: params.is_feature_no_iowait() };
+    Ok(Offer { missing, abilities })
+}
+
+pub(super) fn ring(config: Config) -> Result<(IoUring, Abilities), SetupError> {
+    let mut ring = build(config)?;
+    let Offer { missing, abilities } = offer(&mut ring)?;
+    if let Some(what) = missing.first() {
         return Err(SetupError::Missing { what });
     }
     spread_workers(&ring);
-    let truncate = probe.is_supported(opcode::Ftruncate::CODE);
-    let no_iowait = ring.params().is_feature_no_iowait();
-    Ok((ring, Abilities { truncate, no_iowait }))
+    Ok((ring, abilities))
 }
 
 /// Does nothing, through the ring: a filter that lets a ring be made may still refuse its use.
