@@ -186,6 +186,12 @@ fn is_plain(text: &str) -> bool {
 /// A text in quotation marks, as both JSON and YAML read it.
 pub fn quote(text: &str, out: &mut String) {
     out.push('"');
+    // Most texts need no escape, and are long.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     for letter in text.chars() {
         match letter {
             '"' => out.push_str("\\\""),
