@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use log::kv::{Error, Key, Value, VisitSource};
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 struct Sink;
 
@@ -38,7 +38,12 @@ impl Sink {
 
 impl Log for Sink {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+        // What libraries tell of their own course, at info, is for who looks into them.
+        let level = match metadata.level() {
+            Level::Info if !is_ours(metadata.target()) => Level::Debug,
+            level => level,
+        };
+        level <= log::max_level()
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -48,6 +53,11 @@ impl Log for Sink {
     }
 
     fn flush(&self) {}
+}
+
+/// Whether a crate of this project says it.
+fn is_ours(target: &str) -> bool {
+    target.starts_with("millrace") || target.is_empty()
 }
 
 fn line(now: Duration, record: &Record<'_>) -> String {
