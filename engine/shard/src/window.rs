@@ -186,6 +186,7 @@ mod tests {
             max_bytes: 1,
             first_whole: true,
             kept: false,
+            is_half: false,
         };
         let mut blocks = Vec::new();
         while let Some(half) = window.half() {
