@@ -2,10 +2,12 @@
 
 mod add_partitions;
 mod alter;
+mod consume;
 mod create;
 mod delete;
 mod describe;
 mod list;
+mod produce;
 mod trim;
 
 use std::time::{Duration, Instant};
@@ -32,6 +34,8 @@ pub fn command() -> Command {
         alter::command(),
         add_partitions::command(),
         trim::command(),
+        produce::command(),
+        consume::command(),
         delete::command(),
     ])
 }
@@ -43,6 +47,8 @@ pub fn run(verb: &str, matches: &ArgMatches, context: Context<'_>) -> Outcome<()
         "describe" => describe::run(matches, context),
         "alter" => alter::run(matches, context),
         "add-partitions" => add_partitions::run(matches, context),
+        "produce" => produce::run(matches, context),
+        "consume" => consume::run(matches, context),
         "trim" => trim::run(matches, context),
         "delete" => delete::run(matches, context),
         other => unreachable!("topic has no verb {other}"),
@@ -106,6 +112,21 @@ pub fn existing(client: &mut Client, topics: &[String]) -> Outcome<Vec<MetadataR
         Ok(found.clone())
     };
     topics.iter().map(|topic| one(topic).map_err(hinted)).collect()
+}
+
+/// The partitions of a topic, or those that were chosen of them, in order.
+///
+/// # Errors
+/// One is not there, or no broker answers.
+fn places(client: &mut Client, topic: &str, chosen: Option<Vec<i32>>) -> Outcome<Vec<(String, i32)>> {
+    let found = existing(client, &[topic.to_owned()])?.remove(0);
+    let mut there: Vec<i32> = found.partitions.iter().map(|partition| partition.partition_index).collect();
+    there.sort_unstable();
+    if let Some(missing) = chosen.iter().flatten().find(|partition| !there.contains(partition)) {
+        let failure = Failure::new(crate::failure::Kind::NotFound, format!("topic {topic:?} has no partition {missing}"));
+        return Err(failure.with_hint(format!("it has 0 to {}", there.len().saturating_sub(1))));
+    }
+    Ok(chosen.unwrap_or(there).into_iter().map(|partition| (topic.to_owned(), partition)).collect())
 }
 
 /// With the command that shows what there is, where a topic is missing.
