@@ -116,6 +116,31 @@ fn cluster() {
 }
 
 #[test]
+fn records() {
+    check("records");
+}
+
+#[test]
+fn a_hundred_thousand_records_come_out_as_they_went_in() {
+    let own = Broker::start(&[&folder("transcript-round-trip")], &[]).unwrap();
+    let millrace = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+        command.env_clear().env("MILLRACE_BROKERS", own.address.to_string()).args(arguments);
+        command
+    };
+    assert!(millrace(&["topic", "create", "trip", "-p", "1"]).output().unwrap().status.success());
+    let text: String = (0..100_000).map(|number| format!("key-{number}\tvalue {}\n", number * 7919)).collect();
+    let file = folder("transcript-round-trip-input").join("records.txt");
+    std::fs::write(&file, &text).unwrap();
+    let format = ["-f", "%k\\t%v\\n"];
+    let produced = millrace(&[&["topic", "produce", "trip", file.to_str().unwrap(), "-z", "lz4"][..], &format].concat()).output().unwrap();
+    assert!(produced.status.success(), "{}", String::from_utf8_lossy(&produced.stderr));
+    let consumed = millrace(&[&["topic", "consume", "trip", "-e"][..], &format].concat()).output().unwrap();
+    assert!(consumed.status.success(), "{}", String::from_utf8_lossy(&consumed.stderr));
+    assert!(consumed.stdout == text.as_bytes(), "{} bytes of {}", consumed.stdout.len(), text.len());
+}
+
+#[test]
 fn wrong_use() {
     check("wrong-use");
 }
