@@ -10,7 +10,6 @@
 
 use crate::connection::Connection;
 use crate::failure::{Failure, Outcome, accepted};
-use crate::histogram::Histogram;
 use crate::placement::{Placement, Shards};
 use crate::report::Report;
 use crate::topics::{End, offset};
@@ -20,6 +19,7 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{BrokerId, FetchRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use millrace_base::batch::{Header, check_stored};
+use millrace_ops::histogram::Histogram;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Barrier;

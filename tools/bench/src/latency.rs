@@ -6,12 +6,12 @@
 use crate::batches::{Content, batch};
 use crate::connection::Connection;
 use crate::failure::Outcome;
-use crate::histogram::Histogram;
 use crate::placement::{Placement, Shards};
 use crate::produce::{check_answer, wall_ms};
 use crate::report::Report;
 use crate::window::Watch;
 use crate::wire::produce_request;
+use millrace_ops::histogram::Histogram;
 use std::net::SocketAddr;
 use std::time::Instant;
 

@@ -10,7 +10,6 @@ mod cpu;
 mod failure;
 mod fetch;
 mod first_produce;
-mod histogram;
 mod latency;
 mod open_loop;
 mod placement;

@@ -12,13 +12,13 @@
 use crate::connection::Connection;
 use crate::failure::{Failure, Outcome};
 use crate::fetch::{fetch_request, fetched, step_over};
-use crate::histogram::Histogram;
 use crate::produce::{check_answer, wall_ms};
 use crate::report::Report;
 use crate::topics::{End, offset};
 use crate::window::Watch;
 use crate::wire::{FETCH_VERSION, produce_request};
 use millrace_base::batch::{Builder, Header, records};
+use millrace_ops::histogram::Histogram;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};

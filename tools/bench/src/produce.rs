@@ -13,13 +13,13 @@
 use crate::batches::{BATCH_BYTES_MIN, Content, Stamp, batch, compressed, stamp};
 use crate::connection::Connection;
 use crate::failure::{Failure, Outcome, accepted};
-use crate::histogram::Histogram;
 use crate::placement::{Placement, Shards};
 use crate::report::Report;
 use crate::window::{Phase, Window};
 use crate::wire::{ProduceRequest, produce_request, produce_response};
 use kafka_protocol::messages::{InitProducerIdRequest, ProducerId};
 use millrace_base::batch::{Header, sequence_after};
+use millrace_ops::histogram::Histogram;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

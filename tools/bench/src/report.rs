@@ -2,7 +2,7 @@
 //!
 //! Names carry their units. Both forms hold the same fields in the same order.
 
-use crate::histogram::Histogram;
+use millrace_ops::histogram::Histogram;
 use std::fmt::Write;
 
 pub struct Report {

@@ -2,7 +2,6 @@
 
 use crate::connection::Connection;
 use crate::failure::{Failure, Outcome, accepted};
-use crate::histogram::Histogram;
 use crate::report::Report;
 use crate::window::Watch;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
@@ -14,6 +13,7 @@ use kafka_protocol::messages::{
     BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, ListOffsetsRequest, MetadataRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
+use millrace_ops::histogram::Histogram;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 

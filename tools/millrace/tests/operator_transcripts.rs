@@ -141,6 +141,11 @@ fn a_hundred_thousand_records_come_out_as_they_went_in() {
 }
 
 #[test]
+fn bench() {
+    check("bench");
+}
+
+#[test]
 fn wrong_use() {
     check("wrong-use");
 }

@@ -36,7 +36,8 @@ pub fn verb(name: &'static str, about: &'static str) -> Command {
     Command::new(name).about(about).after_help(EXIT_CODES)
 }
 
-fn shared() -> [Arg; 5] {
+/// The flags for the cluster, the profile and the format.
+pub fn shared() -> [Arg; 5] {
     [
         flag("brokers", "HOST:PORT,...", "Brokers to begin with").alias("bootstrap-server").alias("bootstrap").global(true),
         flag("profile", "NAME", "Settings from this profile (MILLRACE_PROFILE)").global(true),

@@ -69,6 +69,25 @@ impl Connection {
         Ok(connection)
     }
 
+    /// The same connection for a second thread: the first of the two sends, the other receives.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn split(self) -> Outcome<(Connection, Connection)> {
+        let stream = self.stream.try_clone().map_err(|error| self.lost(&error))?;
+        let sender = Connection {
+            stream,
+            name: self.name.clone(),
+            client_id: self.client_id.clone(),
+            request_timeout: self.request_timeout,
+            versions: self.versions.clone(),
+            said: self.said.clone(),
+            sent: self.sent,
+            received: self.received,
+        };
+        Ok((sender, self))
+    }
+
     /// HOST:PORT.
     pub fn name(&self) -> &str {
         &self.name

@@ -12,6 +12,7 @@
 //! Knows nothing of the engine: Millrace is a broker like others here.
 
 pub mod arguments;
+pub mod bench;
 pub mod client;
 pub mod cluster;
 pub mod config;
@@ -20,6 +21,7 @@ pub mod connection;
 pub mod failure;
 pub mod group;
 pub mod groups;
+pub mod histogram;
 pub mod moment;
 pub mod offsets;
 pub mod output;
@@ -39,7 +41,7 @@ use crate::failure::{Failure, Kind, Outcome};
 
 /// All operator commands.
 pub fn commands() -> Vec<Command> {
-    vec![topic::command(), group::command(), cluster::command(), config::command()]
+    vec![topic::command(), group::command(), cluster::command(), config::command(), bench::command()]
 }
 
 /// Whether [`commands`] has one of this name.
@@ -55,7 +57,8 @@ pub fn has(name: &str) -> bool {
 /// # Panics
 /// When there is no command of this name.
 pub fn run(name: &str, matches: &ArgMatches, variable: Variable<'_>, to: &mut dyn Write) -> Outcome<()> {
-    let (verb, matches) = matches.subcommand().expect("every noun requires a verb");
+    // A command without verbs is its own.
+    let (verb, matches) = matches.subcommand().unwrap_or((name, matches));
     match arguments::context(matches, variable, to).and_then(|context| match context {
         None => Ok(()),
         Some(context) => dispatch(name, verb, matches, context),
@@ -71,6 +74,7 @@ fn dispatch(name: &str, verb: &str, matches: &ArgMatches, context: Context<'_>) 
         "group" => group::run(verb, matches, context),
         "cluster" => cluster::run(verb, matches, context),
         "config" => config::run(verb, matches, context),
+        "bench" => bench::run(matches, context),
         other => unreachable!("there is no command {other}"),
     }
 }

@@ -52,11 +52,26 @@ pub fn run(matches: &ArgMatches, mut context: Context<'_>) -> Outcome<()> {
     if !asked.dry {
         let created: Vec<String> =
             topics.iter().zip(&results).filter(|(_, result)| result.is_ok()).map(|(topic, _)| topic.clone()).collect();
-        super::await_news(&mut context.client, &created, |topic| {
-            topic.error_code == 0 && !topic.partitions.is_empty() && topic.partitions.iter().all(|partition| partition.leader_id.0 >= 0)
-        })?;
+        await_leaders(&mut context.client, &created)?;
     }
     super::report(&mut context, if asked.dry { "would be created" } else { "created" }, &topics, &results)
+}
+
+/// Makes one topic and waits until it is led.
+///
+/// # Errors
+/// The broker refuses, or none answers.
+pub fn one(client: &mut Client, topic: &str, partitions: Option<i32>, replicas: Option<i16>) -> Outcome<()> {
+    let asked = Asked { partitions, replicas, configs: Vec::new(), dry: false };
+    let topics = [topic.to_owned()];
+    client.each(&topics, |client, topics| create(client, topics, &asked))?.into_iter().collect::<Outcome<Vec<()>>>()?;
+    await_leaders(client, &topics)
+}
+
+fn await_leaders(client: &mut Client, topics: &[String]) -> Outcome<()> {
+    super::await_news(client, topics, |topic| {
+        topic.error_code == 0 && !topic.partitions.is_empty() && topic.partitions.iter().all(|partition| partition.leader_id.0 >= 0)
+    })
 }
 
 struct Asked {

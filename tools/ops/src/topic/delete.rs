@@ -35,6 +35,14 @@ pub fn run(matches: &ArgMatches, mut context: Context<'_>) -> Outcome<()> {
     super::report(&mut context, "deleted", &topics, &results)
 }
 
+/// Deletes one topic, asking nobody.
+///
+/// # Errors
+/// The broker refuses, or none answers.
+pub fn one(client: &mut Client, topic: &str) -> Outcome<()> {
+    client.each(&[topic.to_owned()], delete)?.into_iter().collect()
+}
+
 fn delete(client: &mut Client, topics: &[String]) -> Outcome<Vec<Outcome<()>>> {
     let timeout = i32::try_from(client.settings.request_timeout.as_millis()).unwrap_or(i32::MAX);
     let answer = client.call(To::Controller, NEWEST, |version| {

@@ -3,8 +3,8 @@
 mod add_partitions;
 mod alter;
 mod consume;
-mod create;
-mod delete;
+pub mod create;
+pub mod delete;
 mod describe;
 mod list;
 mod produce;

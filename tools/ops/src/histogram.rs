@@ -31,6 +31,12 @@ fn highest(bucket: usize) -> u64 {
     (head << shift) | ((1 << shift) - 1)
 }
 
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram::new()
+    }
+}
+
 impl Histogram {
     pub fn new() -> Histogram {
         Histogram { buckets: vec![0; BUCKETS], count: 0, max_ns: 0 }
