@@ -241,7 +241,7 @@ impl Engine {
         }
         let results: Vec<_> = wait.results.into_iter().map(|result| result.unwrap_or(Err(ReadError::NotAvailable))).collect();
         for (part, result) in wait.read.parts.iter().zip(&results) {
-            let bytes = result.as_ref().map_or(0, |data| data.batches.iter().map(|batches| batches.len()).sum::<usize>());
+            let bytes = result.as_ref().map_or(0, |data| data.bytes());
             if let Some(partition) = self.partitions.get_mut(&part.partition).filter(|_| bytes > 0) {
                 partition.traffic.fetched_bytes += bytes as u64;
             }
