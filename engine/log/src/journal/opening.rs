@@ -2,7 +2,8 @@
 //!
 //! 1. What is to be cut, and the place behind the last entry, is read once more: a misread is no end of the journal. Everything that was
 //!    read is synced: after a killed process it may be in the device's cache only.
-//! 2. Free files of another size are removed, missing ones are made: written with zeros in full under another name, synced, renamed.
+//! 2. Free files of another size are removed, missing ones are made: written with zeros in full under another name, synced, renamed. On a
+//!    full disk what the last file has left will do, as long as that is half of the reserve; more files are made once there is room.
 //! 3. The new opening is written to one slot and synced, then to the other and synced: from then on either slot alone is enough. Each is
 //!    read back: without it the entries to come would not count, and nothing in them says that they should.
 //! 4. Only then is there a [`Journal`] whose entries bear the new incarnation and follow on the last live entry.
@@ -169,12 +170,26 @@ fn free_files(disk: &mut dyn Disk, folder: &Path, recovered: &Recovered, options
     }
     while slots.len() < options.files_first as usize || free.is_empty() {
         let slot = (0..).find(|slot| !slots.contains(slot)).expect("fewer files than numbers");
-        make_file(disk, folder, slot, options.file_bytes)?;
-        slots.push(slot);
+        match make_file(disk, folder, slot, options.file_bytes) {
+            Ok(()) => slots.push(slot),
+            Err(JournalError::Io { error, .. }) if error.is_full() && can_do_without(recovered, &free, options) => {
+                let path = folder.join(layout::unfinished_name(slot));
+                disk.unlink(&path).map_err(JournalError::io("remove", &path))?;
+                break;
+            }
+            Err(error) => return Err(error),
+        }
         free.push_back(FileRoom { slot, bytes: options.file_bytes });
     }
     disk.sync_directory(folder).map_err(JournalError::io("sync", folder))?;
     Ok(free)
+}
+
+/// Whether what cannot be refused has room until a file comes free or the disk has room: in a free file, or behind the last entry.
+fn can_do_without(recovered: &Recovered, free: &VecDeque<FileRoom>, options: &Options) -> bool {
+    let bytes_of = |slot: u32| recovered.files.iter().find(|file| file.slot == slot).map_or(0, |file| file.bytes);
+    let behind_the_last = recovered.end.map_or(0, |(slot, end)| bytes_of(slot).saturating_sub(end));
+    !free.is_empty() || behind_the_last >= options.reserve_bytes / 2
 }
 
 /// Makes one journal file of zeros, durable before it bears its name.
