@@ -26,11 +26,12 @@ use millrace_base::planted::{Bug, is_planted};
 use millrace_base::settings::Settings;
 use millrace_io::{Disk, IoError, OpenHow, Pool};
 use millrace_log::extent;
-use millrace_log::image::{ExtentFound, ImageError, PartitionImage, Recovered as RecoveredImage, Step};
+use millrace_log::image::{ExtentFound, ImageError, PartitionImage, PendingBytes, Recovered as RecoveredImage, Step};
 use millrace_log::journal::{self, Journal, JournalError, Options, Record, Touched, Verdict};
 use millrace_log::partition_state::Note;
 use millrace_log::paths;
 use millrace_log::segments::Segments;
+use millrace_log::walk;
 use millrace_raftlog::{Record as ConsensusRecord, State};
 use millrace_state::meta::{Listener, Meta, Node};
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +71,8 @@ pub struct ShardBoot {
     pub deleted_topics: BTreeSet<TopicId>,
     /// How this node is to be known, if set 0 knows it otherwise.
     pub register: Node,
+    /// The largest producer id that any partition of the node has seen; -1: none. Replica set 0 can have lost what it had handed out.
+    pub producer_id_seen: i64,
 }
 
 pub struct DirectoryBoot {
@@ -295,6 +298,8 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
     }
     let facts = NodeFacts { node: plan.settings.node_id, cluster: claims.cluster, shards: plan.shards };
     let register = Node { id: facts.node, listeners: plan.listeners.clone(), directories: claims.registered() };
+    let found = partitions.values().filter_map(|partition| partition.found.as_ref().ok());
+    let producer_id_seen = found.map(|found| producer_id_seen(&found.image)).max().unwrap_or(-1);
     let mut shards: Vec<ShardBoot> = memory
         .into_iter()
         .zip(0..)
@@ -309,6 +314,7 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
             partitions: Vec::new(),
             deleted_topics: replayed.deleted.clone(),
             register: register.clone(),
+            producer_id_seen,
         })
         .collect();
     for (claim, journals) in claims.list.iter().zip(journals) {
@@ -339,6 +345,16 @@ pub(crate) fn may_have_been(
         Some((id, directory, format!("no journal knows the partition, and {reason}")))
     };
     homes.filter_map(lost).collect()
+}
+
+/// The largest producer id of a partition's producers and of the batches behind them; -1: none.
+fn producer_id_seen(image: &RecoveredImage) -> i64 {
+    let pending = image.pending.iter().filter_map(|pending| match &pending.bytes {
+        PendingBytes::Journal(bytes) => Some(bytes),
+        PendingBytes::Direct(_) => None, // none is left where extents were read
+    });
+    let batches = pending.flat_map(|bytes| walk::batches(bytes).flatten()).map(|batch| batch.header.producer_id);
+    image.large.producers.committed().map(|(id, _)| id).chain(batches).max().unwrap_or(-1)
 }
 
 /// What recovering a data directory takes.

@@ -54,6 +54,8 @@ pub struct Defaults {
     pub replication_factor: u16,
     /// Data directories that take new partitions.
     pub live: Live,
+    /// The largest producer id that any partition had seen at the start; -1: none.
+    pub producer_id_seen: i64,
 }
 
 /// The queue of changes, on the shard that leads set 0.
@@ -187,11 +189,11 @@ fn fill_in(request: &mut Request, defaults: &Defaults, fresh: &mut dyn FnMut() -
             }
         }
         Request::CreatePartitions { live, .. } => live.clone_from(&defaults.live),
+        Request::AllocateProducerIds { seen, .. } => *seen = defaults.producer_id_seen,
         Request::RegisterNode(_)
         | Request::DeleteTopic { .. }
         | Request::AlterTopicConfigs { .. }
         | Request::AlterNodeConfigs { .. }
-        | Request::AllocateProducerIds { .. }
         | Request::SetFeatureLevel { .. }
         | Request::SetClusterId { .. } => {}
     }

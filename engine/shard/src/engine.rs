@@ -109,6 +109,8 @@ pub struct Engine {
     pub open_files: OpenFiles,
     /// How this node wants to be known.
     pub register: Option<Node>,
+    /// The largest producer id that any partition of the node had seen at the start; -1: none.
+    pub producer_id_seen: i64,
     pub retention_at: Nanos,
     /// A directory that had no room is not tried again before.
     pub full_until: Nanos,

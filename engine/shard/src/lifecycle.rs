@@ -393,6 +393,7 @@ impl Engine {
             partitions: self.settings.num_partitions,
             replication_factor: u16::try_from(self.settings.default_replication_factor).unwrap_or(1),
             live,
+            producer_id_seen: self.producer_id_seen,
         }
     }
 

@@ -94,6 +94,7 @@ impl Engine {
             index_bytes: 0,
             meta_applied: boot.meta_applied,
             register: Some(boot.register),
+            producer_id_seen: boot.producer_id_seen,
             retention_at: t.now,
             full_until: Nanos(0),
             relief_at: Nanos(0),

@@ -218,7 +218,7 @@ pub fn meta_commands() -> Vec<Vec<u8>> {
         Command::CreatePartitions { topic, first: 3, directories: vec![directory; 2] },
         Command::AlterTopicConfigs { topic, set: configs(), remove: vec!["segment.bytes".to_owned()] },
         Command::AlterNodeConfigs { scope: NodeScope::Every, set: configs(), remove: Vec::new() },
-        Command::AllocateProducerIds { count: 1000 },
+        Command::AllocateProducerIds { count: 1000, at_least: 5000 },
         Command::SetFeatureLevel { level: 1 },
         Command::DeleteTopic { topic },
     ];

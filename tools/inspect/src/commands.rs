@@ -92,7 +92,9 @@ fn command_fields(command: &Command) -> Fields {
             field("set", texts(set)),
             field("remove", remove.iter().map(|key| Value::from(key.as_str())).collect::<Vec<_>>()),
         ],
-        Command::AllocateProducerIds { count } => vec![name("allocate producer ids"), field("count", *count)],
+        Command::AllocateProducerIds { count, at_least } => {
+            vec![name("allocate producer ids"), field("count", *count), field("at_least", *at_least)]
+        }
         Command::SetFeatureLevel { level } => vec![name("set feature level"), field("level", *level)],
         Command::SetClusterId { id } => vec![name("set cluster id"), field("id", id.to_string())],
     }

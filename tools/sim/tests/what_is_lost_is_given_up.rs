@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use kafka_protocol::messages::fetch_request::FetchRequest;
+use kafka_protocol::messages::{InitProducerIdRequest, ProducerId};
 use millrace_base::batch::Header;
 use millrace_io::sim::{Fault, On, Wrong};
 use millrace_io::{Disk, OpenHow, Pool};
@@ -10,6 +11,7 @@ use millrace_log::journal::{self, Record};
 use millrace_shard::recover::{Accept, Loss, RecoverError};
 use millrace_sim::cluster::{Cluster, NODE};
 use millrace_sim::node::{FETCH, Node, config, fetch, produce};
+use millrace_sim::value::{self, Sequence, ValueId};
 use std::path::PathBuf;
 
 const PARTITIONS: i32 = 4;
@@ -416,4 +418,50 @@ fn replica_set_0_starts_again_without_what_it_has_lost() {
     assert_eq!(scene.node.produce(&mut end, &produce("late", 0, 1, 1, 100)).0, UNKNOWN_TOPIC);
     scene.node.create("late", 1);
     assert_eq!(scene.node.produce(&mut end, &produce("late", 0, 1, 1, 100)), (0, 0));
+}
+
+/// An id and then three records of it in partition 0 of topic `t`; gives the id.
+fn write_idempotently(scene: &mut Scene) -> i64 {
+    let mut end = scene.node.connect();
+    let init = InitProducerIdRequest::default().with_transactional_id(None).with_producer_id(ProducerId(-1)).with_producer_epoch(-1);
+    let answer = scene.node.ask(&mut end, 4, &init, 20_000).unwrap();
+    assert_eq!((answer.error_code, answer.producer_epoch), (0, 0));
+    let sequence = Sequence { producer_id: answer.producer_id.0, epoch: 0, first: 0 };
+    let bytes = value::batch(ValueId::new(2, 0), 3, 100, 1_700_000_000_000, Some(sequence), 0);
+    let mut request = produce("t", 0, 0, 1, 100);
+    request.topic_data[0].partition_data[0].records = Some(bytes.into());
+    assert_eq!(scene.node.produce(&mut end, &request), (0, scene.ends[0]), "no duplicate of anybody's");
+    scene.ends[0] += 3;
+    answer.producer_id.0
+}
+
+#[test]
+fn producer_ids_whose_handing_out_is_lost_are_not_handed_out_again() {
+    for churns in [false, true] {
+        let mut scene = Scene::new(1);
+        scene.node.start().unwrap();
+        let mut known = std::collections::BTreeSet::from([write_idempotently(&mut scene)]);
+        scene.node.run(20, |_| false);
+        scene.node.cluster.kill();
+        let meta =
+            |record: &Record| matches!(record, Record::Batches { partition, .. } if *partition == millrace_base::ids::META_PARTITION);
+        let folder = Cluster::directory(0).join("journal/0");
+        let recovered = journal::recover(&mut scene.node.world.disk(NODE), &folder, &Pool::new(0), 0).unwrap();
+        let last = recovered.entries.iter().flat_map(|entry| &entry.records).rev().find(|record| meta(record)).cloned().unwrap();
+        scene.wreck(0, false, |record| *record == last);
+        assert!(scene.node.start().is_err());
+        scene.losses(&Accept::All);
+        for round in 0..3 {
+            scene.node.start().unwrap();
+            if churns {
+                scene.churn(&format!("others-{round}")); // what the partition knows of producers stands in its checkpoint then
+            }
+            for _ in 0..2 {
+                assert!(known.insert(write_idempotently(&mut scene)), "an id twice, among {known:?}");
+            }
+            scene.node.cluster.kill();
+        }
+        scene.node.start().unwrap();
+        assert_eq!(scene.read_through(0).0, scene.ends[0]);
+    }
 }

@@ -20,6 +20,10 @@ use super::topic_name;
 const LISTENERS_MAX: usize = 64;
 const DIRECTORIES_MAX: usize = 1_024;
 const NODE_TEXT_BYTES_MAX: usize = 4_096;
+/// Ids that are passed over where it cannot be told which were handed out: a thousand blocks.
+const PRODUCER_IDS_PASSED_OVER: i64 = 1 << 20;
+/// Ids from here on are no node's: a client that makes some up does not use up those that are left.
+const PRODUCER_ID_SEEN_MAX: i64 = 1 << 62;
 /// Changes in one request to alter settings.
 const CHANGES_MAX: usize = 10_000;
 
@@ -99,6 +103,8 @@ pub enum Request {
     },
     AllocateProducerIds {
         count: u32,
+        /// The largest id that any partition has seen a batch of, as far as the node knows; -1: none.
+        seen: i64,
     },
     SetFeatureLevel {
         level: u32,
@@ -122,9 +128,10 @@ impl Meta {
             Request::CreatePartitions { name, total, assigned, live } => self.check_create_partitions(name, *total, assigned, live),
             Request::AlterTopicConfigs { name, changes } => self.check_topic_configs(name, changes),
             Request::AlterNodeConfigs { scope, changes } => self.check_node_configs(*scope, changes),
-            Request::AllocateProducerIds { count } => {
-                self.producer_id_next.checked_add(i64::from(*count)).ok_or(MetaError::NoProducerIds)?;
-                Ok(Command::AllocateProducerIds { count: *count })
+            Request::AllocateProducerIds { count, seen } => {
+                let at_least = self.producer_ids_above(*seen);
+                at_least.checked_add(i64::from(*count)).ok_or(MetaError::NoProducerIds)?;
+                Ok(Command::AllocateProducerIds { count: *count, at_least })
             }
             Request::SetFeatureLevel { level } if *level < self.feature_level => {
                 Err(MetaError::FeatureLevel { current: self.feature_level, asked: *level })
@@ -135,6 +142,12 @@ impl Meta {
                 None => Ok(Command::SetClusterId { id: *id }),
             },
         }
+    }
+
+    /// Where the next block begins. An id that was seen and not handed out tells that blocks were given up as lost (or that a client made it
+    /// up): what was handed out behind the last one seen is passed over too. An id twice would make one producer's batch the other's duplicate.
+    fn producer_ids_above(&self, seen: i64) -> i64 {
+        if (self.producer_id_next..PRODUCER_ID_SEEN_MAX).contains(&seen) { seen + PRODUCER_IDS_PASSED_OVER } else { self.producer_id_next }
     }
 
     fn check_node(&self, node: &Node) -> Result<Command, MetaError> {

@@ -77,6 +77,8 @@ pub enum Command {
     },
     AllocateProducerIds {
         count: u32,
+        /// The block begins here or above.
+        at_least: i64,
     },
     SetFeatureLevel {
         level: u32,
@@ -141,8 +143,8 @@ impl Command {
                 let (set, remove) = (configs_to_wire(set), remove.clone());
                 Body::AlterNodeConfigs(wire::AlterNodeConfigs { every_node, node, set, remove, ..Default::default() })
             }
-            Command::AllocateProducerIds { count } => {
-                Body::AllocateProducerIds(wire::AllocateProducerIds { count: *count, ..Default::default() })
+            Command::AllocateProducerIds { count, at_least } => {
+                Body::AllocateProducerIds(wire::AllocateProducerIds { count: *count, at_least: *at_least, ..Default::default() })
             }
             Command::SetFeatureLevel { level } => Body::SetFeatureLevel(wire::SetFeatureLevel { level: *level, ..Default::default() }),
             Command::SetClusterId { id } => Body::SetClusterId(wire::SetClusterId { id: id.0.to_vec(), ..Default::default() }),
@@ -175,7 +177,7 @@ impl Command {
                 set: configs_from_wire(body.set),
                 remove: body.remove,
             },
-            Body::AllocateProducerIds(body) => Command::AllocateProducerIds { count: body.count },
+            Body::AllocateProducerIds(body) => Command::AllocateProducerIds { count: body.count, at_least: body.at_least },
             Body::SetFeatureLevel(body) => Command::SetFeatureLevel { level: body.level },
             Body::SetClusterId(body) => Command::SetClusterId { id: uuid_from_wire(&body.id)? },
         })
@@ -294,7 +296,8 @@ mod tests {
             Command::AlterTopicConfigs { topic, set: configs.clone(), remove: vec!["segment.ms".into()] },
             Command::AlterNodeConfigs { scope: NodeScope::Every, set: configs.clone(), remove: vec![] },
             Command::AlterNodeConfigs { scope: NodeScope::One(0), set: configs, remove: vec![] },
-            Command::AllocateProducerIds { count: 1000 },
+            Command::AllocateProducerIds { count: 1000, at_least: 0 },
+            Command::AllocateProducerIds { count: 1000, at_least: 1 << 40 },
             Command::SetFeatureLevel { level: 1 },
             Command::SetClusterId { id: topic },
         ]
@@ -309,7 +312,7 @@ mod tests {
 
     #[test]
     fn bytes_of_a_command_are_these() {
-        let bytes = Command::AllocateProducerIds { count: 1000 }.encode();
+        let bytes = Command::AllocateProducerIds { count: 1000, at_least: 0 }.encode();
         assert_eq!(bytes, [0x08, 1, 0x42, 3, 0x08, 0xe8, 0x07]);
     }
 

@@ -1821,6 +1821,8 @@ pub struct AllocateProducerIds {
     // message fields
     // @@protoc_insertion_point(field:millrace.meta.AllocateProducerIds.count)
     pub count: u32,
+    // @@protoc_insertion_point(field:millrace.meta.AllocateProducerIds.at_least)
+    pub at_least: i64,
     // special fields
     // @@protoc_insertion_point(special_field:millrace.meta.AllocateProducerIds.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -1851,6 +1853,9 @@ impl ::protobuf::Message for AllocateProducerIds {
                 8 => {
                     self.count = is.read_uint32()?;
                 },
+                16 => {
+                    self.at_least = is.read_int64()?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -1866,6 +1871,9 @@ impl ::protobuf::Message for AllocateProducerIds {
         if self.count != 0 {
             my_size += ::protobuf::rt::uint32_size(1, self.count);
         }
+        if self.at_least != 0 {
+            my_size += ::protobuf::rt::int64_size(2, self.at_least);
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -1874,6 +1882,9 @@ impl ::protobuf::Message for AllocateProducerIds {
     fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
         if self.count != 0 {
             os.write_uint32(1, self.count)?;
+        }
+        if self.at_least != 0 {
+            os.write_int64(2, self.at_least)?;
         }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
@@ -1893,12 +1904,14 @@ impl ::protobuf::Message for AllocateProducerIds {
 
     fn clear(&mut self) {
         self.count = 0;
+        self.at_least = 0;
         self.special_fields.clear();
     }
 
     fn default_instance() -> &'static AllocateProducerIds {
         static instance: AllocateProducerIds = AllocateProducerIds {
             count: 0,
+            at_least: 0,
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance

@@ -173,7 +173,7 @@ impl Meta {
             Command::CreatePartitions { topic, first, directories } => self.create_partitions(topic, first, &directories),
             Command::AlterTopicConfigs { topic, set, remove } => self.alter_topic_configs(topic, set, &remove),
             Command::AlterNodeConfigs { scope, set, remove } => self.alter_node_configs(scope, set, &remove),
-            Command::AllocateProducerIds { count } => self.allocate_producer_ids(count),
+            Command::AllocateProducerIds { count, at_least } => self.allocate_producer_ids(count, at_least),
             Command::SetFeatureLevel { level } => self.set_feature_level(level),
             Command::SetClusterId { id } => self.set_cluster_id(id),
         };
@@ -256,8 +256,8 @@ impl Meta {
         Ok(vec![Effect::NodeConfigsChanged { scope }])
     }
 
-    fn allocate_producer_ids(&mut self, len: u32) -> Result<Vec<Effect>, MetaError> {
-        let start = self.producer_id_next;
+    fn allocate_producer_ids(&mut self, len: u32, at_least: i64) -> Result<Vec<Effect>, MetaError> {
+        let start = self.producer_id_next.max(at_least);
         self.producer_id_next = start.checked_add(i64::from(len)).ok_or(MetaError::NoProducerIds)?;
         Ok(vec![Effect::ProducerIdBlock { start, len }])
     }
@@ -295,6 +295,7 @@ fn alter(configs: &mut BTreeMap<String, String>, set: BTreeMap<String, String>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::meta::Request;
 
     fn create(id: u8, name: &str, partitions: usize) -> Command {
         Command::CreateTopic {
@@ -341,12 +342,38 @@ mod tests {
     }
 
     #[test]
+    fn producer_ids_that_were_seen_and_not_handed_out_are_passed_over() {
+        let mut meta = Meta::new();
+        let mut block = |seen| {
+            let command = meta.check(&Request::AllocateProducerIds { count: 1000, seen }).unwrap();
+            match meta.apply(command)[..] {
+                [Effect::ProducerIdBlock { start, len: 1000 }] => start,
+                _ => unreachable!("what was checked is not refused"),
+            }
+        };
+        assert_eq!((block(-1), block(999), block(1999)), (0, 1000, 2000), "all of them were handed out");
+        assert_eq!((block(3000), block(3000)), (3000 + (1 << 20), 4000 + (1 << 20)));
+        assert_eq!(block(i64::MAX), 5000 + (1 << 20), "a client has made it up");
+        assert_eq!(block((1 << 62) - 1), (1 << 62) - 1 + (1 << 20));
+        assert!(block(-1) > 1 << 62, "as many again are left");
+    }
+
+    #[test]
     fn producer_id_blocks_never_overlap_and_end() {
         let mut meta = Meta::new();
-        assert_eq!(meta.apply(Command::AllocateProducerIds { count: 1000 }), [Effect::ProducerIdBlock { start: 0, len: 1000 }]);
-        assert_eq!(meta.apply(Command::AllocateProducerIds { count: 1000 }), [Effect::ProducerIdBlock { start: 1000, len: 1000 }]);
+        assert_eq!(
+            meta.apply(Command::AllocateProducerIds { count: 1000, at_least: 0 }),
+            [Effect::ProducerIdBlock { start: 0, len: 1000 }]
+        );
+        assert_eq!(
+            meta.apply(Command::AllocateProducerIds { count: 1000, at_least: 0 }),
+            [Effect::ProducerIdBlock { start: 1000, len: 1000 }]
+        );
         meta.producer_id_next = i64::MAX - 5;
-        assert_eq!(meta.apply(Command::AllocateProducerIds { count: 1000 }), [Effect::Refused { error: MetaError::NoProducerIds }]);
+        assert_eq!(
+            meta.apply(Command::AllocateProducerIds { count: 1000, at_least: 0 }),
+            [Effect::Refused { error: MetaError::NoProducerIds }]
+        );
     }
 
     #[test]

@@ -88,7 +88,7 @@ mod tests {
                 4 => Command::CreatePartitions { topic, first: prng.below(3) as u32, directories },
                 5 => Command::AlterTopicConfigs { topic, set: configs, remove: vec![format!("k{}", prng.below(4))] },
                 6 => Command::AlterNodeConfigs { scope: NodeScope::One(prng.below(3) as i32), set: configs, remove: vec![] },
-                7 => Command::AllocateProducerIds { count: 1000 },
+                7 => Command::AllocateProducerIds { count: 1000, at_least: 0 },
                 _ => Command::SetClusterId { id: topic },
             });
             let counted: usize = meta.topics().map(|topic| topic.directories.len()).sum();

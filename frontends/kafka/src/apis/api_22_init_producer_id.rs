@@ -78,7 +78,7 @@ impl WaitingForId {
             Take::Id(id) => return Some(give(self.asked, id)),
             Take::Wait => {}
             Take::Fetch => {
-                let request = meta::Request::AllocateProducerIds { count: BLOCK_IDS };
+                let request = meta::Request::AllocateProducerIds { count: BLOCK_IDS, seen: -1 };
                 let to = call.owner_of(META_PARTITION);
                 call.submit(to, 0, Request::Meta(vec![MetaChange { request, validate_only: false }]));
             }

@@ -253,7 +253,7 @@ fn changed(change: MetaChange, good: bool) -> Result<MetaDone, MetaRefusal> {
     }
     Ok(match change.request {
         millrace_shard::state::meta::Request::CreateTopic { .. } => MetaDone::TopicCreated { topic: TOPIC_ID, partitions: 3 },
-        millrace_shard::state::meta::Request::AllocateProducerIds { count } => MetaDone::ProducerIds { first: 5000, count },
+        millrace_shard::state::meta::Request::AllocateProducerIds { count, .. } => MetaDone::ProducerIds { first: 5000, count },
         _ => MetaDone::Changed,
     })
 }
