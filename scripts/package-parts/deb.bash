@@ -36,8 +36,8 @@ Description: streaming storage engine that speaks the Kafka protocol
  ${description//$'\n'/$'\n' }
 END_CONTROL
     echo /etc/millrace/millrace.yaml > "$tree/DEBIAN/conffiles"
-    install -m 644 "$parts/debian/templates" "$tree/DEBIAN/"
-    install -m 755 "$parts/debian"/{config,postinst,prerm,postrm} "$tree/DEBIAN/"
+    install -m 644 "$packaging/debian/templates" "$tree/DEBIAN/"
+    install -m 755 "$packaging/debian"/{config,postinst,prerm,postrm} "$tree/DEBIAN/"
     (cd "$tree" && find . -type f ! -path './DEBIAN/*' -printf '%P\0' | sort -z | xargs -0 md5sum) > "$tree/DEBIAN/md5sums"
     chmod 644 "$tree"/DEBIAN/{control,conffiles,md5sums} "$tree/usr/share/doc/millrace"/*
     chmod 755 "$tree/DEBIAN"

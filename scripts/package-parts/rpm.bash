@@ -5,7 +5,7 @@ build_rpm() {
     rpm=millrace-$version-1.$machine.rpm
     # Everything but what the specification names itself.
     files=$(cd "$stage" && find . -type f ! -path './etc/*' -printf '/%P\n' | sort)
-    spec=$(< "$parts/millrace.spec.in")
+    spec=$(< "$packaging/millrace.spec.in")
     spec=${spec//@VERSION@/$version}
     spec=${spec//@ARCH@/$machine}
     spec=${spec//@REQUIRES@/$rpm_requires}

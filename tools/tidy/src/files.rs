@@ -30,7 +30,7 @@ const WORDS_ALLOWED: &[(&str, &str, &str)] = &[];
 const EMPTY_NAMES: &[&str] = &["util", "utils", "common", "helpers", "misc", "impls"];
 
 /// Folders with a README each, from when the first of them has one.
-const TOP_FOLDERS: &[&str] = &["engine", "frontends", "raftlog", "tiering", "tools", "scripts", "testdata"];
+const TOP_FOLDERS: &[&str] = &["engine", "frontends", "raftlog", "tiering", "tools", "scripts", "packaging", "testdata"];
 
 /// Crates whose decisions are pure or that the simulator runs, and the lint file that says what this forbids.
 const PURE: &[&str] =
