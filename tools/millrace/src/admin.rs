@@ -1,6 +1,6 @@
 //! The admin listener: its socket, and what it is told of the process and the machine.
 
-use std::net::{TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -30,11 +30,8 @@ pub fn bind(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
     let text = told.unwrap_or(DEFAULT);
     let refused =
         |why: String| Failure::Run(format!("cannot listen on {text}: {why}; choose another address with the setting admin.listener"));
-    let endpoint = Endpoint::parse(text)
-        .ok_or_else(|| Failure::Usage(format!("setting admin.listener cannot be {text:?}; allowed: host:port, or none")))?;
-    let host = if endpoint.host.is_empty() { "0.0.0.0" } else { endpoint.host.as_str() };
-    let found = (host, endpoint.port).to_socket_addrs().ok().and_then(|mut found| found.next());
-    let address = found.ok_or_else(|| refused(format!("{host} is no address of this machine")))?;
+    let host = endpoint(text, "setting admin.listener", ", or none")?;
+    let address = resolved(&host).ok_or_else(|| refused(format!("{} is no address of this machine", host.host)))?;
     match TcpListener::bind(address) {
         Ok(listener) => {
             if !address.ip().to_canonical().is_loopback() {
@@ -51,6 +48,34 @@ pub fn bind(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
         }
         Err(error) => Err(refused(error.to_string())),
     }
+}
+
+/// Where a client of this host finds it: at `given`, as --admin-addr names it, or where the settings say.
+///
+/// # Errors
+/// That is no address, or there is to be none.
+pub fn address(given: Option<&str>, settings: &Settings) -> Result<SocketAddr, Failure> {
+    let text = given.or(settings.admin_listener.as_deref()).unwrap_or(DEFAULT);
+    if given.is_none() && text == NONE {
+        return Err(Failure::Usage("there is no admin listener (setting admin.listener is none); --admin-addr names another".to_owned()));
+    }
+    let (name, allowed) = if given.is_some() { ("--admin-addr", "") } else { ("setting admin.listener", ", or none") };
+    let host = endpoint(text, name, allowed)?;
+    resolved(&host).ok_or_else(|| Failure::Run(format!("{} has no address", host.host)))
+}
+
+/// Without a host, that of every address.
+fn endpoint(text: &str, name: &str, allowed: &str) -> Result<Endpoint, Failure> {
+    let mut endpoint =
+        Endpoint::parse(text).ok_or_else(|| Failure::Usage(format!("{name} cannot be {text:?}; allowed: host:port{allowed}")))?;
+    if endpoint.host.is_empty() {
+        "0.0.0.0".clone_into(&mut endpoint.host);
+    }
+    Ok(endpoint)
+}
+
+fn resolved(endpoint: &Endpoint) -> Option<SocketAddr> {
+    (endpoint.host.as_str(), endpoint.port).to_socket_addrs().ok()?.next()
 }
 
 /// Serves it from now on.

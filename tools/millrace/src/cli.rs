@@ -45,6 +45,11 @@ pub enum Invocation {
         format: String,
         headings: bool,
     },
+    /// Whether a node is ready.
+    Health {
+        config: Option<String>,
+        address: Option<String>,
+    },
     Completions {
         shell: Shell,
     },
@@ -78,6 +83,7 @@ pub fn command() -> Command {
         .subcommand(millrace_inspect::command::command())
         .subcommands(millrace_ops::commands())
         .subcommand(check())
+        .subcommand(health())
         .subcommand(
             Command::new("settings")
                 .about("List every setting")
@@ -136,6 +142,14 @@ fn check() -> Command {
         )
 }
 
+fn health() -> Command {
+    Command::new("health")
+        .about("Say whether a node is ready, by its admin listener")
+        .arg(flag("config", "FILE", "The settings file that the node is started with"))
+        .arg(flag("admin-addr", "HOST:PORT", "Where it listens (admin.listener)"))
+        .after_help("The exit code is 0 when it is ready and 1 when it is not or does not answer within 5 s: made for health checks.")
+}
+
 fn start() -> Command {
     Command::new("start")
         .about("Run a node")
@@ -173,6 +187,10 @@ fn invocation(matches: &ArgMatches) -> Result<Invocation, Failure> {
             given: given(matches)?,
             format: matches.get_one::<String>("format").cloned().unwrap_or_default(),
             headings: !matches.get_flag("no-headings"),
+        }),
+        Some(("health", matches)) => Ok(Invocation::Health {
+            config: matches.get_one::<String>("config").cloned(),
+            address: matches.get_one::<String>("admin-addr").cloned(),
         }),
         Some(("completions", matches)) => {
             Ok(Invocation::Completions { shell: *matches.get_one::<Shell>("shell").expect("SHELL is required") })
@@ -264,7 +282,8 @@ mod tests {
         assert_eq!(parsed("millrace recover --accept-loss --format json"), recover(Accept::All, Format::Json));
         let named = Accept::Named(vec!["a-0".to_owned(), "b-1".to_owned()]);
         assert_eq!(parsed("millrace recover --accept-loss --partition a-0 --partition b-1"), recover(named, Format::Text));
-        let config = Some("f".to_owned());
+        let (config, address) = (Some("f".to_owned()), Some("h:1".to_owned()));
+        assert_eq!(parsed("millrace health --config f --admin-addr h:1"), Ok(Invocation::Health { config: config.clone(), address }));
         assert_eq!(parsed("millrace start --config f"), Ok(Invocation::Start { config, given: Vec::new() }));
         assert_eq!(parsed("millrace --version"), Ok(Invocation::Print(format!("millrace {}\n", env!("CARGO_PKG_VERSION")))));
         let Ok(Invocation::Print(help)) = parsed("millrace start --help") else { panic!("help is printed") };

@@ -9,6 +9,7 @@ mod check;
 mod cli;
 mod driver;
 mod generated;
+mod health;
 mod log;
 mod recover;
 mod run;
@@ -64,6 +65,10 @@ fn invoke() -> Result<(), Failure> {
                 0 => Ok(()),
                 count => Err(Failure::Run(format!("{count} of {} checks failed; a node would not run here", lines.len()))),
             }
+        }
+        Invocation::Health { config, address } => {
+            let settings = settings(config.as_deref(), Vec::new())?;
+            print(&health::ask(admin::address(address.as_deref(), &settings)?)?)
         }
         Invocation::Completions { shell } => write(&generated::completions(cli::command(), shell)),
         Invocation::Manual { directory } => {

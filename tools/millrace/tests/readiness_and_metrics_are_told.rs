@@ -113,6 +113,36 @@ fn lint(page: &str) {
     assert!(said.status.success() && text.trim().is_empty(), "{text}\n{page}");
 }
 
+/// What `millrace health` says with these arguments and settings, and its exit code.
+fn health(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+    command.env_clear().arg("health").args(arguments).envs(variables.iter().copied());
+    let said = command.output().unwrap();
+    (said.status.code(), String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr))
+}
+
+#[test]
+fn a_health_check_needs_no_other_program() {
+    let data = folder("health");
+    let broker = Broker::start(&[&data], &["admin.listener=127.0.0.1:0"]).unwrap();
+    let admin = admin_address(&broker).to_string();
+    assert_eq!(health(&["--admin-addr", &admin], &[]), (Some(0), format!("ready: {admin}\n")));
+    let file = data.join("settings.yaml");
+    std::fs::write(&file, format!("admin.listener: {admin}\n")).unwrap();
+    assert_eq!(health(&["--config", &file.to_string_lossy()], &[]).0, Some(0));
+    // As in a container: bound to every address, asked at its own.
+    let everywhere = admin.replace("127.0.0.1", "0.0.0.0");
+    assert_eq!(health(&[], &[("MILLRACE_ADMIN_LISTENER", &everywhere)]), (Some(0), format!("ready: {everywhere}\n")));
+    let kafka = broker.address.to_string();
+    let (status, said) = health(&["--admin-addr", &kafka], &[]);
+    assert!(status == Some(1) && said.contains(&kafka) && said.trim().lines().count() == 1, "{said}");
+    broker.stop();
+    let (status, said) = health(&["--admin-addr", &admin], &[]);
+    assert!(status == Some(1) && said.starts_with(&format!("millrace: nobody listens on {admin}")), "{said}");
+    assert_eq!(health(&["--admin-addr", "nowhere"], &[]).0, Some(2));
+    assert_eq!(health(&[], &[("MILLRACE_ADMIN_LISTENER", "none")]).0, Some(2));
+}
+
 #[test]
 fn a_port_that_was_asked_for_and_is_taken_ends_the_start_and_the_default_does_not() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
