@@ -13,6 +13,7 @@ mod health;
 mod log;
 mod recover;
 mod run;
+mod stop;
 
 use std::ffi::OsString;
 use std::io::{BufWriter, ErrorKind, Write};
@@ -53,7 +54,7 @@ fn invoke() -> Result<(), Failure> {
         Invocation::Settings { sample: false } => print(&help()),
         Invocation::Operator { name, matches } => {
             let variable = |name: &str| std::env::var(name).ok();
-            Ok(millrace_ops::run(&name, &matches, &variable, &mut BufWriter::new(std::io::stdout().lock()))?)
+            Ok(millrace_ops::run(&name, &matches, &variable, &stop::note, &mut BufWriter::new(std::io::stdout().lock()))?)
         }
         Invocation::Check { config, given, format, headings } => {
             let lines = check::run(&settings(config.as_deref(), given)?.log_dirs);

@@ -1,8 +1,11 @@
 //! Operator commands as a person types them: what was put in, what came out, with which exit code.
 //!
 //! 1. A transcript in `testdata/ops` is what a terminal would show: `$ ` and a command without `millrace`; `< ` lines for its standard input; its standard output; `! ` lines of
-//!    standard error; `? ` and the exit code where it is not 0. `#` lines are comments. `<*>` stands for any text within a line.
-//! 2. Each is run against a broker that has nothing in it yet. With `MILLRACE_TRANSCRIPTS_BROKERS` they run against the broker named there, one after
+//!    standard error; `? ` and the exit code where it is not 0. `#` lines are comments. `<*>` stands for any text within a line, and a line that is
+//!    `<...>` for any lines. `{folder}` in a command is a folder of the transcript's own, empty at first.
+//! 2. `& ` begins a command that goes on beside those that follow, and `^ INT` or `^ TERM` sends that signal to the one begun last; what it has put
+//!    out stands below. `~ ` is a command that is run again, for a while, until it comes out as written: for what takes its time.
+//! 3. Each is run against a broker that has nothing in it yet. With `MILLRACE_TRANSCRIPTS_BROKERS` they run against the broker named there, one after
 //!    the other: each cleans up what it made. `scripts/compat/operator-transcripts` does that with Apache Kafka.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
@@ -11,12 +14,27 @@ mod support;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use support::{Broker, folder};
+use support::{Broker, PATIENCE, folder};
+
+/// Seconds; no command takes as long.
+const STEP_MAX: &str = "90";
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Run,
+    Begin,
+    UntilAsWritten,
+    /// Ends the one begun last.
+    Signal,
+}
 
 struct Step {
     line: usize,
+    how: How,
     arguments: Vec<String>,
     input: String,
     output: Vec<String>,
@@ -24,12 +42,22 @@ struct Step {
     code: i32,
 }
 
-fn steps(text: &str) -> Vec<Step> {
+fn steps(text: &str, folder: &Path) -> Vec<Step> {
+    let text = text.replace("{folder}", folder.to_str().unwrap());
     let mut steps: Vec<Step> = Vec::new();
     for (number, line) in text.lines().enumerate() {
-        if let Some(command) = line.strip_prefix("$ ") {
-            let step = Step { line: number + 1, arguments: words(command), input: String::new(), output: vec![], errors: vec![], code: 0 };
-            steps.push(step);
+        let begun = line.split_at_checked(2).and_then(|(mark, command)| {
+            let how = match mark {
+                "$ " => How::Run,
+                "& " => How::Begin,
+                "~ " => How::UntilAsWritten,
+                "^ " => How::Signal,
+                _ => return None,
+            };
+            Some((how, words(command)))
+        });
+        if let Some((how, arguments)) = begun {
+            steps.push(Step { line: number + 1, how, arguments, input: String::new(), output: vec![], errors: vec![], code: 0 });
             continue;
         }
         let Some(step) = steps.last_mut() else { continue };
@@ -68,17 +96,33 @@ fn is_like(expected: &str, line: &str) -> bool {
     rest.ends_with(last)
 }
 
+fn are_like(expected: &[String], lines: &[String]) -> bool {
+    match (expected, lines) {
+        ([], lines) => lines.is_empty(),
+        ([any, rest @ ..], lines) if any == "<...>" => (0..=lines.len()).any(|skipped| are_like(rest, &lines[skipped..])),
+        ([first, rest @ ..], [line, lines @ ..]) => is_like(first, line) && are_like(rest, lines),
+        (_, []) => false,
+    }
+}
+
+fn begin(step: &Step, brokers: &str) -> Child {
+    // It passes signals on.
+    let mut command = Command::new("timeout");
+    command.args([STEP_MAX, env!("CARGO_BIN_EXE_millrace")]);
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("MILLRACE_BROKERS", brokers).args(&step.arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
 fn run(step: &Step, brokers: &str) -> Result<(), String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
-    command.env_clear().env("MILLRACE_BROKERS", brokers).args(&step.arguments);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = begin(step, brokers);
     child.stdin.take().unwrap().write_all(step.input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
+    compare(step, &child.wait_with_output().unwrap())
+}
+
+fn compare(step: &Step, output: &Output) -> Result<(), String> {
     let lines = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect::<Vec<String>>();
     let (out, err) = (lines(&output.stdout), lines(&output.stderr));
-    let same =
-        |expected: &[String], found: &[String]| expected.len() == found.len() && expected.iter().zip(found).all(|(e, f)| is_like(e, f));
-    if same(&step.output, &out) && same(&step.errors, &err) && output.status.code() == Some(step.code) {
+    if are_like(&step.output, &out) && are_like(&step.errors, &err) && output.status.code() == Some(step.code) {
         return Ok(());
     }
     let errors: Vec<String> = err.iter().map(|line| format!("! {line}")).collect();
@@ -86,17 +130,60 @@ fn run(step: &Step, brokers: &str) -> Result<(), String> {
     Err(format!("line {}: $ {}\n{shown}", step.line, step.arguments.join(" ")))
 }
 
+fn until_as_written(step: &Step, brokers: &str) -> Result<(), String> {
+    let began = Instant::now();
+    loop {
+        match run(step, brokers) {
+            Err(_) if began.elapsed() < PATIENCE => std::thread::sleep(TRY_AGAIN),
+            result => return result,
+        }
+    }
+}
+
+/// Each step's difference from what is written. A command that was begun has its input left open until its signal.
+fn differences(steps: &[Step], brokers: &str) -> Vec<String> {
+    let mut going: Vec<Child> = Vec::new();
+    let mut wrong = Vec::new();
+    for step in steps {
+        let result = match step.how {
+            How::Run => run(step, brokers),
+            How::UntilAsWritten => until_as_written(step, brokers),
+            How::Begin => {
+                let mut child = begin(step, brokers);
+                child.stdin.as_mut().unwrap().write_all(step.input.as_bytes()).unwrap();
+                going.push(child);
+                Ok(())
+            }
+            How::Signal => {
+                let mut child = going.pop().expect("a command was begun");
+                let input = child.stdin.take(); // stays open: it is the signal that ends it
+                assert!(Command::new("kill").args(["-s", &step.arguments[0], &child.id().to_string()]).status().unwrap().success());
+                let output = child.wait_with_output().unwrap();
+                drop(input);
+                compare(step, &output)
+            }
+        };
+        wrong.extend(result.err());
+    }
+    for mut child in going {
+        wrong.push("a command was begun and not ended".to_owned());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    wrong
+}
+
 fn check(name: &str) {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/ops").join(format!("{name}.txt"));
     let text = std::fs::read_to_string(&path).unwrap();
-    let steps = steps(&text);
+    let steps = steps(&text, &folder(&format!("transcript-{name}-own")));
     assert!(!steps.is_empty());
     let own = match std::env::var("MILLRACE_TRANSCRIPTS_BROKERS") {
         Ok(_) => None,
         Err(_) => Some(Broker::start(&[&folder(&format!("transcript-{name}"))], &["group.initial.rebalance.delay.ms=0"]).unwrap()),
     };
     let brokers = own.as_ref().map_or_else(|| std::env::var("MILLRACE_TRANSCRIPTS_BROKERS").unwrap(), |broker| broker.address.to_string());
-    let wrong: Vec<String> = steps.iter().filter_map(|step| run(step, &brokers).err()).collect();
+    let wrong = differences(&steps, &brokers);
     assert!(wrong.is_empty(), "{}\n\n{}", path.display(), wrong.join("\n\n"));
 }
 
@@ -143,6 +230,16 @@ fn a_hundred_thousand_records_come_out_as_they_went_in() {
 #[test]
 fn bench() {
     check("bench");
+}
+
+#[test]
+fn host() {
+    check("host");
+}
+
+#[test]
+fn members() {
+    check("members");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::failure::{EXIT_CODES, Failure, Outcome};
 use crate::output::{Format, Output, Table};
 use crate::profiles;
 use crate::settings::{self, ClientSettings, Given};
+use crate::stop::{NoteStops, Stop};
 
 /// An environment variable's value.
 pub type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -21,6 +22,14 @@ pub type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub struct Context<'a> {
     pub client: Client,
     pub output: Output<'a>,
+    note_stops: NoteStops<'a>,
+}
+
+impl Context<'_> {
+    /// From now on SIGINT and SIGTERM are noted there, and do not end the process.
+    pub fn stop(&self) -> Stop {
+        Stop::new((self.note_stops)())
+    }
 }
 
 /// A noun: its verbs share the flags for the cluster, the profile and the format.
@@ -133,7 +142,12 @@ pub fn confirm(matches: &ArgMatches, question: &str) -> Outcome<()> {
 ///
 /// # Errors
 /// They cannot be meant.
-pub fn context<'a>(matches: &ArgMatches, variable: Variable<'_>, to: &'a mut dyn Write) -> Outcome<Option<Context<'a>>> {
+pub fn context<'a>(
+    matches: &ArgMatches,
+    variable: Variable<'_>,
+    note_stops: NoteStops<'a>,
+    to: &'a mut dyn Write,
+) -> Outcome<Option<Context<'a>>> {
     let format = one(matches, "format").and_then(Format::from_name).unwrap_or(Format::Text);
     let mut output = Output { format, headings: !matches.get_flag("no-headings"), to };
     let pairs = all(matches, "setting");
@@ -157,7 +171,7 @@ pub fn context<'a>(matches: &ArgMatches, variable: Variable<'_>, to: &'a mut dyn
     if let Some(profile) = profiles.in_use(asked.or_else(|| set("MILLRACE_PROFILE")).as_deref())? {
         given.extend(profile.given.iter().cloned());
     }
-    Ok(Some(Context { client: Client::new(ClientSettings::new(&given)?), output }))
+    Ok(Some(Context { client: Client::new(ClientSettings::new(&given)?), output, note_stops }))
 }
 
 fn list() -> Table {
@@ -194,7 +208,7 @@ mod tests {
             let (_, matches) = matches.subcommand().expect("a verb");
             let variable = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
             let mut sink = Vec::new();
-            let context = context(matches, &variable, &mut sink).expect("settings").expect("not a question");
+            let context = context(matches, &variable, &Default::default, &mut sink).expect("settings").expect("not a question");
             context.client.settings.brokers[0].0.clone()
         };
         assert_eq!(brokers("topic list", &[]), "127.0.0.1");

@@ -76,6 +76,22 @@ impl Client {
         result
     }
 
+    /// One request that gets no answer.
+    ///
+    /// # Errors
+    /// Who it is for cannot be reached or does not serve it; nothing tells whether it came.
+    pub fn tell<R: Request>(&mut self, to: To, newest: i16, request: &R) -> Outcome<()> {
+        let connection = self.connection(to)?;
+        let version = connection.version::<R>(newest)?;
+        let result = connection.send(request, version);
+        connection.expect_no_answer();
+        if result.is_err() {
+            let name = connection.name().to_owned();
+            self.connections.retain(|_, connection| connection.name() != name);
+        }
+        result
+    }
+
     /// The kept connection to who is to answer.
     ///
     /// # Errors

@@ -171,6 +171,20 @@ impl Connection {
         self.stream.write_all(&frame).map_err(|error| self.lost(&error))
     }
 
+    /// Whether anything has come, or comes within this time; a connection that was closed counts, and [`Connection::receive`] says so.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub fn has_answer(&self, within: Duration) -> Outcome<bool> {
+        let looked = self.stream.set_read_timeout(Some(within)).and_then(|()| self.stream.peek(&mut [0]));
+        self.stream.set_read_timeout(Some(self.request_timeout)).map_err(|error| self.lost(&error))?;
+        match looked {
+            Ok(_) => Ok(true),
+            Err(error) if [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::Interrupted].contains(&error.kind()) => Ok(false),
+            Err(error) => Err(self.lost(&error)),
+        }
+    }
+
     /// A request with acks=0 gets no answer.
     pub fn expect_no_answer(&mut self) {
         self.received = self.received.wrapping_add(1);

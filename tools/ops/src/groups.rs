@@ -1,8 +1,8 @@
 //! Consumer groups as brokers tell of them: who is in one, what it has committed, and how far that lies behind.
 //!
 //! 1. A group of the consumer protocol (KIP-848) is described by ConsumerGroupDescribe where brokers serve it; any other by DescribeGroups.
-//! 2. What a classic member was assigned is bytes that another member wrote: they are read with every length checked, and passed over when
-//!    they are not what consumers write.
+//! 2. What a classic member was assigned is bytes that another member wrote ([`crate::assignment`]): passed over when they are not what
+//!    consumers write.
 //!
 //! Knows nothing of how any of it is shown.
 
@@ -15,6 +15,7 @@ use kafka_protocol::messages::{
     ConsumerGroupDescribeRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
 };
 
+use crate::assignment::read_assignment;
 use crate::client::{Client, To, text, topic_name};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::offsets::{self, Place};
@@ -148,7 +149,7 @@ fn describe_classic(client: &mut Client, to: To, group: &str) -> Outcome<Describ
         client: member.client_id.to_string(),
         host: member.client_host.to_string(),
         assigned: if found.protocol_type.as_str() == "consumer" {
-            assignment(&member.member_assignment).unwrap_or_default()
+            read_assignment(&member.member_assignment).unwrap_or_default()
         } else {
             Vec::new()
         },
@@ -159,28 +160,6 @@ fn describe_classic(client: &mut Client, to: To, group: &str) -> Outcome<Describ
         assignor: found.protocol_data.to_string(),
         members: found.members.iter().map(member).collect(),
     })
-}
-
-/// The partitions of a member, as consumers write them: version, then topics, each with its partitions. `None` for anything else.
-fn assignment(bytes: &[u8]) -> Option<Vec<Place>> {
-    let mut rest = bytes;
-    take::<2>(&mut rest)?;
-    let mut places = Vec::new();
-    for _ in 0..i32::from_be_bytes(take(&mut rest)?) {
-        let length = usize::try_from(i16::from_be_bytes(take(&mut rest)?)).ok()?;
-        let topic = std::str::from_utf8(rest.get(..length)?).ok()?.to_owned();
-        rest = &rest[length..];
-        for _ in 0..i32::from_be_bytes(take(&mut rest)?) {
-            places.push((topic.clone(), i32::from_be_bytes(take(&mut rest)?)));
-        }
-    }
-    Some(places)
-}
-
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, rest) = bytes.split_first_chunk::<N>()?;
-    *bytes = rest;
-    Some(*first)
 }
 
 /// What a group has committed; nothing for a group that is not there.
@@ -220,11 +199,21 @@ pub fn committed(client: &mut Client, group: &str) -> Outcome<BTreeMap<Place, i6
     })
 }
 
-/// Commits offsets for a group without members; one result for each, in their order.
+/// Who commits: a member of a generation of the group, or nobody in particular.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Committer<'a> {
+    pub member: &'a str,
+    pub generation: i32,
+}
+
+/// For a group without members.
+pub const NO_MEMBER: Committer<'_> = Committer { member: "", generation: -1 };
+
+/// Commits offsets for a group; one result for each, in their order.
 ///
 /// # Errors
 /// Its coordinator does not answer.
-pub fn commit(client: &mut Client, group: &str, wanted: &[(Place, i64)]) -> Outcome<Vec<Outcome<()>>> {
+pub fn commit_as(client: &mut Client, group: &str, by: &Committer<'_>, wanted: &[(Place, i64)]) -> Outcome<Vec<Outcome<()>>> {
     client.each(wanted, |client, wanted| {
         let mut topics: Vec<OffsetCommitRequestTopic> = Vec::new();
         for ((topic, partition), offset) in wanted {
@@ -234,8 +223,11 @@ pub fn commit(client: &mut Client, group: &str, wanted: &[(Place, i64)]) -> Outc
                 None => topics.push(OffsetCommitRequestTopic::default().with_name(topic_name(topic)).with_partitions(vec![one])),
             }
         }
-        let request =
-            OffsetCommitRequest::default().with_group_id(GroupId(text(group))).with_generation_id_or_member_epoch(-1).with_topics(topics);
+        let request = OffsetCommitRequest::default()
+            .with_group_id(GroupId(text(group)))
+            .with_generation_id_or_member_epoch(by.generation)
+            .with_member_id(text(by.member))
+            .with_topics(topics);
         let to = client.coordinator(group)?;
         let answer = client.call(to, BY_NAME_NEWEST, |_| request)?;
         let result = |((topic, partition), _): &(Place, i64)| {
@@ -285,22 +277,4 @@ pub fn progress(client: &mut Client, group: &str, members: &[Member]) -> Outcome
         found.push(Progress { place, committed, log_end: end.map(|(_, end)| end), lag, member });
     }
     Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_assignment_is_read_and_what_is_none_is_passed_over() {
-        let mut bytes = vec![0, 1, 0, 0, 0, 1, 0, 2, b't', b'x', 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 5];
-        assert_eq!(assignment(&bytes), Some(vec![("tx".to_owned(), 0), ("tx".to_owned(), 5)]));
-        bytes.extend([0, 0, 0, 0]); // user data
-        assert!(assignment(&bytes).is_some());
-        for length in 0..22 {
-            assert_eq!(assignment(&bytes[..length]), None, "{length}");
-        }
-        assert_eq!(assignment(&[0, 0, 0x7f, 0xff, 0xff, 0xff]), None);
-        assert_eq!(assignment(&[0, 0, 0xff, 0xff, 0xff, 0xff]), Some(Vec::new()));
-    }
 }

@@ -12,6 +12,7 @@
 //! Knows nothing of the engine: Millrace is a broker like others here.
 
 pub mod arguments;
+pub mod assignment;
 pub mod bench;
 pub mod client;
 pub mod cluster;
@@ -22,13 +23,17 @@ pub mod failure;
 pub mod group;
 pub mod groups;
 pub mod histogram;
+pub mod json_record;
+pub mod member;
 pub mod moment;
 pub mod offsets;
 pub mod output;
 pub mod percent;
 pub mod profiles;
+pub mod progress;
 pub mod records;
 pub mod settings;
+pub mod stop;
 pub mod topic;
 pub mod value;
 
@@ -38,6 +43,7 @@ use clap::{ArgMatches, Command};
 
 use crate::arguments::{Context, Variable};
 use crate::failure::{Failure, Kind, Outcome};
+use crate::stop::NoteStops;
 
 /// All operator commands.
 pub fn commands() -> Vec<Command> {
@@ -49,17 +55,18 @@ pub fn has(name: &str) -> bool {
     commands().iter().any(|command| command.get_name() == name)
 }
 
-/// Does what the command `name` was asked to do with `matches`; `variable` reads the environment, data goes to `to`.
+/// Does what the command `name` was asked to do with `matches`; `variable` reads the environment, `note_stops` is for commands that a signal ends in
+/// good order, data goes to `to`.
 ///
 /// # Errors
 /// What was asked for was not done; a reader that has gone is none.
 ///
 /// # Panics
 /// When there is no command of this name.
-pub fn run(name: &str, matches: &ArgMatches, variable: Variable<'_>, to: &mut dyn Write) -> Outcome<()> {
+pub fn run(name: &str, matches: &ArgMatches, variable: Variable<'_>, note_stops: NoteStops<'_>, to: &mut dyn Write) -> Outcome<()> {
     // A command without verbs is its own.
     let (verb, matches) = matches.subcommand().unwrap_or((name, matches));
-    match arguments::context(matches, variable, to).and_then(|context| match context {
+    match arguments::context(matches, variable, note_stops, to).and_then(|context| match context {
         None => Ok(()),
         Some(context) => dispatch(name, verb, matches, context),
     }) {

@@ -18,6 +18,14 @@ const EARLIEST: i64 = -2;
 /// Up to here an answer has the same shape, and no version gives a timestamp another meaning.
 const LIST_OFFSETS_NEWEST: i16 = 7;
 
+/// From one place to another, the second one left out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Range {
+    pub begin: Where,
+    /// `None`: what is still to come, too.
+    pub end: Option<Where>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Where {
     /// The first offset that is kept.
@@ -51,6 +59,35 @@ pub fn parse(text: &str, now_ms: i64) -> Outcome<Where> {
         return moment::parse(time, now_ms).filter(|ms| *ms >= 0).map(Where::Time).ok_or_else(wrong);
     }
     text.parse().ok().filter(|offset| *offset >= 0).map(Where::At).ok_or_else(wrong)
+}
+
+/// What [`parse_range`] understands, for help texts.
+pub const RANGE_FORMS: &str =
+    "Where to begin: start, end, a number, -N for N before the end, or @TIME; or FROM:TO, without what is at TO, as in 5:10 or @-1h:end";
+
+/// A place, or two with a colon between them; nothing before the colon is the start, nothing behind it no end. `-N` is `end-N` here.
+///
+/// # Errors
+/// `text` names no places.
+pub fn parse_range(text: &str, now_ms: i64) -> Outcome<Range> {
+    let one = |text: &str| match text.strip_prefix('-') {
+        Some(back) => parse(&format!("end-{back}"), now_ms),
+        None => parse(text, now_ms),
+    };
+    // Times have colons too.
+    let whole = one(text);
+    if let Ok(begin) = whole {
+        return Ok(Range { begin, end: None });
+    }
+    for (at, _) in text.match_indices(':') {
+        let (from, to) = (&text[..at], &text[at + 1..]);
+        let begin = if from.is_empty() { Ok(Where::Start) } else { one(from) };
+        let end = if to.is_empty() { Ok(None) } else { one(to).map(Some) };
+        if let (Ok(begin), Ok(end)) = (begin, end) {
+            return Ok(Range { begin, end });
+        }
+    }
+    whole.map(|begin| Range { begin, end: None })
 }
 
 /// A partition of a topic.
@@ -160,6 +197,25 @@ fn ask(client: &mut Client, node: i32, things: &[(usize, (Place, Where))]) -> Ou
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_places_are_a_range() {
+        let check =
+            |text: &str, begin: Where, end: Option<Where>| assert_eq!(parse_range(text, 1_000_000), Ok(Range { begin, end }), "{text}");
+        check("5", Where::At(5), None);
+        check("5:10", Where::At(5), Some(Where::At(10)));
+        check(":end", Where::Start, Some(Where::End { back: 0 }));
+        check("5:", Where::At(5), None);
+        check("-3", Where::End { back: 3 }, None);
+        check("-3:-1", Where::End { back: 3 }, Some(Where::End { back: 1 }));
+        check("@-10s:@-5s", Where::Time(990_000), Some(Where::Time(995_000)));
+        check("@1970-01-01T00:01:@1970-01-01T00:02:03", Where::Time(60_000), Some(Where::Time(123_000)));
+        check("@1970-01-01T00:01:05", Where::Time(65_000), None);
+        check("@1970-01-01T00:01:5", Where::Time(60_000), Some(Where::At(5)));
+        for text in ["", "x:5", "5:x", "5:10:15", "--3"] {
+            assert!(parse_range(text, 0).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn places_are_written_in_words_numbers_and_times() {

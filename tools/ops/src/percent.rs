@@ -266,7 +266,8 @@ pub fn base64(bytes: &[u8]) -> String {
     out
 }
 
-fn unbase64(text: &[u8]) -> Option<Vec<u8>> {
+/// `None` for what [`base64`] does not write.
+pub fn unbase64(text: &[u8]) -> Option<Vec<u8>> {
     let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();
     if !text.len().is_multiple_of(4) || padding > 2 {
         return None;

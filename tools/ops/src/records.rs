@@ -114,6 +114,16 @@ fn snappy(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     Ok(out)
 }
 
+/// What an idempotent producer writes into a batch: who it is, and the number of the batch's first record in its partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Numbering {
+    pub id: i64,
+    pub epoch: i16,
+    pub first: i32,
+}
+
+const NOT_NUMBERED: Numbering = Numbering { id: -1, epoch: -1, first: -1 };
+
 /// Gathers records of one partition.
 #[derive(Default)]
 pub struct Packer {
@@ -161,7 +171,8 @@ impl Packer {
     ///
     /// # Errors
     /// They cannot be compressed, or are more than a batch can hold.
-    pub fn finish(self, codec: Codec) -> Outcome<Vec<u8>> {
+    pub fn finish(self, codec: Codec, numbering: Option<Numbering>) -> Outcome<Vec<u8>> {
+        let Numbering { id, epoch, first } = numbering.unwrap_or(NOT_NUMBERED);
         let failed = |what: String| Failure::new(Kind::Failed, format!("a batch cannot be made: {what}"));
         let packed = codec.pack(self.bytes).map_err(|error| failed(error.to_string()))?;
         let length = i32::try_from(HEADER_BYTES - LENGTH_OVERHEAD + packed.len()).map_err(|_| failed("it is too long".to_owned()))?;
@@ -174,9 +185,9 @@ impl Packer {
         put(place::LAST_OFFSET_DELTA, &(self.count - 1).to_be_bytes());
         put(place::BASE_TIMESTAMP, &self.base_timestamp.to_be_bytes());
         put(place::MAX_TIMESTAMP, &self.max_timestamp.to_be_bytes());
-        put(place::PRODUCER_ID, &(-1i64).to_be_bytes());
-        put(place::PRODUCER_EPOCH, &(-1i16).to_be_bytes());
-        put(place::BASE_SEQUENCE, &(-1i32).to_be_bytes());
+        put(place::PRODUCER_ID, &id.to_be_bytes());
+        put(place::PRODUCER_EPOCH, &epoch.to_be_bytes());
+        put(place::BASE_SEQUENCE, &first.to_be_bytes());
         put(place::COUNT, &self.count.to_be_bytes());
         out.extend_from_slice(&packed);
         let crc = crc32c(&out[place::ATTRIBUTES..]);
@@ -298,8 +309,10 @@ mod tests {
         for codec in Codec::ALL {
             let mut packer = Packer::default();
             records.iter().for_each(|record| packer.push(record));
-            let bytes = packer.finish(codec).unwrap();
-            batch::check(&bytes).unwrap();
+            let numbering = Numbering { id: 7, epoch: 1, first: 5 };
+            let bytes = packer.finish(codec, Some(numbering)).unwrap();
+            let header = batch::check(&bytes).unwrap();
+            assert_eq!((header.producer_id, header.producer_epoch, header.base_sequence), (7, 1, 5));
             let twice = [bytes.as_slice(), &bytes[..bytes.len() - 1]].concat();
             let found = batches(&twice).unwrap();
             assert_eq!(found.len(), 1);

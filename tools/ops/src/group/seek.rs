@@ -57,7 +57,7 @@ pub fn run(matches: &ArgMatches, mut context: Context<'_>) -> Outcome<()> {
         let at: Vec<usize> = (0..results.len()).filter(|at| results[*at].is_ok()).collect();
         let commits: Vec<(Place, i64)> =
             at.iter().filter_map(|at| Some((places[*at].clone(), results[*at].as_ref().ok().copied()?))).collect();
-        let committed = if commits.is_empty() { Vec::new() } else { groups::commit(client, &group, &commits)? };
+        let committed = if commits.is_empty() { Vec::new() } else { groups::commit_as(client, &group, &groups::NO_MEMBER, &commits)? };
         for (at, result) in at.into_iter().zip(committed) {
             results[at] = results[at].clone().and_then(|offset| result.map(|()| offset));
         }

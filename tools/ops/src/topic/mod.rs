@@ -6,8 +6,11 @@ mod consume;
 pub mod create;
 pub mod delete;
 mod describe;
+mod fetch;
+mod input;
 mod list;
 mod produce;
+mod producer;
 mod trim;
 
 use std::time::{Duration, Instant};
