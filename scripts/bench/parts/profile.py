@@ -26,13 +26,17 @@ SYSCALLS = ["io_uring_enter", "read", "write", "futex", "sched_yield", "madvise"
 LIBC = "/lib/x86_64-linux-gnu/libc.so.6"
 ALLOCATOR = ["malloc", "calloc", "realloc", "aligned_alloc", "posix_memalign"]
 
-# Name: the client's arguments.
+# Name: the client's arguments; of an idle broker, the partitions that got a record before.
 LOADS = {
     "produce 64 KiB batches, 4 in flight": ["produce", "--batch-bytes", "65536", "--in-flight", "4"],
     "produce 1 KiB, one in flight": ["latency", "--batch-bytes", "1024"],
+    "produce 4 KiB batches, 32 connections": ["produce", "--batch-bytes", "4096", "--connections", "32", "--in-flight", "4"],
     "fetch from memory, 1 MiB at a time": ["fetch", "--pass-bytes", str(64 << 20)],
-    "idle": None,
+    "idle": 0,
+    "idle, 10,000 partitions": 10_000,
 }
+# What a broker still does of its own before it rests: checkpoints, files that go.
+REST_SECONDS = 20
 COPIES = {"produce-64k": (64 << 10, 256), "fetch-64k": (64 << 10, 512)}
 
 
@@ -139,13 +143,20 @@ def copies(binary, folder):
 
 def measure(name, bench, bootstrap, pid, seconds, events, folder):
     arguments, client = LOADS[name], None
-    if arguments:
-        subprocess.run([bench, "create-topic", "--bootstrap", bootstrap, "--topic", "profile"], check=True, capture_output=True)
+    topic = ["--bootstrap", bootstrap, "--topic", "profile"]
+    if isinstance(arguments, int):
+        if arguments:
+            partitions = ["--partitions", str(arguments)]
+            subprocess.run([bench, "create-topic", *topic, *partitions], check=True, capture_output=True)
+            subprocess.run([bench, "produce", "--touch", "--seconds", "1", *topic, *partitions], check=True, capture_output=True)
+        time.sleep(REST_SECONDS)
+    else:
+        subprocess.run([bench, "create-topic", *topic], check=True, capture_output=True)
         if arguments[0] == "fetch":
             fill = ["produce", "--seconds", "1", "--warm-up", "0"]
-            subprocess.run([bench, *fill, "--bootstrap", bootstrap, "--topic", "profile"], check=True, capture_output=True)
+            subprocess.run([bench, *fill, *topic], check=True, capture_output=True)
         length = ["--sends", str(seconds * 6000)] if arguments[0] == "latency" else ["--seconds", str(2 * seconds + 4)]
-        command = [bench, *arguments, *length, "--bootstrap", bootstrap, "--topic", "profile", "--json", "--server-pid", str(pid)]
+        command = [bench, *arguments, *length, *topic, "--json", "--server-pid", str(pid)]
         client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         time.sleep(3)
     began = time.monotonic()
@@ -158,7 +169,7 @@ def measure(name, bench, bootstrap, pid, seconds, events, folder):
         if client.returncode:
             sys.exit(f"profile: the client of '{name}' failed")
         requests = json.loads(said)["requests_per_s"] * took
-        subprocess.run([bench, "delete-topic", "--bootstrap", bootstrap, "--topic", "profile"], check=True, capture_output=True)
+        subprocess.run([bench, "delete-topic", *topic], check=True, capture_output=True)
     return counted, requests, took, stacks
 
 
