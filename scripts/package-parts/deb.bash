@@ -10,7 +10,7 @@ Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: millrace
 
 Files: *
-Copyright: the Millrace authors
+Copyright: $(date -ud "@$SOURCE_DATE_EPOCH" +%Y) the Millrace authors
 License: Apache-2.0
  On Debian systems the full text of the Apache License, version 2.0, is in
  /usr/share/common-licenses/Apache-2.0.
