@@ -228,6 +228,24 @@ fn a_hundred_thousand_records_come_out_as_they_went_in() {
 }
 
 #[test]
+fn what_nobody_read_is_not_committed() {
+    let own = Broker::start(&[&folder("transcript-gone")], &["group.initial.rebalance.delay.ms=0"]).unwrap();
+    let brokers = own.address.to_string();
+    let step = |line: &str, input: &str, output: &[&str]| {
+        let output = output.iter().map(|line| (*line).to_owned()).collect();
+        Step { line: 0, how: How::Run, arguments: words(line), input: input.to_owned(), output, errors: vec![], code: 0 }
+    };
+    run(&step("topic create t -p 1 --no-headings", "", &["t  created  -"]), &brokers).unwrap();
+    run(&step("topic produce t", "a\nb\nc\n", &[]), &brokers).unwrap();
+    let mut child = begin(&step("topic consume t -g g", "", &[]), &brokers);
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0), "a reader that has gone is no failure");
+    run(&step("group lag g --no-headings", "", &["g  t  1  3"]), &brokers).unwrap();
+    run(&step("topic consume t -g g -n 2", "", &["a", "b"]), &brokers).unwrap();
+    run(&step("group lag g --no-headings", "", &["g  t  1  1"]), &brokers).unwrap();
+}
+
+#[test]
 fn bench() {
     check("bench");
 }

@@ -5,6 +5,7 @@
 //! 2. For each node that leads a partition there are two threads and one connection: [`sender`] puts all records that are due into one
 //!    request, a batch for each partition, and waits when `--in-flight` requests are on their way; the other takes the acknowledgements.
 //! 3. Without `--topic` a topic is made for the run, and deleted afterwards in any case.
+//! 4. SIGINT and SIGTERM end the sending; the figures are then of what was sent until that.
 //!
 //! Invariants: what was due in the warm-up does not count; a record that was refused ends the run with its error, and there is no figure beside
 //! a failure.
@@ -25,6 +26,7 @@ use crate::failure::{Failure, Outcome};
 use crate::moment;
 use crate::offsets::{self, Place};
 use crate::output::{Document, Table};
+use crate::stop::Stop;
 use crate::topic::{create, delete, existing};
 use sender::{Node, Schedule};
 
@@ -73,19 +75,24 @@ pub fn run(matches: &ArgMatches, mut context: Context<'_>) -> Outcome<()> {
     if asked.measured.is_zero() {
         return Err(Failure::usage("--duration is 0").with_hint("write how long, as in 30s or 5m"));
     }
+    let stop = context.stop();
     let is_made = !matches.contains_id("topic");
     if is_made {
         let partitions = matches.get_one::<i32>("partitions").copied();
         create::one(&mut context.client, &asked.topic, partitions, matches.get_one::<i16>("replicas").copied())?;
     }
-    let result = load(&mut context.client, asked.clone(), !matches.get_flag("quiet"));
+    let result = load(&mut context.client, asked.clone(), !matches.get_flag("quiet"), &stop);
     if is_made {
         // The load's failure comes before that of cleaning up.
         let deleted = delete::one(&mut context.client, &asked.topic);
         result.as_ref().map_err(Clone::clone)?;
         deleted?;
     }
-    context.output.document(&result?)
+    context.output.document(&result?)?;
+    if stop.is_asked() {
+        eprintln!("millrace: stopped; the figures are of what was sent until then");
+    }
+    Ok(())
 }
 
 fn time(matches: &ArgMatches, name: &str) -> Outcome<Duration> {
@@ -97,7 +104,7 @@ fn time(matches: &ArgMatches, name: &str) -> Outcome<Duration> {
     Ok(Duration::from_millis(ms))
 }
 
-fn load(client: &mut Client, mut asked: Schedule, with_progress: bool) -> Outcome<Document> {
+fn load(client: &mut Client, mut asked: Schedule, with_progress: bool, stop: &Stop) -> Outcome<Document> {
     let found = existing(client, std::slice::from_ref(&asked.topic))?.remove(0);
     let mut nodes: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
     for partition in &found.partitions {
@@ -114,7 +121,8 @@ fn load(client: &mut Client, mut asked: Schedule, with_progress: bool) -> Outcom
         links.push(Node { connection: client.dial(node)?, partitions });
     }
     let node_count = links.len();
-    let progress = Progress { acknowledged: AtomicU64::new(0), failed: AtomicBool::new(false), done: AtomicBool::new(false) };
+    let progress =
+        Progress { acknowledged: AtomicU64::new(0), failed: AtomicBool::new(false), done: AtomicBool::new(false), stop: stop.clone() };
     let clock = sender::Clock { start: Instant::now() + Duration::from_millis(100), rate: asked.rate };
     let results: Vec<Outcome<sender::Sent>> = std::thread::scope(|scope| {
         let ticker = (with_progress && std::io::stderr().is_terminal()).then(|| scope.spawn(|| tick(&asked, &progress, clock)));
@@ -144,6 +152,7 @@ pub struct Progress {
     pub acknowledged: AtomicU64,
     pub failed: AtomicBool,
     done: AtomicBool,
+    pub stop: Stop,
 }
 
 /// A line on the terminal that is written over and over, and wiped at the end.

@@ -140,7 +140,7 @@ impl Load<'_> {
         let most = REQUEST_RECORDS_MAX.min((REQUEST_BYTES_MAX / self.asked.value_bytes.max(1)).max(1) as u64);
         let mut late = Duration::ZERO;
         let mut next = 0;
-        while next < self.total && !self.progress.failed.load(Ordering::Relaxed) {
+        while next < self.total && !self.progress.failed.load(Ordering::Relaxed) && !self.progress.stop.is_asked() {
             let due = self.due(next);
             let wait = due.saturating_duration_since(Instant::now());
             if !wait.is_zero() {

@@ -69,6 +69,8 @@ struct Consuming<'a> {
     read: u64,
     committed: bool,
     readings: Vec<Reading>,
+    /// How far each partition has been printed for certain: whoever reads the output may have gone in the middle of a round.
+    reached: BTreeMap<Place, i64>,
     progress: Progress,
 }
 
@@ -95,6 +97,7 @@ pub fn run(matches: &ArgMatches, mut context: Context<'_>) -> Outcome<()> {
         read: 0,
         committed: matches.get_flag("read-committed"),
         readings: Vec::new(),
+        reached: BTreeMap::new(),
         // Records that scroll by on the terminal are progress enough.
         progress: Progress::new(!matches.get_flag("quiet") && !std::io::IsTerminal::is_terminal(&std::io::stdout())),
         context,
@@ -140,6 +143,7 @@ impl Consuming<'_> {
         }
         let reading = |((place, at), end): ((Place, i64), Option<i64>)| Reading { place, at, end, done: end.is_some_and(|end| at >= end) };
         self.readings = places.into_iter().zip(begins).zip(last).map(reading).collect();
+        self.note_reached();
         Ok(())
     }
 
@@ -157,15 +161,13 @@ impl Consuming<'_> {
     fn as_member(&mut self, mut member: Member, group: &str, stop: &Stop) -> Outcome<()> {
         let result = self.turns(&mut member, group, stop);
         // Printed is printed, whatever ended it.
-        let reached = self.reached();
-        let left = member.leave(&mut self.context.client, &reached);
+        let left = member.leave(&mut self.context.client, &self.reached);
         result.and(left)
     }
 
     fn turns(&mut self, member: &mut Member, group: &str, stop: &Stop) -> Outcome<()> {
         loop {
-            let at = self.reached();
-            if let Some(places) = member.turn(&mut self.context.client, &at, stop)? {
+            if let Some(places) = member.turn(&mut self.context.client, &self.reached, stop)? {
                 let committed = groups::committed(&mut self.context.client, group)?;
                 self.begin(places, &committed)?;
             }
@@ -182,9 +184,8 @@ impl Consuming<'_> {
         }
     }
 
-    /// How far each partition has been printed.
-    fn reached(&self) -> BTreeMap<Place, i64> {
-        self.readings.iter().map(|reading| (reading.place.clone(), reading.at)).collect()
+    fn note_reached(&mut self) {
+        self.reached = self.readings.iter().map(|reading| (reading.place.clone(), reading.at)).collect();
     }
 
     /// For whoever stopped it.
@@ -213,6 +214,7 @@ impl Consuming<'_> {
             }
         }
         self.context.output.text("")?;
+        self.note_reached();
         self.progress.show(|| format!("{} records", self.read));
         Ok(())
     }
