@@ -17,6 +17,10 @@ use crate::failure::{Failure, Kind, Outcome};
 /// A batch that unpacks to more is refused.
 const UNPACKED_BYTES_MAX: u64 = 256 << 20;
 
+/// What the next to last level of zstd asks for.
+const ZSTD_WINDOW_MAX: u64 = 64 << 20;
+const ZSTD_MAGIC: &[u8; 4] = &[0x28, 0xb5, 0x2f, 0xfd];
+
 const XERIAL_MAGIC: &[u8; 8] = b"\x82SNAPPY\0";
 const XERIAL_HEAD_BYTES: usize = 16;
 
@@ -78,7 +82,7 @@ impl Codec {
             Codec::Gzip => all(flate2::read::MultiGzDecoder::new(bytes)),
             Codec::Snappy => snappy(bytes),
             Codec::Lz4 => all(lz4_flex::frame::FrameDecoder::new(bytes)),
-            Codec::Zstd => all(ruzstd::decoding::StreamingDecoder::new(bytes).map_err(std::io::Error::other)?),
+            Codec::Zstd => zstd(bytes),
         }
     }
 }
@@ -87,6 +91,39 @@ fn all(from: impl Read) -> std::io::Result<Vec<u8>> {
     let mut out = Vec::new();
     from.take(UNPACKED_BYTES_MAX + 1).read_to_end(&mut out)?;
     if out.len() as u64 > UNPACKED_BYTES_MAX { Err(std::io::Error::other("it unpacks to too much")) } else { Ok(out) }
+}
+
+/// Frame after frame. Until its window is full a frame gives nothing, so a window is memory before the bound on what is unpacked counts.
+fn zstd(mut bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    while !bytes.is_empty() {
+        if zstd_window(bytes).is_none_or(|window| window > ZSTD_WINDOW_MAX) {
+            return Err(std::io::Error::other("it is no zstd frame, or its window is too large"));
+        }
+        let decoder = ruzstd::decoding::StreamingDecoder::new(&mut bytes).map_err(std::io::Error::other)?;
+        out.append(&mut all(decoder)?);
+        if out.len() as u64 > UNPACKED_BYTES_MAX {
+            return Err(std::io::Error::other("it unpacks to too much"));
+        }
+    }
+    Ok(out)
+}
+
+/// The window that a frame asks for (RFC 8878, 3.1.1.1.2). A frame without a window descriptor is decoded in one piece of its content's size.
+fn zstd_window(frame: &[u8]) -> Option<u64> {
+    let (descriptor, rest) = frame.strip_prefix(ZSTD_MAGIC)?.split_first()?;
+    if descriptor & 0x20 == 0 {
+        let window = *rest.first()?;
+        let base = 1u64 << (10 + (window >> 3));
+        return Some(base + (base >> 3) * u64::from(window & 7));
+    }
+    let size = rest.get([0, 1, 2, 4][usize::from(descriptor & 3)]..)?;
+    Some(match descriptor >> 6 {
+        0 => u64::from(*size.first()?),
+        1 => u64::from(u16::from_le_bytes(*size.first_chunk()?)) + 256,
+        2 => u64::from(u32::from_le_bytes(*size.first_chunk()?)),
+        _ => u64::from_le_bytes(*size.first_chunk()?),
+    })
 }
 
 /// Java's clients frame their blocks, others send one block bare.
@@ -321,6 +358,18 @@ mod tests {
             hurt[HEADER_BYTES + 3] ^= 1;
             assert!(open(&found[0].0, &hurt).is_err());
         }
+    }
+
+    #[test]
+    fn a_zstd_window_has_a_bound_and_frames_follow_each_other() {
+        // Magic, no single segment, a window of 2 GiB, then of 64 MiB; one empty last block.
+        let frame = |window: u8| [0x28, 0xb5, 0x2f, 0xfd, 0x00, window, 0x01, 0x00, 0x00];
+        assert!(Codec::Zstd.unpack(&frame(0xa8)).is_err());
+        assert!(Codec::Zstd.unpack(&frame(0x80)).unwrap().is_empty());
+        // One segment of 4 GiB less a byte, as the frame says, in an empty block.
+        assert!(Codec::Zstd.unpack(&[0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0xff, 0xff, 0xff, 0xff, 0x01, 0x00, 0x00]).is_err());
+        let one = Codec::Zstd.pack(b"one".to_vec()).unwrap();
+        assert_eq!(Codec::Zstd.unpack(&[one.as_slice(), &one].concat()).unwrap(), b"oneone");
     }
 
     #[test]
