@@ -3,6 +3,7 @@
 use crate::commands::Meaning;
 use crate::output::Output;
 use crate::records::{self, Opener};
+use crate::transactions::Fate;
 use crate::value::{Fields, field};
 use millrace_base::batch::{BatchError, Header};
 use millrace_log::codec::Codec;
@@ -17,6 +18,8 @@ pub struct Found<'a> {
     pub bytes: &'a [u8],
     /// Whether its bytes are those that its CRC was made of.
     pub check: Result<(), BatchError>,
+    /// What became of its transaction, if it is of one and that was looked up.
+    pub fate: Option<Fate>,
 }
 
 /// How batches are printed.
@@ -70,6 +73,9 @@ fn line(batch: &Found<'_>) -> String {
             let _ = write!(producer, " {name}");
         }
     }
+    if let Some(fate) = batch.fate {
+        let _ = write!(producer, " {}", fate.name());
+    }
     let crc = match &batch.check {
         Ok(()) => format!("ok {:08x}", header.crc),
         Err(error) => format!("BAD {error}"),
@@ -111,6 +117,9 @@ fn fields(batch: &Found<'_>) -> Fields {
             field("producer_epoch", header.producer_epoch),
             field("base_sequence", header.base_sequence),
         ]);
+    }
+    if let Some(fate) = batch.fate {
+        fields.push(field("transaction", fate.name()));
     }
     fields.push(field("crc", format!("{:08x}", header.crc)));
     fields.push(field("intact", batch.check.is_ok()));

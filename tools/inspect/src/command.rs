@@ -4,7 +4,7 @@
 
 use crate::output::Format;
 use crate::time;
-use crate::{As, Export, Find, Inspection, Show, Stats, Verb, Window};
+use crate::{As, Export, Find, Inspection, Isolation, Show, Stats, Verb, Window};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use std::ops::Range;
@@ -104,9 +104,21 @@ fn export() -> Command {
             Arg::new("format")
                 .long("format")
                 .value_name("FORMAT")
-                .value_parser(PossibleValuesParser::new(["json", "raw"]))
+                .value_parser(PossibleValuesParser::new(["json", "raw", "parquet"]))
                 .default_value("json")
-                .help("One JSON object a line; or the batches as they are stored, a segment that Kafka's tools read"),
+                .help(
+                    "One JSON object a line; or the batches as they are stored, a segment that Kafka's tools read; or Parquet, with --out",
+                ),
+        )
+        .arg(
+            Arg::new("isolation")
+                .long("isolation")
+                .value_name("LEVEL")
+                .value_parser(PossibleValuesParser::new(["read_committed", "read_uncommitted"]))
+                .help(
+                    "What a consumer of that level would get: without control records, and with read_committed without records of aborted \
+                     and open transactions; everything, with what became of it, if left out",
+                ),
         )
         .arg(
             Arg::new("out")
@@ -182,7 +194,15 @@ pub fn inspection(matches: &ArgMatches) -> Inspection {
             what: whats(matches),
             offsets: offsets(matches),
             times: times(matches),
-            how: if matches.get_one::<String>("format").is_some_and(|format| format == "raw") { As::Raw } else { As::Json },
+            how: match matches.get_one::<String>("format").map(String::as_str) {
+                Some("raw") => As::Raw,
+                Some("parquet") => As::Parquet,
+                _ => As::Json,
+            },
+            isolation: matches.get_one::<String>("isolation").map(|level| match level.as_str() {
+                "read_committed" => Isolation::ReadCommitted,
+                _ => Isolation::ReadUncommitted,
+            }),
             to: matches.get_one::<PathBuf>("out").cloned(),
         }),
         "find" => Verb::Find(Find {

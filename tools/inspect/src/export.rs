@@ -1,12 +1,16 @@
-//! `export`: every intact record of a range of partitions, around whatever damage there is, as JSON lines or as the batches themselves.
+//! `export`: every intact record of a range of partitions, around whatever damage there is, as JSON lines or Parquet, or as
+//! the batches themselves.
 //!
 //! 1. Records of all partitions, or of those named, in the order of their offsets; journals included.
 //! 2. To standard output, or into a folder that is made: a file or folder a partition.
-//! 3. What is lost is told on the way, and counted at the end.
+//! 3. Records of transactions are marked with what became of them; as a consumer of an isolation level would get them, if that is asked for.
+//! 4. What is lost is told on the way, and counted at the end.
 //!
-//! Invariants: nothing is written below the path that is inspected; memory as in [`crate::log`], and one opened batch.
+//! Invariants: nothing is written below the path that is inspected; memory as in [`crate::log`] and [`crate::transactions`], one opened batch, and
+//! of Parquet a row group.
 
 use crate::Outcome;
+use crate::columns::Columns;
 use crate::commands;
 use crate::error::InspectError;
 use crate::log::{Log, Lost, Seen};
@@ -16,6 +20,7 @@ use crate::records::{Opener, Record, Records, control_name};
 use crate::source::Source;
 use crate::spare::Spare;
 use crate::time::Window;
+use crate::transactions::{Fate, Fates};
 use crate::value::{Value, quote};
 use millrace_base::batch::Header;
 use millrace_base::offset::Offset;
@@ -32,6 +37,16 @@ pub enum As {
     Json,
     /// Batches as they are stored, back to back: a segment that Kafka's tools read.
     Raw,
+    /// A Parquet file a partition: only into a folder.
+    Parquet,
+}
+
+/// What consumers read of transactions. Control records are for none of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Isolation {
+    ReadUncommitted,
+    /// Not what is aborted or open.
+    ReadCommitted,
 }
 
 /// What is exported.
@@ -41,6 +56,8 @@ pub struct Export {
     pub offsets: Range<Offset>,
     pub times: Window,
     pub how: As,
+    /// None: everything, control records too.
+    pub isolation: Option<Isolation>,
     /// A folder that is made. None: standard output.
     pub to: Option<PathBuf>,
 }
@@ -57,6 +74,9 @@ pub fn export(path: &Path, export: &Export, output: &mut Output<'_>) -> Result<O
             format!("batches of {} partitions cannot be told apart on standard output: name one, or a folder with --out", logs.len());
         return Err(InspectError::Usage(text));
     }
+    if let (As::Parquet, None) = (export.how, &export.to) {
+        return Err(InspectError::Usage("a Parquet file is not for standard output: name a folder with --out".to_owned()));
+    }
     if let Some(to) = &export.to {
         check_outside(path, to)?;
         std::fs::create_dir_all(to).map_err(|error| failed("make", to, &error))?;
@@ -64,7 +84,8 @@ pub fn export(path: &Path, export: &Export, output: &mut Output<'_>) -> Result<O
     let mut spare = source.spare();
     let mut outcome = Outcome::Clean;
     for log in logs {
-        outcome = outcome.max(one(&mut disk, &log, export, &mut spare, output)?);
+        let fates = Fates::new(&log, source.spare());
+        outcome = outcome.max(one(&mut disk, &log, export, &mut spare, fates, output)?);
     }
     Ok(outcome)
 }
@@ -104,9 +125,20 @@ struct Counts {
     last: Offset,
     closed: u64,
     lost: u64,
+    /// Records that the isolation level leaves out.
+    left_out: u64,
+    /// Records of transactions of which it is not known how they ended.
+    unknown: u64,
 }
 
-fn one(disk: &mut ReadOnly, log: &Log, export: &Export, spare: &mut Spare, output: &mut Output<'_>) -> Result<Outcome, InspectError> {
+fn one(
+    disk: &mut ReadOnly,
+    log: &Log,
+    export: &Export,
+    spare: &mut Spare,
+    mut fates: Fates<'_>,
+    output: &mut Output<'_>,
+) -> Result<Outcome, InspectError> {
     let mut counts = Counts::default();
     let mut target = Target::new(export, log);
     let mut opener = Opener::default();
@@ -116,16 +148,24 @@ fn one(disk: &mut ReadOnly, log: &Log, export: &Export, spare: &mut Spare, outpu
             if !export.times.may_have(&header) {
                 return Ok(());
             }
+            let is_known = export.how == As::Raw && export.isolation != Some(Isolation::ReadCommitted);
+            let fate = if is_known { None } else { fates.of(&header)? };
+            let records = u64::from(header.count.max(0).cast_unsigned());
+            if is_left_out(export, &header, fate) {
+                counts.left_out += records;
+                return Ok(());
+            }
+            counts.unknown += if fate == Some(Fate::Unknown) { records } else { 0 };
             counts.batches += 1;
             counts.bytes += bytes.len() as u64;
             match export.how {
                 As::Raw => {
-                    counts.records += u64::from(header.count.max(0).cast_unsigned());
+                    counts.records += records;
                     counts.first = counts.first.or(Some(header.base_offset));
                     counts.last = header.last_offset();
                     target.write(header.base_offset, bytes, output)
                 }
-                As::Json => json_batch(log, export, &header, bytes, &mut opener, &mut counts, &mut target, output).map(|why| {
+                As::Json | As::Parquet => records_of(log, &header, fate, bytes, &mut opener, &mut counts, &mut target, output).map(|why| {
                     if let Some(why) = why {
                         counts.closed += 1;
                         let _ = writeln!(
@@ -151,7 +191,22 @@ fn one(disk: &mut ReadOnly, log: &Log, export: &Export, spare: &mut Spare, outpu
         ranges => format!("{ranges} ranges are lost"),
     };
     writeln!(output.talk, "{name}: {} records in {} batches of {} bytes{range}; {lost}", counts.records, counts.batches, counts.bytes)?;
+    if counts.left_out > 0 {
+        writeln!(output.talk, "note: {name}: {} records are left out, as --isolation says", counts.left_out)?;
+    }
+    if counts.unknown > 0 {
+        writeln!(output.talk, "note: {name}: {} records are of transactions whose end is lost or not in what was given", counts.unknown)?;
+    }
     Ok(if counts.lost + counts.closed > 0 { Outcome::Damaged } else { Outcome::Clean })
+}
+
+/// Whether a consumer of the level that was asked for would not get it. Batches keep their markers: who reads them wants those.
+fn is_left_out(export: &Export, header: &Header, fate: Option<Fate>) -> bool {
+    let Some(isolation) = export.isolation else { return false };
+    if header.is_control() {
+        return export.how != As::Raw;
+    }
+    isolation == Isolation::ReadCommitted && matches!(fate, Some(Fate::Aborted | Fate::Open))
 }
 
 /// A line on standard error.
@@ -166,10 +221,10 @@ pub fn tell_lost(name: &str, lost: &Lost, output: &mut Output<'_>) -> io::Result
 }
 
 /// The records of one batch. Gives why it stays closed, if it does.
-fn json_batch(
+fn records_of(
     log: &Log,
-    export: &Export,
     header: &Header,
+    fate: Option<Fate>,
     bytes: &[u8],
     opener: &mut Opener,
     counts: &mut Counts,
@@ -180,7 +235,7 @@ fn json_batch(
         Ok(opened) => opened,
         Err(why) => return Ok(Some(why.to_string())),
     };
-    let mut line = std::mem::take(&mut target.line);
+    let (export, mut line) = (target.export, std::mem::take(&mut target.line));
     let mut why = None;
     for found in Records::new(header, opened) {
         let record = match found {
@@ -196,7 +251,11 @@ fn json_batch(
         counts.records += 1;
         counts.first = counts.first.or(Some(record.offset));
         counts.last = record.offset;
-        record_json(log, header, &record, &mut line);
+        if export.how == As::Parquet {
+            target.row(log, header, &record, fate)?;
+            continue;
+        }
+        record_json(log, header, &record, fate, &mut line);
         line.push('\n');
         if line.len() >= 1 << 16 {
             target.write(header.base_offset, line.as_bytes(), output)?;
@@ -211,7 +270,7 @@ fn json_batch(
 
 /// A record as one JSON object. Bytes that are no UTF-8 stand as base64 in a field whose name says so, so that nothing is lost.
 /// Those of internal partitions say what they mean too.
-pub fn record_json(log: &Log, header: &Header, record: &Record<'_>, out: &mut String) {
+pub fn record_json(log: &Log, header: &Header, record: &Record<'_>, fate: Option<Fate>, out: &mut String) {
     out.push_str("{\"topic\":");
     quote(&log.topic, out);
     let kind = if header.is_append_time() { "append" } else { "create" };
@@ -228,6 +287,9 @@ pub fn record_json(log: &Log, header: &Header, record: &Record<'_>, out: &mut St
     }
     if header.is_transactional() {
         out.push_str(",\"transactional\":true");
+    }
+    if let Some(fate) = fate {
+        let _ = write!(out, ",\"transaction\":\"{}\"", fate.name());
     }
     if header.is_control() {
         let _ = write!(out, ",\"control\":\"{}\"", control_name(record.key));
@@ -264,12 +326,21 @@ fn bytes_json(name: &str, bytes: Option<&[u8]>, out: &mut String) {
     }
 }
 
+/// A new file, in a folder that is made.
+fn create(path: &Path) -> Result<BufWriter<File>, InspectError> {
+    let folder = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(folder).map_err(|error| failed("make", folder, &error))?;
+    let file = File::options().write(true).create_new(true).open(path).map_err(|error| failed("make", path, &error))?;
+    Ok(BufWriter::with_capacity(1 << 18, file))
+}
+
 /// Where one partition's records go.
 struct Target<'a> {
     export: &'a Export,
     /// File-name form of the partition.
     name: String,
     file: Option<(BufWriter<File>, PathBuf, u64)>,
+    columns: Option<(Columns<BufWriter<File>>, PathBuf)>,
     line: String,
 }
 
@@ -277,7 +348,7 @@ impl<'a> Target<'a> {
     fn new(export: &'a Export, log: &Log) -> Target<'a> {
         let is_plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-');
         let name = log.name().chars().map(|letter| if is_plain(letter) { letter } else { '_' }).collect();
-        Target { export, name, file: None, line: String::new() }
+        Target { export, name, file: None, columns: None, line: String::new() }
     }
 
     fn write(&mut self, base: Offset, bytes: &[u8], output: &mut Output<'_>) -> Result<(), InspectError> {
@@ -291,21 +362,33 @@ impl<'a> Target<'a> {
         }
         if self.file.is_none() {
             let path = match self.export.how {
-                As::Json => to.join(format!("{}.jsonl", self.name)),
+                As::Json | As::Parquet => to.join(format!("{}.jsonl", self.name)),
                 As::Raw => to.join(&self.name).join(format!("{base:020}.log")),
             };
-            let folder = path.parent().unwrap_or(to);
-            std::fs::create_dir_all(folder).map_err(|error| failed("make", folder, &error))?;
-            let file = File::options().write(true).create_new(true).open(&path);
-            let file = file.map_err(|error| failed("make", &path, &error))?;
-            self.file = Some((BufWriter::with_capacity(1 << 18, file), path, 0));
+            self.file = Some((create(&path)?, path, 0));
         }
         let Some((file, path, written)) = &mut self.file else { return Ok(()) };
         *written += bytes.len() as u64;
         file.write_all(bytes).map_err(|error| failed("write", path, &error))
     }
 
+    fn row(&mut self, log: &Log, header: &Header, record: &Record<'_>, fate: Option<Fate>) -> Result<(), InspectError> {
+        let (columns, path) = match &mut self.columns {
+            Some(open) => open,
+            none => {
+                let Some(to) = &self.export.to else { return Ok(()) };
+                let path = to.join(format!("{}.parquet", self.name));
+                let columns = Columns::new(create(&path)?, log).map_err(|error| failed("write", &path, &error))?;
+                none.insert((columns, path))
+            }
+        };
+        columns.push(header, record, fate).map_err(|error| failed("write", path, &error))
+    }
+
     fn finish(&mut self) -> Result<(), InspectError> {
+        if let Some((columns, path)) = self.columns.take() {
+            columns.finish().map_err(|error| failed("write", &path, &error))?;
+        }
         match self.file.take() {
             None => Ok(()),
             Some((mut file, path, _)) => file.flush().map_err(|error| failed("write", &path, &error)),

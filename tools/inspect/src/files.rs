@@ -43,7 +43,7 @@ pub fn show(disk: &mut ReadOnly, path: &Path, show: &Show, output: &mut Output<'
     let damaged = match (paths::named(name), layout::slot_of(name)) {
         (Some(Named::Segment(_)), _) => {
             let mut segment = Segment::open(disk, path, false).map_err(InspectError::io("open", path))?;
-            return segment_batches(disk, &mut segment, path, None, show, Meaning::Theirs, output).map(Outcome::of);
+            return segment_batches(disk, &mut segment, path, None, show, Meaning::Theirs, None, output).map(Outcome::of);
         }
         (Some(Named::Index(base)), _) => {
             with_file(disk, path, INDEX_BYTES_MAX, output, |bytes, file, output| index(bytes, base, file, output))?

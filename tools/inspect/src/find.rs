@@ -79,7 +79,7 @@ pub fn find(path: &Path, find: &Find, output: &mut Output<'_>) -> Result<Outcome
                     match output.format {
                         Format::Text => output.line(text(&name, &header, &record))?,
                         Format::Json => {
-                            record_json(log, &header, &record, &mut line);
+                            record_json(log, &header, &record, None, &mut line);
                             output.line(&line)?;
                         }
                         Format::Yaml => {

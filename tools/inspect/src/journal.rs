@@ -215,7 +215,8 @@ impl Told<'_> {
             match found {
                 Ok(found) => {
                     let check = batch::check_stored(found.bytes).map(drop);
-                    printer.print(output, &Found { place: found.place as u64, header: found.header, bytes: found.bytes, check })?;
+                    printer
+                        .print(output, &Found { place: found.place as u64, header: found.header, bytes: found.bytes, check, fate: None })?;
                 }
                 Err(error) => {
                     output.tell("unreadable", || vec![field("why", error.to_string())], format_args!("  {error}"))?;

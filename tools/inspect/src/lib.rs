@@ -14,6 +14,7 @@ pub mod command;
 pub mod error;
 
 mod batches;
+mod columns;
 mod commands;
 mod directory;
 mod export;
@@ -37,13 +38,14 @@ mod spare;
 mod stats;
 mod table;
 mod time;
+mod transactions;
 mod value;
 mod verify;
 mod walked;
 mod work;
 
 pub use error::InspectError;
-pub use export::{As, Export};
+pub use export::{As, Export, Isolation};
 pub use find::Find;
 pub use output::Format;
 pub use stats::Stats;

@@ -40,6 +40,8 @@ pub struct Log {
     pub may_have_gaps: bool,
     /// The log was at least so long, if that is known.
     pub reached: Option<Offset>,
+    /// More of it may lie in files that were not given.
+    pub is_part: bool,
     /// For what else journals hold of it.
     pub id: Option<PartitionId>,
 }
@@ -82,7 +84,7 @@ type Each<'a> = dyn FnMut(Seen<'_>) -> Result<(), InspectError> + 'a;
 
 impl Log {
     /// Of a partition of ours.
-    pub fn of(directory: &Directory, partition: Partition) -> Log {
+    pub fn of(directory: &Directory, partition: &Partition) -> Log {
         let id = partition.id;
         let name = directory.names.of(id.topic);
         let ends = partition.segments.iter().skip(1).map(|segment| segment.base).chain([Offset::MAX]);
@@ -99,8 +101,8 @@ impl Log {
             partition.image.as_ref().map_or((0, None), |image| (image.log_start, Some(image.log_end.max(image.lost.end))));
         let shard = partition.shard.unwrap_or_default();
         let is_damaged = partition.is_damaged || partition.image.is_none() && !partition.is_deleted;
-        let pending = partition.image.into_iter().flat_map(|image| image.pending).filter_map(|pending| match pending.bytes {
-            PendingBytes::Journal(bytes) => Some((bytes, format!("journal {shard}, entry {}", pending.sequence))),
+        let pending = partition.image.iter().flat_map(|image| &image.pending).filter_map(|pending| match &pending.bytes {
+            PendingBytes::Journal(bytes) => Some((bytes.clone(), format!("journal {shard}, entry {}", pending.sequence))),
             PendingBytes::Direct(_) => None,
         });
         Log {
@@ -114,6 +116,7 @@ impl Log {
             is_damaged,
             may_have_gaps: false,
             reached,
+            is_part: false,
             id: Some(id),
         }
     }

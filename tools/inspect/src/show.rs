@@ -9,12 +9,15 @@ use crate::directory::{Directory, damage};
 use crate::error::InspectError;
 use crate::journal::{Told, print_header};
 use crate::kafka;
+use crate::log::Log;
 use crate::output::Output;
 use crate::partition::{Kind, Partition};
 use crate::problem::Problem;
 use crate::read_only::ReadOnly;
 use crate::segment::{Piece, SEGMENT_BYTES_MAX, Segment};
 use crate::source::Source;
+use crate::spare::Spare;
+use crate::transactions::{Fate, Fates};
 use crate::value::field;
 use crate::{Outcome, Show, files, ls};
 use millrace_base::batch;
@@ -203,6 +206,8 @@ fn log(
     }
     let meaning =
         Meaning::of(Some(partition.id.topic), directory.names.of(partition.id.topic).filter(|_| partition.id.topic != META_TOPIC));
+    let whole = Log::of(directory, &partition);
+    let mut fates = Fates::new(&whole, Spare::new(&directory.path));
     for (at, segment) in partition.segments.iter().enumerate() {
         let next = partition.segments.get(at + 1).map(|next| next.base);
         if show.from.is_some_and(|from| next.is_some_and(|next| next <= from)) {
@@ -215,7 +220,7 @@ fn log(
         let path = partition.segment_path(segment.base);
         let is_closed = segment.kind == Kind::Closed && !directory.is_in_use;
         match Segment::open(disk, &path, is_closed) {
-            Ok(mut file) => damaged |= segment_batches(disk, &mut file, &path, end, show, meaning, output)?,
+            Ok(mut file) => damaged |= segment_batches(disk, &mut file, &path, end, show, meaning, Some(&mut fates), output)?,
             Err(error) => {
                 let text = error.to_string();
                 let fields = || vec![field("file", path.display().to_string()), field("why", text.as_str())];
@@ -234,7 +239,7 @@ fn log(
             PendingBytes::Journal(bytes) => {
                 let place = vec![field("partition", who.as_str()), field("journal", shard), field("entry", pending.sequence)];
                 let mut printer = Printer::new(show.records.then_some(meaning), place);
-                damaged |= journal_batches(bytes, show, &mut printer, output)?;
+                damaged |= journal_batches(bytes, show, &mut fates, &mut printer, output)?;
             }
             PendingBytes::Direct(direct) => {
                 let (segment, place, bytes) = (direct.segment, direct.place, direct.bytes);
@@ -259,6 +264,7 @@ pub fn segment_batches(
     end: Option<u64>,
     show: &Show,
     meaning: Meaning,
+    mut fates: Option<&mut Fates<'_>>,
     output: &mut Output<'_>,
 ) -> Result<bool, InspectError> {
     let mut printer = Printer::new(show.records.then_some(meaning), vec![field("file", path.display().to_string())]);
@@ -273,7 +279,8 @@ pub fn segment_batches(
             Piece::Batch { place, header, bytes, check } => {
                 damaged |= check.is_err();
                 if is_wanted(&header, show.from) {
-                    printer.print(output, &Found { place, header, bytes, check })?;
+                    let fate = fate_of(&mut fates, &header)?;
+                    printer.print(output, &Found { place, header, bytes, check, fate })?;
                 }
             }
             Piece::Zeros { place } => {
@@ -289,7 +296,18 @@ pub fn segment_batches(
     Ok(damaged)
 }
 
-fn journal_batches(bytes: &Slice, show: &Show, printer: &mut Printer, output: &mut Output<'_>) -> Result<bool, InspectError> {
+/// What became of the batch's transaction, where that is looked up.
+fn fate_of(fates: &mut Option<&mut Fates<'_>>, header: &batch::Header) -> Result<Option<Fate>, InspectError> {
+    fates.as_mut().map_or(Ok(None), |fates| fates.of(header))
+}
+
+fn journal_batches(
+    bytes: &Slice,
+    show: &Show,
+    fates: &mut Fates<'_>,
+    printer: &mut Printer,
+    output: &mut Output<'_>,
+) -> Result<bool, InspectError> {
     let mut damaged = false;
     printer.heading(output)?;
     for found in walk::batches(bytes) {
@@ -298,7 +316,9 @@ fn journal_batches(bytes: &Slice, show: &Show, printer: &mut Printer, output: &m
                 let check = batch::check_stored(found.bytes).map(drop);
                 damaged |= check.is_err();
                 if is_wanted(&found.header, show.from) {
-                    printer.print(output, &Found { place: found.place as u64, header: found.header, bytes: found.bytes, check })?;
+                    let fate = fates.of(&found.header)?;
+                    let (place, header, bytes) = (found.place as u64, found.header, found.bytes);
+                    printer.print(output, &Found { place, header, bytes, check, fate })?;
                 }
             }
             Err(error) => {

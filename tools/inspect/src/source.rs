@@ -48,7 +48,7 @@ impl Source {
         let mut logs: Vec<Log> = match self {
             Source::Ours(directory) => {
                 let partitions = directory.take_all(disk)?;
-                partitions.into_iter().map(|partition| Log::of(directory, partition)).collect()
+                partitions.into_iter().map(|partition| Log::of(directory, &partition)).collect()
             }
             Source::Kafka(directory) => directory.partitions.iter().map(|partition| partition.log()).collect(),
         };

@@ -18,7 +18,7 @@ use support::{
 };
 
 fn export(how: As) -> Export {
-    Export { what: Vec::new(), offsets: 0..i64::MAX, times: Window::ALL, how, to: None }
+    Export { what: Vec::new(), offsets: 0..i64::MAX, times: Window::ALL, how, isolation: None, to: None }
 }
 
 /// What comes out: offsets of each partition in the order in which they came.

@@ -21,7 +21,7 @@ fn built() -> Scratch {
 }
 
 fn export() -> Verb {
-    Verb::Export(Export { what: Vec::new(), offsets: 0..i64::MAX, times: Window::ALL, how: As::Json, to: None })
+    Verb::Export(Export { what: Vec::new(), offsets: 0..i64::MAX, times: Window::ALL, how: As::Json, isolation: None, to: None })
 }
 
 fn exported(path: &Path) -> Vec<i64> {

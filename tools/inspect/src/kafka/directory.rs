@@ -52,6 +52,8 @@ pub struct KafkaPartition {
     /// All plain files, by name.
     pub files: Vec<String>,
     pub log_start: Offset,
+    /// One segment alone.
+    pub is_part: bool,
 }
 
 impl KafkaPartition {
@@ -89,6 +91,7 @@ impl KafkaPartition {
             is_damaged: false,
             may_have_gaps: true,
             reached: None,
+            is_part: self.is_part,
             id: None,
         }
     }
@@ -193,6 +196,7 @@ impl KafkaDirectory {
             segments: vec![base],
             files: vec![file],
             log_start: 0,
+            is_part: true,
         });
         directory
     }
@@ -285,6 +289,7 @@ impl KafkaDirectory {
             segments,
             files,
             log_start,
+            is_part: false,
         });
     }
 }

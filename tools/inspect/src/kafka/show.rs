@@ -12,6 +12,8 @@ use crate::problem::Problem;
 use crate::read_only::ReadOnly;
 use crate::segment::{KAFKA_BATCH_BYTES_MAX, Segment};
 use crate::show::segment_batches;
+use crate::spare::Spare;
+use crate::transactions::Fates;
 use crate::value::field;
 use crate::{Outcome, Show};
 use millrace_base::fault::Corrupt;
@@ -45,6 +47,8 @@ pub fn show(directory: &KafkaDirectory, show: &Show, output: &mut Output<'_>) ->
             output.line(format_args!("partition {}", partition.name()))?;
         }
         let meaning = Meaning::of(None, Some(&partition.topic));
+        let log = partition.log();
+        let mut fates = Fates::new(&log, Spare::default());
         let next = partition.segments.iter().skip(1).copied().chain([Offset::MAX]);
         for (base, next) in partition.segments.iter().zip(next) {
             if show.from.is_some_and(|from| next <= from) {
@@ -53,7 +57,7 @@ pub fn show(directory: &KafkaDirectory, show: &Show, output: &mut Output<'_>) ->
             let path = partition.path(*base, "log");
             let segment = Segment::open(&mut disk, &path, false).map_err(InspectError::io("open", &path))?;
             let mut segment = segment.with_batches_up_to(KAFKA_BATCH_BYTES_MAX);
-            damaged |= segment_batches(&mut disk, &mut segment, &path, None, show, meaning, output)?;
+            damaged |= segment_batches(&mut disk, &mut segment, &path, None, show, meaning, Some(&mut fates), output)?;
         }
     }
     for note in &directory.notes {
