@@ -15,6 +15,7 @@ pub mod group_records;
 pub mod image;
 pub mod index;
 pub mod journal;
+pub mod kafka_files;
 pub mod meta_commands;
 pub mod meta_file;
 pub mod partition_state;
@@ -56,6 +57,7 @@ targets! {
     image,
     index,
     journal,
+    kafka_files,
     meta_commands,
     meta_file,
     partition_state,

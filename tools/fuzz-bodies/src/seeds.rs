@@ -18,6 +18,13 @@ use std::io::Write;
 #[path = "../../../frontends/kafka/tests/frames/mod.rs"]
 mod request_frames;
 
+#[allow(dead_code, clippy::unwrap_used, reason = "the files of the inspector's own tests")]
+#[path = "../../inspect/tests/support/kafka.rs"]
+mod kafka_directory;
+
+/// Of those files.
+const NOW: i64 = 1_700_000_000_000;
+
 const INDEX: &[u8] = include_bytes!("../../../testdata/formats/index-v1.bin");
 const STATE: &[u8] = include_bytes!("../../../testdata/formats/partition-state-v1.bin");
 const CHECKPOINT: &[u8] = include_bytes!("../../../testdata/formats/checkpoint-v1.bin");
@@ -157,6 +164,55 @@ pub fn segment() -> Vec<Vec<u8>> {
     };
     let row = image::batches(0, 12);
     vec![with(100, &row), with(6, &row[..row.len() - 5]), with(4000, &produced(5)), with(64, &image::batches(500, 3))]
+}
+
+pub fn kafka_files() -> Vec<Vec<u8>> {
+    let index = |entries: &[[i32; 2]]| entries.iter().flatten().flat_map(|number| number.to_be_bytes()).collect::<Vec<u8>>();
+    let times = |entries: &[(i64, i32)]| {
+        entries.iter().flat_map(|(time, offset)| [&time.to_be_bytes()[..], &offset.to_be_bytes()].concat()).collect::<Vec<u8>>()
+    };
+    let aborted = [&0i16.to_be_bytes()[..], &[9i64, 20, 24, 24].map(i64::to_be_bytes).concat()].concat();
+    let epochs = b"0\n2\n0 0\n2 30\n".to_vec();
+    let metadata = format!("version: 0\ntopic_id: {}", kafka_directory::TOPIC_ID).into_bytes();
+    let starts = b"0\n1\norders 0 20\n".to_vec();
+    let batches = [
+        kafka_directory::transactional(20, 0),
+        kafka_directory::transactional(22, 0),
+        kafka_directory::marker(24, 0, false),
+        kafka_directory::transactional(25, 0),
+        kafka_directory::marker(27, 0, true),
+        kafka_directory::batch(30, 2),
+        kafka_directory::batch(36, 2),
+    ];
+    let (second, third) = (batches[0].len() as i32, (batches[0].len() + batches[1].len()) as i32);
+    let one = |kind: u8, bytes: &[u8]| [&[kind], 20i64.to_le_bytes().as_slice(), bytes].concat();
+    let mut all = vec![
+        one(0, &index(&[[3, second], [4, third]])),
+        one(1, &times(&[(NOW + 21, 1), (NOW + 23, 3)])),
+        one(2, &aborted),
+        one(3, &kafka_directory::snapshot(27)),
+        one(4, &epochs),
+        one(5, &starts),
+        one(6, &metadata),
+    ];
+    let beside = [&epochs, &metadata, &kafka_directory::snapshot(17), &index(&[[3, second]]), &times(&[(NOW + 23, 3)]), &aborted];
+    let folder = |flags: u8, beside: &[Vec<u8>], batches: &[Vec<u8>]| {
+        let parts: Vec<u8> = beside.iter().chain(batches).flat_map(|part| sized(part)).collect();
+        [&[7, flags], 20i64.to_le_bytes().as_slice(), &parts].concat()
+    };
+    let beside: Vec<Vec<u8>> = beside.into_iter().cloned().collect();
+    let none = vec![Vec::new(); 6];
+    let with_start: Vec<Vec<u8>> = beside.iter().cloned().chain([starts]).collect();
+    let mut damaged = batches.to_vec();
+    damaged.insert(2, vec![7; 40]);
+    all.extend([
+        folder(4, &beside, &batches),
+        folder(12, &with_start, &batches),
+        folder(2, &none, &batches[..3]),
+        folder(0, &beside, &damaged),
+        folder(2, &none, &packed_batches()),
+    ]);
+    all
 }
 
 pub fn meta_file() -> Vec<Vec<u8>> {

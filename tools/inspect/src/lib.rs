@@ -47,6 +47,7 @@ mod work;
 pub use error::InspectError;
 pub use export::{As, Export, Isolation};
 pub use find::Find;
+pub use kafka::formats as kafka_formats;
 pub use output::Format;
 pub use stats::Stats;
 pub use time::Window;
