@@ -14,3 +14,5 @@ pub mod planted;
 pub mod prng;
 pub mod record_walk;
 pub mod settings;
+pub mod value;
+pub mod zstd;

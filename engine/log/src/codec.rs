@@ -81,6 +81,14 @@ impl Codec {
     /// # Errors
     /// `TooLarge`, `Malformed`.
     pub fn decompress_into(self, bytes: &[u8], out: &mut [u8]) -> Result<usize, CodecError> {
+        self.decompress_within(bytes, out, ZSTD_WINDOW_MAX)
+    }
+
+    /// Likewise, with a bound of its own on a zstd window, which is taken besides `out`.
+    ///
+    /// # Errors
+    /// `TooLarge`, `Malformed`.
+    pub fn decompress_within(self, bytes: &[u8], out: &mut [u8], window_max: u64) -> Result<usize, CodecError> {
         match self {
             Codec::None => {
                 let max = out.len();
@@ -90,7 +98,7 @@ impl Codec {
             Codec::Gzip => self.read(flate2::read::MultiGzDecoder::new(bytes), out),
             Codec::Snappy => snappy(bytes, out),
             Codec::Lz4 => self.read(lz4_flex::frame::FrameDecoder::new(bytes), out),
-            Codec::Zstd => zstd(bytes, out),
+            Codec::Zstd => zstd(bytes, out, window_max),
         }
     }
 
@@ -156,10 +164,9 @@ fn snappy_block(block: &[u8], out: &mut [u8], max: usize) -> Result<usize, Codec
     if written == len { Ok(len) } else { Err(malformed) }
 }
 
-const ZSTD_MAGIC: u32 = 0xfd2f_b528;
 const ZSTD_SKIPPABLE: std::ops::RangeInclusive<u32> = 0x184d_2a50..=0x184d_2a5f;
 
-fn zstd(bytes: &[u8], out: &mut [u8]) -> Result<usize, CodecError> {
+fn zstd(bytes: &[u8], out: &mut [u8], window_max: u64) -> Result<usize, CodecError> {
     let max = out.len();
     let malformed = CodecError::Malformed { codec: Codec::Zstd };
     let (mut done, mut rest) = (0, bytes);
@@ -170,7 +177,7 @@ fn zstd(bytes: &[u8], out: &mut [u8]) -> Result<usize, CodecError> {
             rest = rest[8..].get(len..).ok_or(malformed)?;
             continue;
         }
-        if magic != ZSTD_MAGIC || zstd_window(&rest[4..]).ok_or(malformed)? > ZSTD_WINDOW_MAX {
+        if millrace_base::zstd::window(rest).ok_or(malformed)? > window_max {
             return Err(malformed);
         }
         let mut decoder = ruzstd::decoding::StreamingDecoder::new(&mut rest).map_err(|_| malformed)?;
@@ -180,28 +187,11 @@ fn zstd(bytes: &[u8], out: &mut [u8]) -> Result<usize, CodecError> {
     Ok(done)
 }
 
-/// The window that a frame asks for (RFC 8878, 3.1.1.1.2). A frame without a window descriptor decodes in one piece of its content size.
-fn zstd_window(head: &[u8]) -> Option<u64> {
-    let (descriptor, rest) = head.split_first()?;
-    if descriptor & 0x20 == 0 {
-        let window = *rest.first()?;
-        let base = 1u64 << (10 + (window >> 3));
-        return Some(base + (base >> 3) * u64::from(window & 7));
-    }
-    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
-    let size = rest.get(dictionary..)?;
-    match descriptor >> 6 {
-        0 => size.first().map(|byte| u64::from(*byte)),
-        1 => size.first_chunk::<2>().map(|bytes| u64::from(u16::from_le_bytes(*bytes)) + 256),
-        2 => size.first_chunk::<4>().map(|bytes| u64::from(u32::from_le_bytes(*bytes))),
-        _ => size.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)),
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use millrace_base::prng::Prng;
+    use millrace_base::zstd::CLIENT_WINDOW_MAX;
     use std::io::Write;
 
     pub(crate) const ALL: [Codec; 4] = [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
@@ -281,8 +271,10 @@ pub(crate) mod tests {
     fn a_zstd_window_that_is_too_large_is_refused() {
         // Magic, no single segment, a window of 2 GiB; then one empty last block.
         let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0x01, 0x00, 0x00];
-        assert_eq!(zstd_window(&frame[4..]), Some(1 << 31));
         assert_eq!(Codec::Zstd.decompress(&frame, 100), Err(CodecError::Malformed { codec: Codec::Zstd }));
+        let last_level = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x88, 0x01, 0x00, 0x00];
+        assert!(Codec::Zstd.decompress(&last_level, 100).is_err());
+        assert_eq!(Codec::Zstd.decompress_within(&last_level, &mut [0; 100], CLIENT_WINDOW_MAX), Ok(0));
         let small = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58, 0x01, 0x00, 0x00];
         assert_eq!(Codec::Zstd.decompress(&small, 100).as_deref(), Ok(&[][..]));
         let skippable = [&0x184d_2a50u32.to_le_bytes()[..], &u32::MAX.to_le_bytes()].concat();

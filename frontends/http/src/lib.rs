@@ -8,6 +8,7 @@
 use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpServer, web};
+use millrace_base::value::quote;
 use std::fmt;
 use std::net::TcpListener;
 use std::sync::mpsc::channel;
@@ -106,17 +107,10 @@ impl Server {
 
 /// An error, as Redpanda's Admin API writes it.
 pub fn problem(status: StatusCode, message: &str) -> actix_web::HttpResponse {
-    let text: String = message.chars().flat_map(escaped).collect();
-    let body = format!("{{\"message\": \"{text}\", \"code\": {}}}", status.as_u16());
+    let mut text = String::new();
+    quote(message, &mut text);
+    let body = format!("{{\"message\": {text}, \"code\": {}}}", status.as_u16());
     actix_web::HttpResponse::build(status).content_type("application/json").body(body)
-}
-
-fn escaped(letter: char) -> Vec<char> {
-    match letter {
-        '"' | '\\' => vec!['\\', letter],
-        letter if letter.is_control() => format!("\\u{:04x}", u32::from(letter)).chars().collect(),
-        letter => vec![letter],
-    }
 }
 
 async fn not_found(request: actix_web::HttpRequest) -> actix_web::HttpResponse {
@@ -158,10 +152,5 @@ mod tests {
         assert!(asked(address, "no request at all\r\n\r\n").starts_with("HTTP/1.1 400"));
         server.stop();
         assert!(TcpStream::connect(address).is_err());
-    }
-
-    #[test]
-    fn a_problem_is_json_whatever_it_says() {
-        assert_eq!("a\"\\\n\u{1}".chars().flat_map(escaped).collect::<String>(), "a\\\"\\\\\\u000a\\u0001");
     }
 }

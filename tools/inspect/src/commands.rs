@@ -1,9 +1,9 @@
 //! What the records of internal partitions mean: the commands of replica set 0, and the group records of `__consumer_offsets`.
 
 use crate::records::Record;
-use crate::value::{Fields, Value, field};
 use millrace_base::ids::META_TOPIC;
 use millrace_base::ids::TopicId;
+use millrace_base::value::{Fields, Value, field};
 use millrace_state::groups::records::Change;
 use millrace_state::meta::{Command, NodeScope};
 use std::borrow::Cow;

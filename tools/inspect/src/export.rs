@@ -21,9 +21,9 @@ use crate::source::Source;
 use crate::spare::Spare;
 use crate::time::Window;
 use crate::transactions::{Fate, Fates};
-use crate::value::{Value, quote};
 use millrace_base::batch::Header;
 use millrace_base::offset::Offset;
+use millrace_base::value::{Value, quote};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -330,7 +330,13 @@ fn bytes_json(name: &str, bytes: Option<&[u8]>, out: &mut String) {
 fn create(path: &Path) -> Result<BufWriter<File>, InspectError> {
     let folder = path.parent().unwrap_or(path);
     std::fs::create_dir_all(folder).map_err(|error| failed("make", folder, &error))?;
-    let file = File::options().write(true).create_new(true).open(path).map_err(|error| failed("make", path, &error))?;
+    let made = File::options().write(true).create_new(true).open(path);
+    let file = made.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            InspectError::Usage(format!("{} is there already and is not overwritten: name another folder", path.display()))
+        }
+        _ => failed("make", path, &error),
+    })?;
     Ok(BufWriter::with_capacity(1 << 18, file))
 }
 

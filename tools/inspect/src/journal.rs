@@ -6,12 +6,13 @@ use crate::batches::{Found, Printer};
 use crate::commands::Meaning;
 use crate::files;
 use crate::output::Output;
-use crate::value::{Fields, Value, field};
 use millrace_base::batch;
 use millrace_base::ids::PartitionId;
+use millrace_base::value::{Fields, Value, field};
 use millrace_log::journal::layout::Header;
 use millrace_log::journal::{PayloadRange, Record};
 use millrace_log::partition_state::{Checkpoint, Large, LargeAt, Note, PartitionState};
+use millrace_log::producers::Remembered;
 use millrace_log::walk;
 use std::io;
 
@@ -285,7 +286,15 @@ pub fn print_large(output: &mut Output<'_>, large: &Large, whole: bool) -> io::R
     files::print_index(output, &large.index)?;
     for (id, producer) in producers.committed() {
         let fields = || {
-            let batch = |batch: &millrace_log::producers::Remembered| Value::Text(format!("{batch:?}"));
+            let batch = |batch: &Remembered| {
+                Value::map([
+                    ("first_sequence", batch.first_sequence.into()),
+                    ("last_sequence", batch.last_sequence.into()),
+                    ("base", batch.base.into()),
+                    ("end", batch.end.into()),
+                    ("timestamp", batch.timestamp.into()),
+                ])
+            };
             vec![
                 field("producer_id", id),
                 field("epoch", producer.epoch),
@@ -300,7 +309,11 @@ pub fn print_large(output: &mut Output<'_>, large: &Large, whole: bool) -> io::R
         )?;
         if output.is_text() {
             for batch in &producer.batches {
-                output.line(format_args!("               {batch:?}"))?;
+                let Remembered { first_sequence, last_sequence, base, end, timestamp } = batch;
+                output.line(format_args!(
+                    "               sequences {first_sequence} to {last_sequence}, offsets {base} to {}, max timestamp {timestamp} ms",
+                    end - 1
+                ))?;
             }
         }
     }

@@ -39,7 +39,6 @@ mod stats;
 mod table;
 mod time;
 mod transactions;
-mod value;
 mod verify;
 mod walked;
 mod work;

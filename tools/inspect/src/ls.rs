@@ -12,9 +12,9 @@ use crate::read_only::ReadOnly;
 use crate::segment::{Piece, SEGMENT_BYTES_MAX, Segment};
 use crate::source::Source;
 use crate::table::Table;
-use crate::value::Value;
 use millrace_base::ids::TopicId;
 use millrace_base::offset::{Epoch, Offset};
+use millrace_base::value::Value;
 use millrace_io::IoError;
 use millrace_log::image::PendingBytes;
 use millrace_log::index::{NO_TIMESTAMP, Summary};
@@ -202,7 +202,7 @@ fn last_epoch(disk: &mut ReadOnly, partition: &Partition) -> Option<Epoch> {
 }
 
 fn print_segments(disk: &mut ReadOnly, directory: &Directory, partitions: &[Partition], output: &mut Output<'_>) -> io::Result<()> {
-    let mut table = Table::new("segment", &["segment", "kind", "end", "bytes", "file bytes", "max timestamp ms", "index"]);
+    let mut table = Table::new("segment", &["segment", "state", "end", "bytes", "file bytes", "max timestamp ms", "index"]);
     for partition in partitions {
         for segment in &partition.segments {
             let file_bytes = Segment::open(disk, &partition.segment_path(segment.base), false).map(|file| file.len());

@@ -5,7 +5,7 @@
 //!
 //! Invariants: each thing is written as it is found, so that memory does not grow with them.
 
-use crate::value::{Fields, Value, field};
+use millrace_base::value::{Fields, Value, field};
 use std::fmt::Display;
 use std::io::{self, Write};
 

@@ -1,8 +1,8 @@
 //! What is wrong, where, and what the next start of the broker does with it.
 
 use crate::output::Output;
-use crate::value::{Fields, field};
 use millrace_base::fault::Corrupt;
+use millrace_base::value::{Fields, field};
 use std::io;
 
 /// What a start makes of a problem. What else becomes of the partition or directory is not repeated: the first problem decides.

@@ -9,9 +9,10 @@
 
 use crate::commands::{self, Meaning};
 use crate::output::Output;
-use crate::value::{Fields, Value, field};
 use millrace_base::batch::{HEADER_BYTES, Header, read_varint};
 use millrace_base::offset::Offset;
+use millrace_base::value::{Fields, Value, field};
+use millrace_base::zstd::CLIENT_WINDOW_MAX;
 use millrace_log::codec::{Codec, CodecError};
 use std::borrow::Cow;
 use std::io;
@@ -42,7 +43,7 @@ impl Opener {
         let mut room = self.opened.len().max(OPENED_BYTES_FIRST);
         loop {
             self.opened.resize(room, 0);
-            match codec.decompress_into(records, &mut self.opened) {
+            match codec.decompress_within(records, &mut self.opened, CLIENT_WINDOW_MAX) {
                 Ok(len) => return Ok(&self.opened[..len]),
                 Err(CodecError::TooLarge { .. }) if room < OPENED_BYTES_MAX => room = (room * 4).min(OPENED_BYTES_MAX),
                 Err(error) => return Err(error),

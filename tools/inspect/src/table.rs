@@ -1,7 +1,7 @@
 //! Rows: aligned columns for people, one object each for programs.
 
 use crate::output::Output;
-use crate::value::{Fields, Value};
+use millrace_base::value::{Fields, Value};
 use std::borrow::Cow;
 use std::io;
 

@@ -188,7 +188,8 @@ fn batches_come_out_as_they_are_and_stand_on_their_own() {
     let lines = Verb::Export(Export { to: Some(to.0.join("b")), ..export(As::Json) });
     inspect(&lines, &scratch.0);
     assert_eq!(contents(&to.0.join("b")).len(), 2);
-    assert!(matches!(try_inspect(&lines, &scratch.0), Err(InspectError::Io { doing: "make", .. })), "what is there is not written over");
+    let refused = try_inspect(&lines, &scratch.0);
+    assert!(matches!(&refused, Err(InspectError::Usage(why)) if why.contains("not overwritten")), "what is there is not written over");
 }
 
 #[test]

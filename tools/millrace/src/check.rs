@@ -14,9 +14,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use millrace_base::value::Value;
 use millrace_io::uring;
 use millrace_ops::output::Table;
-use millrace_ops::value::Value;
 
 /// What the ring driver needs (see `engine/io`).
 const KERNEL_WANTED: (u32, u32) = (6, 1);

@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 
+use millrace_base::value::Value;
 use millrace_io::blocking::BlockingDisk;
 use millrace_io::system;
 use millrace_shard::boot::Plan;
@@ -92,52 +93,32 @@ fn kept(loss: &Loss) -> String {
 }
 
 fn json(report: &Report) -> String {
-    let losses: Vec<String> = report.losses.iter().map(loss_json).collect();
-    let unusable: Vec<String> = report
-        .unusable
-        .iter()
-        .map(|(path, reason)| format!("{{\"directory\":{},\"reason\":{}}}", quoted(&path.display().to_string()), quoted(reason)))
-        .collect();
-    format!("{{\"partitions\":[{}],\"unusable\":[{}]}}\n", losses.join(","), unusable.join(","))
-}
-
-fn loss_json(loss: &Loss) -> String {
-    let number = |value: Option<i64>| value.map_or("null".to_owned(), |value| value.to_string());
-    let cut = |(path, bytes): &(std::path::PathBuf, u64)| format!("{{\"file\":{},\"byte\":{bytes}}}", quoted(&path.display().to_string()));
-    let cuts: Vec<String> = loss.cut.iter().map(cut).collect();
-    let removed: Vec<String> = loss.removed.iter().map(|path| quoted(&path.display().to_string())).collect();
-    format!(
-        "{{\"partition\":{},\"directory\":{},\"log_start\":{},\"intact_end\":{},\"next_offset\":{},\"lost_end\":{},\"lost_records\":{},\"cut\":[{}],\
-         \"removed\":[{}],\"producers_forgotten\":{},\"reason\":{},\"accepted\":{}}}",
-        quoted(&loss.name),
-        quoted(&loss.directory.display().to_string()),
-        loss.log_start,
-        loss.from,
-        loss.next,
-        number(loss.reached),
-        number(loss.records().map(|records| records as i64)),
-        cuts.join(","),
-        removed.join(","),
-        loss.producers,
-        quoted(&loss.reason),
-        loss.accepted
-    )
-}
-
-/// As a JSON string.
-fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => out.extend(['\\', character]),
-            control if control < ' ' => {
-                let _ = write!(out, "\\u{:04x}", u32::from(control));
-            }
-            other => out.push(other),
-        }
-    }
-    out.push('"');
-    out
+    let path = |path: &std::path::Path| Value::from(path.display().to_string());
+    let cut = |(file, byte): &(std::path::PathBuf, u64)| Value::map([("file", path(file)), ("byte", (*byte).into())]);
+    let loss = |loss: &Loss| {
+        Value::map([
+            ("partition", loss.name.as_str().into()),
+            ("directory", path(&loss.directory)),
+            ("log_start", loss.log_start.into()),
+            ("intact_end", loss.from.into()),
+            ("next_offset", loss.next.into()),
+            ("lost_end", loss.reached.into()),
+            ("lost_records", loss.records().into()),
+            ("cut", Value::List(loss.cut.iter().map(cut).collect())),
+            ("removed", Value::List(loss.removed.iter().map(|file| path(file)).collect())),
+            ("producers_forgotten", loss.producers.into()),
+            ("reason", loss.reason.as_str().into()),
+            ("accepted", loss.accepted.into()),
+        ])
+    };
+    let unusable = |(directory, reason): &(std::path::PathBuf, String)| {
+        Value::map([("directory", path(directory)), ("reason", reason.as_str().into())])
+    };
+    Value::map([
+        ("partitions", Value::List(report.losses.iter().map(loss).collect())),
+        ("unusable", Value::List(report.unusable.iter().map(unusable).collect())),
+    ])
+    .json_line()
 }
 
 #[cfg(test)]
@@ -180,7 +161,7 @@ mod tests {
         let json = json(&Report { losses: vec![loss(9, None)], unusable: vec![("/e".into(), "gone".to_owned())] });
         let expected = "{\"partitions\":[{\"partition\":\"t-1\",\"directory\":\"/d\",\"log_start\":2,\"intact_end\":9,\"next_offset\":9,\"lost_end\":null,\
                         \"lost_records\":null,\"cut\":[{\"file\":\"/d/a.log\",\"byte\":7}],\"removed\":[\"/d/b.log\"],\
-                        \"producers_forgotten\":true,\"reason\":\"a \\\"bit\\\"\\u000a\",\"accepted\":false}],\
+                        \"producers_forgotten\":true,\"reason\":\"a \\\"bit\\\"\\n\",\"accepted\":false}],\
                         \"unusable\":[{\"directory\":\"/e\",\"reason\":\"gone\"}]}\n";
         assert_eq!(json, expected);
     }

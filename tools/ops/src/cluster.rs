@@ -9,7 +9,7 @@ use crate::arguments::{Context, flag, noun, switch, verb};
 use crate::client::{NEWEST, To};
 use crate::failure::{Failure, Outcome, name};
 use crate::output::{Document, Table};
-use crate::value::Value;
+use millrace_base::value::Value;
 
 /// From this version on data directories come with the bytes of their file systems.
 const UNKNOWN_BYTES: i64 = -1;

@@ -9,7 +9,7 @@ use kafka_protocol::messages::{DescribeConfigsRequest, IncrementalAlterConfigsRe
 
 use crate::client::{Client, NEWEST, To, text};
 use crate::failure::{Failure, Kind, Outcome};
-use crate::value::Value;
+use millrace_base::value::Value;
 
 /// What has configs.
 #[derive(Clone, PartialEq, Eq, Debug)]

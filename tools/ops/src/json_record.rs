@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 use crate::failure::{Failure, Kind, Outcome};
 use crate::percent::{base64, unbase64};
 use crate::records::{Record, RecordHeader};
-use crate::value::Value;
+use millrace_base::value::Value;
 
 /// The fields of a record that can be given; the others of [`write`] are the broker's to say, and passed over.
 const GIVEN: [&str; 5] = ["partition", "timestamp", "key", "value", "headers"];

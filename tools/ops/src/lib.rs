@@ -35,7 +35,6 @@ pub mod records;
 pub mod settings;
 pub mod stop;
 pub mod topic;
-pub mod value;
 
 use std::io::Write;
 

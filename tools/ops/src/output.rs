@@ -9,7 +9,7 @@
 use std::io::{self, ErrorKind, Write};
 
 use crate::failure::{Failure, Kind, Outcome};
-use crate::value::Value;
+use millrace_base::value::Value;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
@@ -88,7 +88,7 @@ fn cell(value: &Value) -> String {
         Value::Text(text) => text.clone(),
         Value::Bool(value) => if *value { "yes" } else { "no" }.to_owned(),
         Value::Int(value) => value.to_string(),
-        Value::Float(value) => format!("{value:.3}"),
+        Value::Real(value) => format!("{value:.3}"),
         Value::List(items) if items.is_empty() => "-".to_owned(),
         Value::List(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
         Value::Map(fields) => fields.iter().map(|(key, value)| format!("{key}={}", cell(value))).collect::<Vec<_>>().join(","),
@@ -195,7 +195,7 @@ impl Output<'_> {
     }
 
     fn value(&mut self, value: &Value) -> Outcome<()> {
-        let text = if self.format == Format::Yaml { value.yaml() } else { value.json() };
+        let text = if self.format == Format::Yaml { value.yaml() } else { value.json_blocks() };
         self.text(&text)
     }
 

@@ -11,15 +11,12 @@ use std::io::{Read, Write};
 
 use millrace_base::batch::{self, HEADER_BYTES, Header, LENGTH_OVERHEAD, place, read_varint, write_varint};
 use millrace_base::crc::crc32c;
+use millrace_base::zstd::CLIENT_WINDOW_MAX;
 
 use crate::failure::{Failure, Kind, Outcome};
 
 /// A batch that unpacks to more is refused.
 const UNPACKED_BYTES_MAX: u64 = 256 << 20;
-
-/// What the next to last level of zstd asks for.
-const ZSTD_WINDOW_MAX: u64 = 64 << 20;
-const ZSTD_MAGIC: &[u8; 4] = &[0x28, 0xb5, 0x2f, 0xfd];
 
 const XERIAL_MAGIC: &[u8; 8] = b"\x82SNAPPY\0";
 const XERIAL_HEAD_BYTES: usize = 16;
@@ -97,7 +94,7 @@ fn all(from: impl Read) -> std::io::Result<Vec<u8>> {
 fn zstd(mut bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut out = Vec::new();
     while !bytes.is_empty() {
-        if zstd_window(bytes).is_none_or(|window| window > ZSTD_WINDOW_MAX) {
+        if millrace_base::zstd::window(bytes).is_none_or(|window| window > CLIENT_WINDOW_MAX) {
             return Err(std::io::Error::other("it is no zstd frame, or its window is too large"));
         }
         let decoder = ruzstd::decoding::StreamingDecoder::new(&mut bytes).map_err(std::io::Error::other)?;
@@ -107,23 +104,6 @@ fn zstd(mut bytes: &[u8]) -> std::io::Result<Vec<u8>> {
         }
     }
     Ok(out)
-}
-
-/// The window that a frame asks for (RFC 8878, 3.1.1.1.2). A frame without a window descriptor is decoded in one piece of its content's size.
-fn zstd_window(frame: &[u8]) -> Option<u64> {
-    let (descriptor, rest) = frame.strip_prefix(ZSTD_MAGIC)?.split_first()?;
-    if descriptor & 0x20 == 0 {
-        let window = *rest.first()?;
-        let base = 1u64 << (10 + (window >> 3));
-        return Some(base + (base >> 3) * u64::from(window & 7));
-    }
-    let size = rest.get([0, 1, 2, 4][usize::from(descriptor & 3)]..)?;
-    Some(match descriptor >> 6 {
-        0 => u64::from(*size.first()?),
-        1 => u64::from(u16::from_le_bytes(*size.first_chunk()?)) + 256,
-        2 => u64::from(u32::from_le_bytes(*size.first_chunk()?)),
-        _ => u64::from_le_bytes(*size.first_chunk()?),
-    })
 }
 
 /// Java's clients frame their blocks, others send one block bare.
@@ -362,10 +342,10 @@ mod tests {
 
     #[test]
     fn a_zstd_window_has_a_bound_and_frames_follow_each_other() {
-        // Magic, no single segment, a window of 2 GiB, then of 64 MiB; one empty last block.
+        // Magic, no single segment, a window of 2 GiB, then of 128 MiB; one empty last block.
         let frame = |window: u8| [0x28, 0xb5, 0x2f, 0xfd, 0x00, window, 0x01, 0x00, 0x00];
         assert!(Codec::Zstd.unpack(&frame(0xa8)).is_err());
-        assert!(Codec::Zstd.unpack(&frame(0x80)).unwrap().is_empty());
+        assert!(Codec::Zstd.unpack(&frame(0x88)).unwrap().is_empty());
         // One segment of 4 GiB less a byte, as the frame says, in an empty block.
         assert!(Codec::Zstd.unpack(&[0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0xff, 0xff, 0xff, 0xff, 0x01, 0x00, 0x00]).is_err());
         let one = Codec::Zstd.pack(b"one".to_vec()).unwrap();

@@ -22,12 +22,12 @@ use crate::read_only::ReadOnly;
 use crate::records::{Records, control_name};
 use crate::segment::{At, KAFKA_BATCH_BYTES_MAX, Segment};
 use crate::segment_check::Checked;
-use crate::value::field;
 use crate::verify::How;
 use crate::work::{Progress, run_all};
 use millrace_base::batch::{HEADER_BYTES, Header};
 use millrace_base::fault::Corrupt;
 use millrace_base::offset::{Epoch, Offset};
+use millrace_base::value::field;
 use millrace_io::IoError;
 use std::path::{Path, PathBuf};
 

@@ -10,8 +10,8 @@ use crate::problem::Problem;
 use crate::read_only::ReadOnly;
 use crate::segment::{At, KAFKA_BATCH_BYTES_MAX, Segment};
 use crate::table::Table;
-use crate::value::{Fields, Value};
 use millrace_base::offset::Offset;
+use millrace_base::value::{Fields, Value};
 use std::borrow::Cow;
 
 pub fn ls(directory: &KafkaDirectory, output: &mut Output<'_>) -> Result<Outcome, InspectError> {

@@ -14,10 +14,10 @@ use crate::segment::{KAFKA_BATCH_BYTES_MAX, Segment};
 use crate::show::segment_batches;
 use crate::spare::Spare;
 use crate::transactions::Fates;
-use crate::value::field;
 use crate::{Outcome, Show};
 use millrace_base::fault::Corrupt;
 use millrace_base::offset::Offset;
+use millrace_base::value::field;
 use std::path::Path;
 
 /// Partitions, or the one that `show` names.

@@ -8,7 +8,7 @@ use crate::client::{NEWEST, text};
 use crate::failure::{Failure, Kind, Outcome, name};
 use crate::groups::subject;
 use crate::output::{Format, Table};
-use crate::value::Value;
+use millrace_base::value::Value;
 
 pub fn command() -> Command {
     verb("delete", "Delete groups without members, and what they have committed")

@@ -19,7 +19,7 @@ use crate::groups::{self, subject};
 use crate::offsets::{self, Place, Where};
 use crate::output::{Format, Table};
 use crate::topic::existing;
-use crate::value::Value;
+use millrace_base::value::Value;
 
 /// More lines are not a file of offsets.
 const FILE_BYTES_MAX: u64 = 64 << 20;

@@ -27,7 +27,7 @@ use crate::percent::{HELP, Percent};
 use crate::progress::Progress;
 use crate::records::{self, Record};
 use crate::stop::Stop;
-use crate::value::Value;
+use millrace_base::value::Value;
 
 /// Told of at the end; more partitions are summed up.
 const TOLD_MAX: usize = 8;

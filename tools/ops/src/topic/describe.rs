@@ -9,7 +9,7 @@ use crate::configs::{self, Resource};
 use crate::failure::{Failure, Outcome};
 use crate::offsets;
 use crate::output::{Document, Table};
-use crate::value::Value;
+use millrace_base::value::Value;
 
 pub fn command() -> Command {
     verb("describe", "Show topics: partitions, offsets, configs")

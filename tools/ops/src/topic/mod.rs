@@ -23,7 +23,7 @@ use crate::arguments::{Context, noun};
 use crate::client::Client;
 use crate::failure::{Failure, Outcome, name};
 use crate::output::{Format, Table};
-use crate::value::Value;
+use millrace_base::value::Value;
 
 /// A cluster whose brokers have not all heard of a change after this time is left to itself.
 const NEWS_MAX: Duration = Duration::from_secs(5);

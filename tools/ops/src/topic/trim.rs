@@ -9,7 +9,7 @@ use crate::client::{Client, NEWEST, To, topic_name};
 use crate::failure::{Failure, Kind, Outcome, name};
 use crate::offsets::{self, Place, Where};
 use crate::output::{Format, Table};
-use crate::value::Value;
+use millrace_base::value::Value;
 
 pub fn command() -> Command {
     verb("trim", "Delete the records before an offset or a time")
