@@ -85,7 +85,7 @@ class Session:
         output = self.files.enter_context(tempfile.TemporaryFile())
         errors = self.files.enter_context(tempfile.TemporaryFile())
         process = subprocess.Popen(["bash", "-c", entry["run"]], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
-                                   stdout=output, stderr=errors, start_new_session=True)
+                                   stdout=output, stderr=errors, start_new_session=True, preexec_fn=hears_ctrl_c)
         ends = time.monotonic() + entry.get("seconds", SECONDS)
         until = entry.get("until")
         while process.poll() is None:
@@ -128,6 +128,11 @@ class Session:
             process.wait()
         self.running.clear()
         self.files.close()
+
+
+def hears_ctrl_c():
+    """Where this runs in a shell's background, SIGINT is ignored, and a program that starts so cannot ask for it again."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def read(file):
