@@ -14,7 +14,9 @@ pub fn command() -> Command {
 pub fn run(matches: &ArgMatches, mut context: Context<'_>) -> Outcome<()> {
     let mut documents = Vec::new();
     for group in super::named(matches) {
-        let (coordinator, found) = groups::describe(&mut context.client, &group)?;
+        let (coordinator, mut found) = groups::describe(&mut context.client, &group)?;
+        // Brokers give them in any order.
+        found.members.sort_by(|a, b| (&a.client, &a.id).cmp(&(&b.client, &b.id)));
         let progress = groups::progress(&mut context.client, &group, &found.members)?;
         let mut partitions = Table::new(&["topic", "partition", "committed", "log_end", "lag", "member", "client", "host"]);
         for one in &progress {
