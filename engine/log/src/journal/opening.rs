@@ -124,20 +124,23 @@ fn make_folder(disk: &mut dyn Disk, folder: &Path) -> Result<(), JournalError> {
     Ok(())
 }
 
+fn bytes_of(recovered: &Recovered, slot: u32) -> u64 {
+    recovered.files.iter().find(|file| file.slot == slot).map_or(0, |file| file.bytes)
+}
+
 /// Files with entries that are needed, the one with the last entry at the end.
 fn used_files(recovered: &Recovered) -> VecDeque<Used> {
-    let bytes_of = |slot: u32| recovered.files.iter().find(|file| file.slot == slot).map_or(0, |file| file.bytes);
     let mut used: Vec<Used> = recovered
         .needed
         .iter()
         .map(|(slot, (first, last))| {
-            let file = FileRoom { slot: *slot, bytes: bytes_of(*slot) };
+            let file = FileRoom { slot: *slot, bytes: bytes_of(recovered, *slot) };
             Used { file, end: file.bytes, first: *first, last: *last }
         })
         .collect();
     let last = recovered.next - 1;
     if let Some((slot, end)) = recovered.end {
-        let file = FileRoom { slot, bytes: bytes_of(slot) };
+        let file = FileRoom { slot, bytes: bytes_of(recovered, slot) };
         let first = recovered.needed.get(&slot).map_or(last, |(first, _)| *first);
         used.retain(|used| used.file.slot != slot);
         used.push(Used { file, end, first, last });
@@ -187,8 +190,7 @@ fn free_files(disk: &mut dyn Disk, folder: &Path, recovered: &Recovered, options
 
 /// Whether what cannot be refused has room until a file comes free or the disk has room: in a free file, or behind the last entry.
 fn can_do_without(recovered: &Recovered, free: &VecDeque<FileRoom>, options: &Options) -> bool {
-    let bytes_of = |slot: u32| recovered.files.iter().find(|file| file.slot == slot).map_or(0, |file| file.bytes);
-    let behind_the_last = recovered.end.map_or(0, |(slot, end)| bytes_of(slot).saturating_sub(end));
+    let behind_the_last = recovered.end.map_or(0, |(slot, end)| bytes_of(recovered, slot).saturating_sub(end));
     !free.is_empty() || behind_the_last >= options.reserve_bytes / 2
 }
 
