@@ -107,10 +107,13 @@ impl Server {
 
 /// An error, as Redpanda's Admin API writes it.
 pub fn problem(status: StatusCode, message: &str) -> actix_web::HttpResponse {
+    actix_web::HttpResponse::build(status).content_type("application/json").body(problem_body(status, message))
+}
+
+fn problem_body(status: StatusCode, message: &str) -> String {
     let mut text = String::new();
     quote(message, &mut text);
-    let body = format!("{{\"message\": {text}, \"code\": {}}}", status.as_u16());
-    actix_web::HttpResponse::build(status).content_type("application/json").body(body)
+    format!("{{\"message\": {text}, \"code\": {}}}", status.as_u16())
 }
 
 async fn not_found(request: actix_web::HttpRequest) -> actix_web::HttpResponse {
@@ -152,5 +155,11 @@ mod tests {
         assert!(asked(address, "no request at all\r\n\r\n").starts_with("HTTP/1.1 400"));
         server.stop();
         assert!(TcpStream::connect(address).is_err());
+    }
+
+    #[test]
+    fn a_problem_is_json_whatever_it_says() {
+        let expected = "{\"message\": \"a\\\"\\\\\\n\\u0001\", \"code\": 404}";
+        assert_eq!(problem_body(StatusCode::NOT_FOUND, "a\"\\\n\u{1}"), expected);
     }
 }
