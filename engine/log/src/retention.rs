@@ -41,9 +41,11 @@ pub struct Outcome {
     pub roll: bool,
 }
 
-/// `committed`: nothing at or above it goes. `written`: when a segment was last written to, for records without a sound timestamp.
+/// `newest`: the segment that is being written to, with what stands in the journal only. `committed`: nothing at or above it goes.
+/// `written`: when a segment was last written to, for records without a sound timestamp.
 pub fn due(
     segments: &Segments,
+    newest: &Summary,
     policy: &Policy,
     log_start: Offset,
     committed: Offset,
@@ -74,8 +76,9 @@ pub fn due(
             outcome.log_start = Some(summary.end);
         }
     }
-    let active = segments.active().summary();
-    outcome.roll = all_go && active.bytes > 0 && active.end <= committed && over_time(active);
+    // Others that are closed may lie between the two, in the journal only.
+    all_go &= newest.base == segments.active().summary().base;
+    outcome.roll = all_go && newest.bytes > 0 && newest.end <= committed && over_time(newest);
     outcome
 }
 
@@ -111,8 +114,13 @@ mod tests {
         segments
     }
 
+    fn newest(segments: &Segments) -> &Summary {
+        segments.active().summary()
+    }
+
     fn check(timestamps: &[i64], policy: Policy, expected: (Option<Offset>, bool)) {
-        let outcome = due(&sample(timestamps), &policy, 0, 1000, 1_000_000, |_| 999_990);
+        let segments = sample(timestamps);
+        let outcome = due(&segments, newest(&segments), &policy, 0, 1000, 1_000_000, |_| 999_990);
         assert_eq!((outcome.log_start, outcome.roll), expected, "{timestamps:?} {policy:?}");
     }
 
@@ -155,9 +163,19 @@ mod tests {
     fn nothing_uncommitted_and_nothing_of_a_compacted_topic_goes() {
         let policy = Policy { retention_ms: 100, ..KEEP };
         let segments = sample(&[1, 2, 3]);
-        assert_eq!(due(&segments, &policy, 0, 1, 1_000_000, |_| 0).log_start, Some(1));
-        assert!(!due(&segments, &policy, 0, 2, 1_000_000, |_| 0).roll);
+        assert_eq!(due(&segments, newest(&segments), &policy, 0, 1, 1_000_000, |_| 0).log_start, Some(1));
+        assert!(!due(&segments, newest(&segments), &policy, 0, 2, 1_000_000, |_| 0).roll);
         check(&[1, 2, 3], Policy { delete: false, ..policy }, (None, false));
+    }
+
+    #[test]
+    fn what_stands_in_the_journal_only_counts_for_the_newest_segment() {
+        let policy = Policy { retention_ms: 100, ..KEEP };
+        let roll = |timestamps: &[i64], newest: Summary| due(&sample(timestamps), &newest, &policy, 0, 1000, 1_000_000, |_| 999_990).roll;
+        let with = |base: Offset, max_timestamp: i64| Summary { bytes: 100, end: base + 5, max_timestamp, ..Summary::empty(base) };
+        assert!(roll(&[999_000], with(0, 999_899)));
+        assert!(!roll(&[999_000], with(0, 999_900)));
+        assert!(!roll(&[999_000], with(5, 999_000)), "another one lies before it");
     }
 
     #[test]
@@ -166,6 +184,6 @@ mod tests {
         assert_eq!(removable(&segments, 0), []);
         assert_eq!(removable(&segments, 2), [0, 1]);
         assert_eq!(removable(&segments, 3), [0, 1], "the active one stays");
-        assert_eq!(due(&segments, &Policy { retention_ms: 0, ..KEEP }, 2, 9, 1_000_000, |_| 0).log_start, None);
+        assert_eq!(due(&segments, newest(&segments), &Policy { retention_ms: 0, ..KEEP }, 2, 9, 1_000_000, |_| 0).log_start, None);
     }
 }

@@ -344,7 +344,7 @@ impl Engine {
         if partition.store.is_at_roll() {
             return self.close_segment(t, id);
         }
-        let more = partition.tail.pending_bytes() > EAGER_BYTES;
+        let more = partition.tail.pending_bytes() > EAGER_BYTES || partition.store.is_behind_rolls();
         self.unlink_below(t, id);
         if more {
             self.checkpoint(t, id);
@@ -422,11 +422,7 @@ impl Engine {
             return self.deletion_stated(t, id);
         }
         self.unlink_below(t, id);
-        if self
-            .partitions
-            .get(&id)
-            .is_some_and(|p| p.tail.pending().next().is_some() && (p.store.is_at_roll() || !p.store.rolls.is_empty()))
-        {
+        if self.partitions.get(&id).is_some_and(|p| p.tail.pending().next().is_some() && p.store.is_behind_rolls()) {
             self.checkpoint(t, id);
         }
     }

@@ -325,6 +325,9 @@ impl Engine {
                 self.raise_log_start(t, id, to);
             }
             self.roll_if_old(t, id, due.roll);
+            if self.partitions.get(&id).is_some_and(|partition| partition.store.retention_waits(&partition.config)) {
+                self.checkpoint(t, id);
+            }
         }
     }
 

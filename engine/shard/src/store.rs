@@ -416,7 +416,18 @@ impl Store {
             let at = if summary.base == self.newest.base { Some(&self.newest_written) } else { self.written.get(&summary.base) };
             wall.saturating_sub(age_ms(now, *at.unwrap_or(&self.started)))
         };
-        retention::due(&self.segments, &policy, log_start, committed, wall, written)
+        retention::due(&self.segments, &self.newest, &policy, log_start, committed, wall, written)
+    }
+
+    /// Whether a segment is stated closed of which records stand in the journal only.
+    pub fn is_behind_rolls(&self) -> bool {
+        !self.rolls.is_empty()
+    }
+
+    /// Whether a checkpoint must come first: retention does not look into the journal for closed segments.
+    pub fn retention_waits(&self, config: &TopicConfig) -> bool {
+        let is_bounded = config.retention_ms.is_some() || config.retention_bytes.is_some();
+        config.cleanup_delete && is_bounded && self.is_behind_rolls()
     }
 
     /// Takes the closed segments that are wholly below `start`; gives the files to unlink.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use kafka_protocol::messages::BrokerId;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use kafka_protocol::protocol::Request;
 use millrace_base::batch::Header;
@@ -21,6 +22,7 @@ use std::path::Path;
 pub const CREATE: i16 = 5;
 pub const PRODUCE: i16 = 9;
 pub const FETCH: i16 = 12;
+const LIST_OFFSETS: i16 = 7;
 
 pub use crate::client::topic_name as topic;
 
@@ -51,7 +53,12 @@ pub fn fetch(name: &str, partitions: impl Iterator<Item = (i32, i64)>, max_bytes
 
 /// A produce of one batch of `count` records, numbered from `first`.
 pub fn produce(name: &str, partition: i32, first: u32, count: u32, record_bytes: usize) -> ProduceRequest {
-    let batch: Bytes = value::batch(ValueId::new(1, first), count, record_bytes, 1_700_000_000_000, None, 0).into();
+    produce_at(name, partition, first, count, record_bytes, 1_700_000_000_000)
+}
+
+/// With this timestamp.
+fn produce_at(name: &str, partition: i32, first: u32, count: u32, record_bytes: usize, timestamp: i64) -> ProduceRequest {
+    let batch: Bytes = value::batch(ValueId::new(1, first), count, record_bytes, timestamp, None, 0).into();
     let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch));
     let topic = TopicProduceData::default().with_name(topic(name)).with_partition_data(vec![data]);
     ProduceRequest::default().with_acks(-1).with_timeout_ms(10_000).with_topic_data(vec![topic])
@@ -159,6 +166,24 @@ impl Node {
         let answer = self.ask(end, PRODUCE, request, 10_000).expect("produce is answered");
         let part = &answer.responses[0].partition_responses[0];
         (part.error_code, part.base_offset)
+    }
+
+    /// Appends a batch of records to partition 0 that are of now, as the clock shows it. `first` is the partition's end.
+    pub fn append(&mut self, name: &str, first: u32, count: u32, record_bytes: usize) {
+        let request = produce_at(name, 0, first, count, record_bytes, self.world.wall(NODE));
+        let mut end = self.connect();
+        assert_eq!(self.produce(&mut end, &request), (0, i64::from(first)));
+    }
+
+    /// The first offset of partition 0.
+    pub fn log_start(&mut self, name: &str) -> i64 {
+        let part = ListOffsetsPartition::default().with_partition_index(0).with_current_leader_epoch(-1).with_timestamp(-2);
+        let asked = ListOffsetsTopic::default().with_name(topic(name)).with_partitions(vec![part]);
+        let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![asked]);
+        let mut end = self.connect();
+        let found = self.ask(&mut end, LIST_OFFSETS, &request, 5_000).unwrap().topics[0].partitions[0].clone();
+        assert_eq!(found.error_code, 0);
+        found.offset
     }
 
     /// Code and message of the answer to one batch. None: there was no answer in time.

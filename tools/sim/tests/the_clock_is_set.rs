@@ -4,12 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-use kafka_protocol::messages::BrokerId;
-use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
-use kafka_protocol::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use millrace_sim::cluster::{Cluster, NODE};
-use millrace_sim::node::{Node, config, topic};
-use millrace_sim::value::{self, ValueId};
+use millrace_sim::node::{Node, config};
 use std::path::PathBuf;
 
 const RECORDS: u32 = 10;
@@ -44,13 +40,7 @@ impl Scene {
 
     /// Appends a batch whose records are of now, as the clock shows it; gives the offset behind it.
     fn append(&mut self) -> i64 {
-        let (first, now) = (self.batches * RECORDS, self.node.world.wall(NODE));
-        let batch = value::batch(ValueId::new(1, first), RECORDS, 100, now, None, 0).into();
-        let data = PartitionProduceData::default().with_index(0).with_records(Some(batch));
-        let data = TopicProduceData::default().with_name(topic("t")).with_partition_data(vec![data]);
-        let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(10_000).with_topic_data(vec![data]);
-        let mut end = self.node.connect();
-        assert_eq!(self.node.produce(&mut end, &request), (0, i64::from(first)));
+        self.node.append("t", self.batches * RECORDS, RECORDS, 100);
         self.batches += 1;
         i64::from(self.batches * RECORDS)
     }
@@ -64,13 +54,7 @@ impl Scene {
     }
 
     fn log_start(&mut self) -> i64 {
-        let part = ListOffsetsPartition::default().with_partition_index(0).with_current_leader_epoch(-1).with_timestamp(-2);
-        let asked = ListOffsetsTopic::default().with_name(topic("t")).with_partitions(vec![part]);
-        let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![asked]);
-        let mut end = self.node.connect();
-        let found = self.node.ask(&mut end, 7, &request, 5_000).unwrap().topics[0].partitions[0].clone();
-        assert_eq!(found.error_code, 0);
-        found.offset
+        self.node.log_start("t")
     }
 
     /// Nothing below `offset` goes for so long, and then all of it does, soon.
