@@ -156,6 +156,11 @@ impl Producers {
         self.committed.len() + self.ahead.keys().filter(|id| !self.committed.contains_key(id)).count()
     }
 
+    /// Whether a batch of it is remembered, committed or not.
+    pub fn knows(&self, producer_id: i64) -> bool {
+        self.ahead.contains_key(&producer_id) || self.committed.contains_key(&producer_id)
+    }
+
     /// Committed producers by id, for those who describe them.
     pub fn committed(&self) -> impl Iterator<Item = (i64, &Producer)> {
         self.committed.iter().map(|(id, producer)| (*id, producer))

@@ -103,6 +103,7 @@ impl Engine {
         let partition = self.partitions.get_mut(&id).expect("found above");
         partition.core.appended(end);
         partition.producers.append(&header, t.wall);
+        partition.awaited.came(header.producer_id);
         partition.appended(&header, t.now);
         partition.traffic.produced_records += (end - base).unsigned_abs();
         partition.traffic.produced_bytes += header.size as u64;

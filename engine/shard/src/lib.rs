@@ -2,6 +2,7 @@
 
 pub mod api;
 mod append;
+mod awaited;
 pub mod boot;
 mod checkpoint;
 pub mod claim;

@@ -319,6 +319,7 @@ impl Engine {
                 continue;
             }
             partition.producers.expire(t.wall, expiration);
+            partition.awaited.forget(t.now, self.settings.producer_id_expiration_ms);
             let (start, commit) = (partition.core.log_start(), partition.core.commit());
             let due = partition.store.retention(&partition.config, start, commit, t.now, t.wall);
             if let Some(to) = due.log_start {

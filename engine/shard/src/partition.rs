@@ -7,6 +7,7 @@
 //! Invariants: log start <= commit <= log end; tail end <= log end; a waiter is answered once; at most one script works on its files.
 //! Knows nothing of the ring: scripts and journal appends are the engine's.
 
+use crate::awaited::Awaited;
 use crate::observe::PartitionTraffic;
 use crate::script::Step;
 use crate::store::Store;
@@ -104,6 +105,7 @@ pub struct Partition {
     pub config: Arc<TopicConfig>,
     pub tail: Tail,
     pub producers: Producers,
+    pub awaited: Awaited,
     /// Its segments.
     pub store: Store,
     /// In order of `end`.
@@ -160,6 +162,7 @@ impl Partition {
             config,
             tail: Tail::new(state.durable_end),
             producers: Producers::default(),
+            awaited: Awaited::default(),
             store,
             waiters: VecDeque::new(),
             start_waiters: Vec::new(),

@@ -123,7 +123,9 @@ impl Engine {
             }
         }
         if !partition.core.is_leader() {
-            return Outcome::Refused(ProduceError::NotLeader { leader: None, epoch: partition.core.epoch() });
+            let epoch = partition.core.epoch();
+            self.refused_for_now(part, t.now);
+            return Outcome::Refused(ProduceError::NotLeader { leader: None, epoch });
         }
         let config = &partition.config;
         if let Err(error) = check_batch(config, part, t.wall, acks) {
@@ -134,11 +136,17 @@ impl Engine {
             return Outcome::Refused(ProduceError::Storage { reason: reason.clone() });
         }
         if directory.full {
-            return Outcome::Refused(ProduceError::DiskFull { directory: directory.path.display().to_string() });
+            let directory = directory.path.display().to_string();
+            self.refused_for_now(part, t.now);
+            return Outcome::Refused(ProduceError::DiskFull { directory });
         }
         let log_start = partition.log_start();
         match partition.producers.check(&part.header) {
-            Verdict::Append => {}
+            Verdict::Append => {
+                if let Some(expected) = partition.awaited.before(&part.header) {
+                    return Outcome::Refused(ProduceError::OutOfOrderSequence { expected, found: part.header.base_sequence });
+                }
+            }
             Verdict::Duplicate { base_offset, end, timestamp, committed } => {
                 let append_time = if config.message_timestamp_type == TimestampType::LogAppendTime { timestamp } else { -1 };
                 let produced = Produced { base: base_offset, append_time, log_start };
@@ -160,6 +168,15 @@ impl Engine {
                 max: self.directories[0].journal().options().entry_bytes_max,
             }),
             Err(NoRoom::Journal | NoRoom::Entry) => Outcome::Stall,
+        }
+    }
+
+    /// A part will be sent again, behind others of its producer that are on their way.
+    fn refused_for_now(&mut self, part: &ProducePart, now: Nanos) {
+        if let Some(partition) = self.partitions.get_mut(&part.partition)
+            && !partition.producers.knows(part.header.producer_id)
+        {
+            partition.awaited.refused(&part.header, now);
         }
     }
 
@@ -204,17 +221,18 @@ impl Engine {
     /// Submitters that do not wait any longer: parts that are not committed are answered as timed out.
     pub fn time_out_produces(&mut self, now: Nanos) {
         for id in self.produces.find(|wait| wait.deadline <= now) {
-            self.time_out_produce(id);
+            self.time_out_produce(id, now);
         }
     }
 
-    fn time_out_produce(&mut self, id: WaitId) {
+    fn time_out_produce(&mut self, id: WaitId, now: Nanos) {
         if let Some(at) = self.stalled.iter().position(|stalled| stalled.wait == id) {
             if self.stalled[at].produce.acks == Acks::None {
                 return; // nobody would send it again
             }
             // The parts that are in no log yet never will be.
-            self.stalled.remove(at);
+            let stalled = self.stalled.remove(at);
+            stalled.iter().flat_map(|stalled| &stalled.produce.parts[stalled.next..]).for_each(|part| self.refused_for_now(part, now));
         }
         let mut waiting = Vec::new();
         for partition in self.partitions.values_mut() {

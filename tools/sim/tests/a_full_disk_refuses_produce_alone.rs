@@ -6,15 +6,18 @@ use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, D
 use kafka_protocol::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
 use kafka_protocol::messages::fetch_request::FetchRequest;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{FindCoordinatorRequest, GroupId, InitProducerIdRequest, ProduceRequest, ProducerId};
 use kafka_protocol::protocol::StrBytes;
 use millrace_io::Disk;
 use millrace_io::sim::ClientEnd;
 use millrace_sim::cluster::NODE;
 use millrace_sim::node::{FETCH, Node, PRODUCE, config, fetch, produce, topic};
+use millrace_sim::value::{self, Sequence, ValueId};
 use std::path::Path;
 
 const STORAGE: i16 = 56;
+const OUT_OF_ORDER_SEQUENCE: i16 = 45;
 
 fn used(disk: &mut dyn Disk, path: &Path) -> u64 {
     let entries = disk.list(path).unwrap_or_default();
@@ -136,6 +139,38 @@ fn metadata_deletes_reads_and_commits_go_on_and_produce_resumes_by_itself() {
     assert_eq!(resumed, Some(length), "produce goes on without a restart");
     for batch in 1..40 {
         assert_eq!(append(&mut node, &mut end, "t", length + batch * 10), (0, String::new(), length + batch * 10));
+    }
+}
+
+/// A producer whose first batch was refused must not lose it to those that it sent behind it.
+#[test]
+fn what_was_refused_comes_before_what_was_sent_behind_it() {
+    let mut node = Node::new(config(1, 1, 128 << 20));
+    node.start().unwrap();
+    node.create("t", 1);
+    let mut end = node.connect();
+    let full = used(&mut node.world.disk(NODE), Path::new("/")) + 400_000;
+    node.world.set_capacity(NODE, Path::new("/"), Some(full));
+    let (_, length) = fill(&mut node, &mut end, 0);
+    let batch = |first: i32| {
+        let sequence = Sequence { producer_id: 77, epoch: 0, first };
+        let batch = value::batch(ValueId::new(2, first as u32), 5, 100, 1_700_000_000_000, Some(sequence), 0).into();
+        let data = PartitionProduceData::default().with_index(0).with_records(Some(batch));
+        let data = TopicProduceData::default().with_name(topic("t")).with_partition_data(vec![data]);
+        ProduceRequest::default().with_acks(-1).with_timeout_ms(10_000).with_topic_data(vec![data])
+    };
+    assert_eq!(node.produce(&mut end, &batch(0)).0, STORAGE);
+    node.world.set_capacity(NODE, Path::new("/"), None);
+    let again = |node: &mut Node, end: &mut ClientEnd| {
+        (0..100).any(|_| {
+            node.run(100, |_| false);
+            append(node, end, "t", length).0 == 0
+        })
+    };
+    assert!(again(&mut node, &mut end), "there is room again");
+    assert_eq!(node.produce(&mut end, &batch(5)).0, OUT_OF_ORDER_SEQUENCE);
+    for first in [0, 5, 10] {
+        assert_eq!(node.produce(&mut end, &batch(first)), (0, length + 10 + i64::from(first)));
     }
 }
 
