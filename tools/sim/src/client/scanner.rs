@@ -23,8 +23,11 @@ const LATEST: i64 = -1;
 enum Stage {
     Topics,
     Start,
+    /// `at` is where the scan stands when it has read all that it was told of: a produce of a connection that was given up may have
+    /// arrived since.
     End {
         from: i64,
+        at: Option<i64>,
     },
     Read {
         from: i64,
@@ -141,12 +144,17 @@ impl Scanner {
                 let answer = decode::<ListOffsetsRequest>(frame, LIST);
                 let part = answer.topics.first().and_then(|topic| topic.partitions.first()).cloned().unwrap_or_default();
                 let next = match self.stage {
-                    Stage::End { from } => Stage::Read { from, to: part.offset, at: from },
-                    _ => Stage::End { from: part.offset },
+                    Stage::End { from, at: None } => {
+                        shared.history.push(Event::Sought { reader: self.reader, offset: from });
+                        Stage::Read { from, to: part.offset, at: from }
+                    }
+                    Stage::End { from, at: Some(at) } if at < part.offset => Stage::Read { from, to: part.offset, at },
+                    Stage::End { from, .. } if part.error_code == 0 => {
+                        self.scanned(shared, from, part.offset);
+                        Stage::Start
+                    }
+                    _ => Stage::End { from: part.offset, at: None },
                 };
-                if let Stage::Read { from, .. } = next {
-                    shared.history.push(Event::Sought { reader: self.reader, offset: from });
-                }
                 (part.error_code, Some(next))
             }
             Stage::Read { from, to, at } => {
@@ -196,17 +204,21 @@ impl Scanner {
         if let Some(next) = next {
             self.stage = next;
         }
-        self.advance(shared);
+        self.advance();
     }
 
-    fn advance(&mut self, shared: &mut Shared) {
-        if let (Stage::Read { from, to, at }, Some((_, partition))) = (&self.stage, self.left.last().cloned())
+    fn scanned(&mut self, shared: &mut Shared, from: i64, to: i64) {
+        if let Some((_, partition)) = self.left.pop() {
+            shared.history.push(Event::Scanned { partition, reader: self.reader, from, to });
+        }
+        self.reader += 1;
+    }
+
+    fn advance(&mut self) {
+        if let Stage::Read { from, to, at } = self.stage
             && at >= to
         {
-            shared.history.push(Event::Scanned { partition, reader: self.reader, from: *from, to: *to });
-            self.left.pop();
-            self.reader += 1;
-            self.stage = Stage::Start;
+            self.stage = Stage::End { from, at: Some(at) };
         }
         if self.left.is_empty() && !matches!(self.stage, Stage::Topics | Stage::Coordinator) {
             self.stage = Stage::Group;
