@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 /// turn that the others notice.
 const SENT_BYTES_MAX: usize = 128 << 10;
 
-/// Bytes of all larger sends of one turn: some 0.1 ms of copying.
+/// Bytes of all larger sends of one turn, some 0.1 ms of copying; in one send where only one connection has that many.
 const FLUSHED_BYTES_MAX: usize = 256 << 10;
 
 /// Who has no more queued is sent to before the others.
@@ -406,14 +406,15 @@ impl Net {
         while sent < FLUSHED_BYTES_MAX
             && let Some(id) = self.to_flush.pop_front()
         {
-            sent += self.send_on(driver, id, now);
+            let is_alone = sent == 0 && self.to_flush.is_empty();
+            sent += self.send_on(driver, id, now, if is_alone { FLUSHED_BYTES_MAX } else { SENT_BYTES_MAX });
         }
     }
 
     /// Submits a send for those that had few bytes.
     pub fn flush_few(&mut self, driver: &mut dyn Driver, now: Nanos) {
         while let Some(id) = self.few_to_flush.pop_front() {
-            self.send_on(driver, id, now);
+            self.send_on(driver, id, now, SENT_BYTES_MAX);
         }
     }
 
@@ -427,15 +428,15 @@ impl Net {
         !self.to_flush.is_empty()
     }
 
-    /// Bytes of the send that is under way with this.
-    fn send_on(&mut self, driver: &mut dyn Driver, id: ConnectionId, now: Nanos) -> usize {
+    /// Bytes of the send that is under way with this, at most `most`.
+    fn send_on(&mut self, driver: &mut dyn Driver, id: ConnectionId, now: Nanos, most: usize) -> usize {
         let Some(connection) = self.get(id) else { return 0 };
         if connection.sending || connection.closing || connection.out.is_empty() {
             return 0;
         }
         let (mut from, mut bytes) = (Vec::new(), 0);
         for slice in connection.out.iter().take(SEND_SLICES_MAX) {
-            let len = slice.len().min(SENT_BYTES_MAX - bytes);
+            let len = slice.len().min(most - bytes);
             if len == 0 {
                 break;
             }
