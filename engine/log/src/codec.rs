@@ -156,10 +156,11 @@ const SNAPPY_RATIO_MAX: usize = 32;
 fn snappy_block(block: &[u8], out: &mut [u8], max: usize) -> Result<usize, CodecError> {
     let malformed = CodecError::Malformed { codec: Codec::Snappy };
     let len = snap::raw::decompress_len(block).map_err(|_| malformed)?;
-    let target = out.get_mut(..len).ok_or(CodecError::TooLarge { max })?;
+    // First, so that nobody makes room for a lie.
     if len / SNAPPY_RATIO_MAX > block.len() {
         return Err(malformed);
     }
+    let target = out.get_mut(..len).ok_or(CodecError::TooLarge { max })?;
     let written = snap::raw::Decoder::new().decompress(block, target).map_err(|_| malformed)?;
     if written == len { Ok(len) } else { Err(malformed) }
 }
@@ -254,7 +255,10 @@ pub(crate) mod tests {
             lying[16..20].copy_from_slice(&len.to_be_bytes());
             assert!(Codec::Snappy.decompress(&lying, 100).is_err());
         }
-        assert!(Codec::Snappy.decompress(&[0x80, 0x80, 0x80, 0x04, 0], 16 << 20).is_err(), "a block that claims 8 MiB in five bytes");
+        for max in [100, 16 << 20] {
+            let claims = Codec::Snappy.decompress(&[0x80, 0x80, 0x80, 0x04, 0], max);
+            assert_eq!(claims, Err(CodecError::Malformed { codec: Codec::Snappy }), "a block that claims 8 MiB in five bytes");
+        }
     }
 
     #[test]

@@ -289,6 +289,11 @@ impl Scan<'_, '_> {
         if header.next_offset() <= next {
             return Ok(());
         }
+        if header.base_offset < next {
+            let what = format!("batch {}..{} though offsets up to {next} are in one before it", header.base_offset, header.next_offset());
+            self.in_the_way(file, place, &what);
+            return Ok(());
+        }
         if header.base_offset > next {
             self.gap(disk, next, Some(header.base_offset))?;
         }
