@@ -143,7 +143,7 @@ impl Log {
         let start = offsets.start.max(self.log_start);
         let is_behind = self.files.iter().any(|file| file.below <= start);
         let next = (!is_behind && !self.may_have_gaps).then_some(self.log_start);
-        let mut scan = Scan { log: self, spare, offsets: start..offsets.end, next, why: None, each };
+        let mut scan = Scan { log: self, spare, offsets: start..offsets.end, next, given: Offset::MIN, why: None, each };
         for file in &self.files {
             if file.below > start && file.base < offsets.end && file.end != Some(0) {
                 scan.file(disk, file)?;
@@ -162,6 +162,8 @@ struct Scan<'a, 'e> {
     offsets: Range<Offset>,
     /// The next offset to come. None: nothing has come yet.
     next: Option<Offset>,
+    /// Where the last batch ended. The first one may begin below the log start.
+    given: Offset,
     /// What was in the way since then.
     why: Option<String>,
     each: &'a mut Each<'e>,
@@ -289,8 +291,8 @@ impl Scan<'_, '_> {
         if header.next_offset() <= next {
             return Ok(());
         }
-        if header.base_offset < next {
-            let what = format!("batch {}..{} though offsets up to {next} are in one before it", header.base_offset, header.next_offset());
+        if header.base_offset < self.given {
+            let what = format!("batch {}..{} begins within the one before it", header.base_offset, header.next_offset());
             self.in_the_way(file, place, &what);
             return Ok(());
         }
@@ -299,6 +301,7 @@ impl Scan<'_, '_> {
         }
         self.why = None;
         self.next = Some(header.next_offset());
+        self.given = header.next_offset();
         if header.next_offset() <= self.offsets.start || header.base_offset >= self.offsets.end {
             return Ok(());
         }
