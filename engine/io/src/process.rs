@@ -5,6 +5,7 @@
 use crate::driver::IoError;
 use crate::socket::last_error;
 use std::mem::MaybeUninit;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Signals that ask for a clean stop.
@@ -137,13 +138,35 @@ pub fn raise_files_limit() -> u64 {
     if raised == 0 { limit.rlim_cur } else { before }
 }
 
-/// Bytes of memory of this machine.
+/// Bytes of memory that this process may have: the machine's, or less where a control group, a container's say, is held to less.
 pub fn memory_bytes() -> u64 {
     // SAFETY: no memory is passed.
     let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
     // SAFETY: no memory is passed.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(pages).unwrap_or(0) * u64::try_from(page).unwrap_or(0)
+    let machine = u64::try_from(pages).unwrap_or(0) * u64::try_from(page).unwrap_or(0);
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limit = |path: PathBuf| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok(); // "max" is none
+    memory_limit_files(&groups).into_iter().filter_map(limit).fold(machine, u64::min)
+}
+
+/// Where limits of the memory of these control groups may stand (`/proc/self/cgroup`, cgroups(7)), of versions 1 and 2: in each group's folder and
+/// those above it. In a container its own is the topmost, whatever the path says.
+fn memory_limit_files(groups: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let (root, name) = match controllers {
+            "" => (Path::new("/sys/fs/cgroup"), "memory.max"),
+            _ if controllers.split(',').any(|controller| controller == "memory") => {
+                (Path::new("/sys/fs/cgroup/memory"), "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        files.extend(Path::new(path.trim_start_matches('/')).ancestors().map(|folder| root.join(folder).join(name)));
+    }
+    files
 }
 
 /// What the process has used and uses.
@@ -202,5 +225,16 @@ mod tests {
         .unwrap();
         assert_eq!(cores(), all);
         assert!(memory_bytes() > 1 << 20);
+    }
+
+    #[test]
+    fn limits_of_memory_are_looked_for_in_all_groups_above() {
+        let files = |groups: &str| memory_limit_files(groups).iter().map(|file| file.display().to_string()).collect::<Vec<_>>();
+        let v2 = ["/sys/fs/cgroup/a/b/memory.max", "/sys/fs/cgroup/a/memory.max", "/sys/fs/cgroup/memory.max"];
+        assert_eq!(files("0::/a/b\n"), v2);
+        assert_eq!(files("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
+        let v1 = ["/sys/fs/cgroup/memory/docker/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+        assert_eq!(files("9:name=systemd:/x\n8:hugetlb,memory:/docker\n7:cpu:/y\n"), v1);
+        assert_eq!(files("damaged\n:\n"), [""; 0]);
     }
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use millrace_base::value::Value;
-use millrace_io::uring;
+use millrace_io::{process, uring};
 use millrace_ops::output::Table;
 
 /// What the ring driver needs (see `engine/io`).
@@ -81,7 +81,7 @@ pub fn run(data_directories: &[String]) -> Vec<Line> {
         locked_memory(&limits),
         files(&limits),
         priority(&limits, &read("/proc/self/status").unwrap_or_default()),
-        memory(&read("/proc/meminfo").unwrap_or_default()),
+        memory(process::memory_bytes()),
         swap(&read("/proc/swaps").unwrap_or_default()),
         clock(&read("/sys/devices/system/clocksource/clocksource0/current_clocksource").unwrap_or_default()),
     ];
@@ -203,19 +203,15 @@ fn priority(limits: &str, status: &str) -> Line {
     }
 }
 
-fn memory(meminfo: &str) -> Line {
-    let wanted = "1 GiB or more";
-    let kib = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))
-        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    match kib {
-        Some(kib) => {
-            let status = if kib << 10 >= MEMORY_BYTES_WANTED { Status::Ok } else { Status::Warn };
-            Line::new("memory", status, format!("{} MiB", kib >> 10), wanted, "give the machine more, or run fewer shards (--shards)")
-        }
-        None => Line::unknown("memory", wanted),
-    }
+fn memory(bytes: u64) -> Line {
+    let status = if bytes >= MEMORY_BYTES_WANTED { Status::Ok } else { Status::Warn };
+    Line::new(
+        "memory",
+        status,
+        format!("{} MiB", bytes >> 20),
+        "1 GiB or more",
+        "give the machine or container more, or run fewer shards (--shards)",
+    )
 }
 
 fn swap(swaps: &str) -> Line {
@@ -426,7 +422,8 @@ mod tests {
         check(locked_memory(LIMITS), Status::Warn, "65536 bytes");
         check(priority(LIMITS, "CapEff:\t0000000000800000\n"), Status::Ok, "allowed");
         assert_eq!(priority(LIMITS, "CapEff:\t0000000000000000\n").status, Status::Warn);
-        check(memory("MemTotal:        4045548 kB\n"), Status::Ok, "3950 MiB");
+        check(memory(4_142_641_152), Status::Ok, "3950 MiB");
+        check(memory(512 << 20), Status::Warn, "512 MiB");
         check(swap("Filename\tType\n/dev/vdb partition 1 0 -2\n"), Status::Warn, "/dev/vdb");
         check(swap("Filename\tType\n"), Status::Ok, "none");
         check(clock("tsc\n"), Status::Ok, "tsc");
