@@ -77,8 +77,8 @@ pub fn due(
         }
     }
     // Others that are closed may lie between the two, in the journal only.
-    all_go &= newest.base == segments.active().summary().base;
-    outcome.roll = all_go && newest.bytes > 0 && newest.end <= committed && over_time(newest);
+    let is_next = newest.base == segments.active().summary().base;
+    outcome.roll = all_go && is_next && newest.bytes > 0 && newest.end <= committed && over_time(newest);
     outcome
 }
 

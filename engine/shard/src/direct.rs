@@ -170,7 +170,7 @@ impl Engine {
         }
         if partition.remove_when_idle {
             self.deletion_stated(t, id);
-        } else if !partition.store.rolls.is_empty() {
+        } else if partition.store.is_behind_rolls() {
             self.checkpoint(t, id);
         }
     }

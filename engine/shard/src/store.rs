@@ -419,7 +419,7 @@ impl Store {
         retention::due(&self.segments, &self.newest, &policy, log_start, committed, wall, written)
     }
 
-    /// Whether a segment is stated closed of which records stand in the journal only.
+    /// Whether a segment is stated closed and is not yet: records of it may stand in the journal only.
     pub fn is_behind_rolls(&self) -> bool {
         !self.rolls.is_empty()
     }

@@ -53,12 +53,11 @@ pub fn fetch(name: &str, partitions: impl Iterator<Item = (i32, i64)>, max_bytes
 
 /// A produce of one batch of `count` records, numbered from `first`.
 pub fn produce(name: &str, partition: i32, first: u32, count: u32, record_bytes: usize) -> ProduceRequest {
-    produce_at(name, partition, first, count, record_bytes, 1_700_000_000_000)
+    produce_batch(name, partition, value::batch(ValueId::new(1, first), count, record_bytes, 1_700_000_000_000, None, 0))
 }
 
-/// With this timestamp.
-fn produce_at(name: &str, partition: i32, first: u32, count: u32, record_bytes: usize, timestamp: i64) -> ProduceRequest {
-    let batch: Bytes = value::batch(ValueId::new(1, first), count, record_bytes, timestamp, None, 0).into();
+pub fn produce_batch(name: &str, partition: i32, batch: Vec<u8>) -> ProduceRequest {
+    let batch = Bytes::from(batch);
     let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch));
     let topic = TopicProduceData::default().with_name(topic(name)).with_partition_data(vec![data]);
     ProduceRequest::default().with_acks(-1).with_timeout_ms(10_000).with_topic_data(vec![topic])
@@ -170,9 +169,9 @@ impl Node {
 
     /// Appends a batch of records to partition 0 that are of now, as the clock shows it. `first` is the partition's end.
     pub fn append(&mut self, name: &str, first: u32, count: u32, record_bytes: usize) {
-        let request = produce_at(name, 0, first, count, record_bytes, self.world.wall(NODE));
+        let batch = value::batch(ValueId::new(1, first), count, record_bytes, self.world.wall(NODE), None, 0);
         let mut end = self.connect();
-        assert_eq!(self.produce(&mut end, &request), (0, i64::from(first)));
+        assert_eq!(self.produce(&mut end, &produce_batch(name, 0, batch)), (0, i64::from(first)));
     }
 
     /// The first offset of partition 0.

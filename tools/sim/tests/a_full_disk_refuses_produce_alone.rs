@@ -6,13 +6,12 @@ use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, D
 use kafka_protocol::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
 use kafka_protocol::messages::fetch_request::FetchRequest;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{FindCoordinatorRequest, GroupId, InitProducerIdRequest, ProduceRequest, ProducerId};
 use kafka_protocol::protocol::StrBytes;
 use millrace_io::Disk;
 use millrace_io::sim::ClientEnd;
 use millrace_sim::cluster::NODE;
-use millrace_sim::node::{FETCH, Node, PRODUCE, config, fetch, produce, topic};
+use millrace_sim::node::{FETCH, Node, PRODUCE, config, fetch, produce, produce_batch, topic};
 use millrace_sim::value::{self, Sequence, ValueId};
 use std::path::Path;
 
@@ -154,10 +153,7 @@ fn what_was_refused_comes_before_what_was_sent_behind_it() {
     let (_, length) = fill(&mut node, &mut end, 0);
     let batch = |first: i32| {
         let sequence = Sequence { producer_id: 77, epoch: 0, first };
-        let batch = value::batch(ValueId::new(2, first as u32), 5, 100, 1_700_000_000_000, Some(sequence), 0).into();
-        let data = PartitionProduceData::default().with_index(0).with_records(Some(batch));
-        let data = TopicProduceData::default().with_name(topic("t")).with_partition_data(vec![data]);
-        ProduceRequest::default().with_acks(-1).with_timeout_ms(10_000).with_topic_data(vec![data])
+        produce_batch("t", 0, value::batch(ValueId::new(2, first as u32), 5, 100, 1_700_000_000_000, Some(sequence), 0))
     };
     assert_eq!(node.produce(&mut end, &batch(0)).0, STORAGE);
     node.world.set_capacity(NODE, Path::new("/"), None);

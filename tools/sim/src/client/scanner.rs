@@ -23,8 +23,8 @@ const LATEST: i64 = -1;
 enum Stage {
     Topics,
     Start,
-    /// `at` is where the scan stands when it has read all that it was told of: a produce of a connection that was given up may have
-    /// arrived since.
+    /// `at` is where the scan stands when it has read all that it was told of: batches that were sent without waiting for an answer may
+    /// have arrived since.
     End {
         from: i64,
         at: Option<i64>,
