@@ -18,7 +18,7 @@ use crate::needed::Partitions;
 use crate::open_files::GROW_PAUSE_MS;
 use crate::partition::Standing;
 use crate::script::{Handle, Outcome, Step};
-use crate::store::{WRITE_BYTES_MAX, Write};
+use crate::store::{FRONT_BYTES_MAX, WRITE_BYTES_MAX, Write};
 use crate::tail::Piece;
 use millrace_base::batch::HEADER_BYTES;
 use millrace_base::ids::{DirectoryIndex, PartitionId};
@@ -196,7 +196,9 @@ impl Engine {
         let mut slices: Vec<Slice> = Vec::new();
         let (mut bytes, mut end) = (0, partition.store.planned_end());
         for piece in partition.tail.from(end) {
-            if piece.end > commit || piece.base >= boundary || bytes >= WRITE_BYTES_MAX {
+            // The first in any case; with it, what a chunk of memory that is used again holds.
+            let is_enough = bytes > 0 && bytes + piece.bytes.len() > WRITE_BYTES_MAX - 2 * BLOCK;
+            if piece.end > commit || piece.base >= boundary || is_enough {
                 break;
             }
             bytes += piece.bytes.len();
@@ -344,7 +346,9 @@ impl Engine {
         if partition.store.is_at_roll() {
             return self.close_segment(t, id);
         }
-        let more = partition.tail.pending_bytes() > EAGER_BYTES || partition.store.is_behind_rolls();
+        // Checkpoints one after the other would hold up direct appends, and what comes meanwhile would make for the next one.
+        let eager = if partition.direct_waits { FRONT_BYTES_MAX } else { EAGER_BYTES };
+        let more = partition.tail.pending_bytes() > eager || partition.store.is_behind_rolls();
         self.unlink_below(t, id);
         if more {
             self.checkpoint(t, id);

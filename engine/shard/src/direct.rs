@@ -5,7 +5,8 @@
 //!    beside the fragment that fills no block.
 //! 2. The core is told when the entry and all direct appends of the partition before it are durable: [`crate::partition::HeldBack`].
 //! 3. What is durable is stated by a checkpoint record, without a script. The last fragment stays in the journal until a checkpoint writes it.
-//! 4. Room is reserved ahead; where there is none, and in front of a segment that is yet to be begun, batches go through the journal.
+//! 4. Room is reserved ahead; where there is none, and in front of a segment that is yet to be begun, batches go through the journal. The next
+//!    direct append takes them along, in front of its own; for that, checkpoints do not follow one another unless the journal needs it.
 //!
 //! Blocks are not written with zeros before, although a durable write into written blocks takes a third less time: the zeros cost the device
 //! as much as the journal's copy does. See engine/README.md.
@@ -60,11 +61,13 @@ impl Engine {
         if bytes < min || self.direct_bytes + bytes > self.memory.journal.budget() / MEMORY_SHARE {
             return false;
         }
-        self.reserve_room(driver, now, id, bytes);
         let Some(partition) = self.partitions.get(&id) else { return false };
         let directory = usize::from(partition.directory);
         // What waits in the journal goes in front, and is in memory twice until it is stated.
         let front: usize = partition.tail.from(partition.store.planned_end()).map(|piece| piece.bytes.len()).sum();
+        self.reserve_room(driver, now, id, front + bytes);
+        let Some(partition) = self.partitions.get_mut(&id) else { return false };
+        partition.direct_waits = false;
         let has_memory = self.memory.journal.has_room(Pool::size_of(bytes + front));
         if !has_memory || self.directories[directory].journal().room_for(urgency) < 2 * BLOCK {
             return false;
@@ -72,7 +75,8 @@ impl Engine {
         let batches: Vec<&[u8]> = held.iter().map(|held| &*held.batch).collect();
         let Some(layout) = partition.store.lay_out(&partition.tail, &batches, base, &self.memory.journal, |bytes| patch_all(held, bytes))
         else {
-            self.wants_checkpoint.extend((partition.tail.pending_bytes() > FRONT_BYTES_MAX).then_some(id));
+            partition.direct_waits = true;
+            self.wants_checkpoint.extend((front > FRONT_BYTES_MAX).then_some(id));
             return false;
         };
         let file = partition.store.file.expect("nothing is laid out for a file that is not open");

@@ -126,6 +126,8 @@ pub struct Partition {
     pub directs: VecDeque<Direct>,
     pub directs_begun: u64,
     pub directs_durable: u64,
+    /// What came last was large enough for a direct append and went through the journal: the next one takes it along.
+    pub direct_waits: bool,
     pub held: VecDeque<HeldBack>,
     /// Offset after, and bytes of, direct appends that are not stated: memory that no journal bounds.
     pub unstated: VecDeque<(Offset, usize)>,
@@ -175,6 +177,7 @@ impl Partition {
             directs: VecDeque::new(),
             directs_begun: 0,
             directs_durable: 0,
+            direct_waits: false,
             held: VecDeque::new(),
             unstated: VecDeque::new(),
             busy: false,

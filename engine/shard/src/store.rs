@@ -41,8 +41,9 @@ pub struct Write {
     pub end: Offset,
 }
 
-/// Bytes that wait in the journal and may go in front of a direct append: what comes while room is reserved. More are checkpoints' work.
-pub const FRONT_BYTES_MAX: usize = 16 << 20;
+/// Bytes that wait in the journal and may go in front of a direct append: what comes while a segment is closed and the next one gets room.
+/// More are checkpoints' work.
+pub const FRONT_BYTES_MAX: usize = 256 << 20;
 
 /// Room that is reserved at a time for direct appends.
 const ALLOCATE_BYTES: std::ops::RangeInclusive<u64> = (4 << 20)..=(32 << 20);
@@ -315,12 +316,14 @@ impl Store {
         self.durable = self.durable.max(bytes);
     }
 
-    /// To what size the active segment's file should be given room next, if direct appends of `size` bytes need more.
+    /// To what size the active segment's file should be given room next, if a direct append of `size` bytes, those in front of it
+    /// included, and those that follow need more.
     pub fn wants_room(&self, size: usize, segment_bytes: u64) -> Option<u64> {
         let most = segment_bytes.next_multiple_of(BLOCK as u64);
         let step = (self.planned / 2).max(4 * size as u64).clamp(*ALLOCATE_BYTES.start(), *ALLOCATE_BYTES.end());
-        let room = (self.planned + step).next_multiple_of(BLOCK as u64).min(most);
-        let is_short = self.allocated < self.planned + step / 2 && self.allocated < room;
+        let needed = self.planned + size as u64;
+        let room = (needed + step).next_multiple_of(BLOCK as u64).min(most);
+        let is_short = self.allocated < needed + step / 2 && self.allocated < room;
         (is_short && self.rolls.is_empty()).then_some(room)
     }
 

@@ -148,6 +148,7 @@ def produce_rows():
             kinds.append((f"{record}-in-{batch}", f"{record} records, {batch} batches", {"record": record_bytes, "batch": batch_bytes}, {}))
     for connections in (4, 32):
         kinds.append((f"connections-{connections}", f"{connections} connections, 64 KiB batches", {"connections": connections}, {}))
+    kinds.append(("connections-4-128kib", "4 connections, 128 KiB batches", {"connections": 4, "batch": 128 * KIB}, {}))
     for partitions, label in ((64, "64"), ("many", "1,000"), ("most", "10,000")):
         slow = {64: (2, 4, 90), "many": (4, 20, 180), "most": (15, 90, 420)}[partitions]
         costs = {"cost_s": slow[0], "peer_cost_s": slow[1], "bound_s": slow[2]}

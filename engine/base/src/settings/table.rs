@@ -92,7 +92,7 @@ settings! {
         "Memory of all shards together; 0 is a quarter of the machine's, or of what a container may have. A shard takes 136 MiB at least. Beside it stands what connections, partitions, groups and topics take by their number.";
     journal_max_bytes: u64 = "journal.max.bytes", bytes(16 * MIB, 1 << 40), Some("536870912"), AtStart, None,
         "The live journals of all shards together; a quarter of memory.max.bytes is the bound if that is less.";
-    journal_direct_append_min_bytes: u64 = "journal.direct.append.min.bytes", bytes(4096, LONG), Some("131072"), AtStart, None,
+    journal_direct_append_min_bytes: u64 = "journal.direct.append.min.bytes", bytes(4096, LONG), Some("327680"), AtStart, None,
         "Bytes for one partition in one turn from which they are written straight to its segment.";
 
     // Listeners and connections.
