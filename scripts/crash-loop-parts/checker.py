@@ -8,7 +8,8 @@ violations of these promises, each as (kind, line):
   moved     an acknowledged record is at exactly the offset that was acknowledged
   doubled   a record of an idempotent producer is there once
   reordered sequences of an idempotent producer increase along a partition; of one that is not (one request in flight), the offsets
-            acknowledged increase with the sequence
+            acknowledged increase with the sequence, unless batches were refused: while one of them waits to be sent again, librdkafka
+            2.16 sends the next one
 
 What lies below a log start that may move is excused, and the log start itself is judged: by `judge_trims` where DeleteRecords moves it, by
 `judge_retention` where retention does. `judge_topics` judges which topics exist.
@@ -44,15 +45,16 @@ class Convictions(list):
             self.append(Violation(kind, line))
 
 
-def judge(logs, acks, served, idempotent, starts=None):
+def judge(logs, acks, served, idempotent, starts=None, refused=False):
     """logs: {(topic, partition): iterable of (offset, key, value)} as read from the log start; acks: [payload.Ack]; served: [payload.Seen];
-    idempotent: the set of producers that are; starts: {(topic, partition): log start} where it may have moved."""
+    idempotent: the set of producers that are; starts: {(topic, partition): log start} where it may have moved; refused: batches were,
+    so that producers that are not idempotent had to send them again."""
     starts = starts or {}
     found = Convictions()
     sent = {}  # idempotent producer -> a byte for each sequence that is somewhere
     held = {place: Held(found, *place, log, sent, idempotent, starts.get(place, 0)) for place, log in logs.items()}
     _check_acks(found, acks, held, starts)
-    _check_ack_order(found, acks, idempotent)
+    _check_ack_order(found, acks, idempotent if refused else None)
     for one in served:
         if one.offset < starts.get((one.topic, one.partition), 0):
             continue
@@ -134,10 +136,11 @@ def _check_acks(found, acks, held, starts):
                 found.add("lost", f"{_who(ack)} was acknowledged, it was not said where, and is nowhere in {ack.topic}-{ack.partition}")
 
 
-def _check_ack_order(found, acks, idempotent):
+def _check_ack_order(found, acks, producers):
+    """producers: those whose order is judged; None: all."""
     last = {}
     for ack in sorted(acks, key=lambda one: (one.producer, one.topic, one.partition, one.sequence)):
-        if ack.offset < 0:
+        if ack.offset < 0 or (producers is not None and ack.producer not in producers):
             continue
         line = (ack.producer, ack.topic, ack.partition)
         if ack.offset <= last.get(line, -1):

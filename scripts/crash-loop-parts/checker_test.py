@@ -82,6 +82,14 @@ class CheckerTest(unittest.TestCase):
         self.acks[5], self.acks[7] = Ack("t", 0, 5, PLAIN, 3), Ack("t", 0, 7, PLAIN, 2)
         self.assertEqual(self.kinds(), {"reordered"})
 
+    def test_they_are_not_where_batches_were_refused_but_those_of_an_idempotent_one_are(self):
+        self.log[5], self.log[7] = row(5, PLAIN, 3), row(7, PLAIN, 2)
+        self.acks[5], self.acks[7] = Ack("t", 0, 5, PLAIN, 3), Ack("t", 0, 7, PLAIN, 2)
+        self.assertEqual(checker.judge({("t", 0): self.log}, self.acks, [], {IDEMPOTENT}, refused=True).counts, {})
+        self.log[4], self.log[6] = row(4, IDEMPOTENT, 3), row(6, IDEMPOTENT, 2)
+        self.acks[4], self.acks[6] = Ack("t", 0, 4, IDEMPOTENT, 3), Ack("t", 0, 6, IDEMPOTENT, 2)
+        self.assertEqual(checker.judge({("t", 0): self.log}, self.acks, [], {IDEMPOTENT}, refused=True).counts, {"reordered": 2})
+
     def test_swapped_records_are_convicted_of_moving(self):
         self.log[3], self.log[4] = row(3, IDEMPOTENT, 2), row(4, PLAIN, 1)
         self.assertEqual(self.kinds(), {"moved"})

@@ -237,6 +237,9 @@ class CutLoop(loop.Loop):
         self.broker.wait_answers()
         self.probe()
 
+    def has_refused(self):
+        return "full" in self.counts
+
     def verdict(self):
         bad = super().verdict()
         print(f"faults {self.counts}, the broker ended by itself {self.ended} times")

@@ -362,6 +362,10 @@ class Loop:
         """By place, a reading of its whole log that is made when it is asked for."""
         return {place: self.read_log(place, low, high) for place, (low, high) in marks.items() if low < high}
 
+    def has_refused(self):
+        """Whether a running broker refused batches for a while."""
+        return False
+
     def verdict(self):
         self.check_marks("at the end")
         self.read_served()
@@ -372,7 +376,7 @@ class Loop:
         logs = self.read_logs(marks)
         idempotent = {number for number, style in enumerate(payload.STYLES) if style.idempotent}
         starts = {place: low for place, (low, _high) in marks.items() if place[0] in (payload.SHORT, payload.TRIMMED)}
-        judged = checker.judge(logs, self.acks, served, idempotent, starts)
+        judged = checker.judge(logs, self.acks, served, idempotent, starts, self.has_refused())
         more = checker.judge_trims(self.trims, {partition: low for (topic, partition), low in starts.items() if topic == payload.TRIMMED})
         for (topic, partition), low in starts.items():
             if topic == payload.SHORT:
