@@ -30,6 +30,11 @@ pub fn framed<R: Request>(version: i16, request: &R) -> Vec<u8> {
     link::framed(version, 1, request)
 }
 
+/// The body of an answer.
+pub fn decode<R: Request>(answer: &Bytes, version: i16) -> R::Response {
+    link::decode::<R>(answer, version)
+}
+
 /// Fetches of partitions of a topic from these offsets, of `max_bytes` each.
 pub fn fetch(name: &str, partitions: impl Iterator<Item = (i32, i64)>, max_bytes: i32) -> FetchRequest {
     let part = |(index, offset)| {
@@ -69,6 +74,42 @@ pub fn config(shards: u16, directories: usize, memory_bytes: usize) -> Config {
     let direct = "journal.direct.append.min.bytes=131072";
     let settings = ["offsets.topic.num.partitions=8", "shard.spin.us=0", "log.segment.bytes=4194304", direct];
     Config { shards, directories, journal, memory_bytes, settings: settings.map(str::to_owned).to_vec() }
+}
+
+/// Requests on their way out of a connection, as far as it takes them, and what has come of the next answer.
+#[derive(Default)]
+pub struct Frames {
+    unsent: Vec<u8>,
+    came: Vec<u8>,
+}
+
+impl Frames {
+    /// Queues a request that is [`framed`].
+    pub fn queue(&mut self, request: &[u8]) {
+        self.unsent.extend_from_slice(request);
+    }
+
+    pub fn is_sent(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
+    /// Sends and receives what can be: answers that have come whole, without their lengths.
+    ///
+    /// # Panics
+    /// When the connection is gone.
+    pub fn exchange(&mut self, end: &mut ClientEnd) -> Vec<Bytes> {
+        let sent = end.send(&self.unsent).expect("the connection stays");
+        self.unsent.drain(..sent);
+        self.came.extend(end.receive().expect("the connection stays").unwrap_or_default());
+        let mut answers = Vec::new();
+        while let Some(length) = self.came.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize)
+            && self.came.len() >= length + 4
+        {
+            let behind = self.came.split_off(length + 4);
+            answers.push(Bytes::from(std::mem::replace(&mut self.came, behind)).slice(4..));
+        }
+        answers
+    }
 }
 
 type Look = Box<dyn FnMut(&Cluster)>;
@@ -136,15 +177,12 @@ impl Node {
 
     /// The answer to one request; None: it took longer.
     pub fn ask<R: Request>(&mut self, end: &mut ClientEnd, version: i16, request: &R, ms: u64) -> Option<R::Response> {
-        let request = framed(version, request);
-        let (mut sent, mut came) = (0, Vec::new());
+        let mut frames = Frames::default();
+        frames.queue(&framed(version, request));
         let limit = self.world.now().0 + ms * MS;
         loop {
-            sent += end.send(&request[sent..]).unwrap();
-            came.extend(end.receive().unwrap().unwrap_or_default());
-            let length = came.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize);
-            if length.is_some_and(|length| came.len() >= length + 4) {
-                return Some(link::decode::<R>(&Bytes::from(came).slice(4..), version));
+            if let Some(answer) = frames.exchange(end).first() {
+                return Some(decode::<R>(answer, version));
             }
             if self.world.now().0 >= limit {
                 return None;

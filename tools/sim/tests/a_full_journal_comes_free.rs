@@ -2,13 +2,11 @@
 //! stand in the oldest file and however large their states are. Each entry takes a block at least, so statements gather; batches are not
 //! carried into the reserve, and states go to files.
 
-use bytes::Bytes;
-use kafka_protocol::messages::{ProduceResponse, ResponseHeader};
-use kafka_protocol::protocol::Decodable;
+use kafka_protocol::messages::ProduceRequest;
 use millrace_base::batch::Header;
 use millrace_io::sim::{ClientEnd, Rates, World};
 use millrace_log::journal::Options;
-use millrace_sim::node::{Node, PRODUCE, config, framed, produce};
+use millrace_sim::node::{Frames, Node, PRODUCE, config, decode, framed, produce};
 use millrace_sim::value;
 use std::collections::BTreeSet;
 
@@ -17,22 +15,13 @@ const REQUESTS: u32 = 1000;
 
 struct Sender {
     end: ClientEnd,
-    unsent: Vec<u8>,
-    came: Vec<u8>,
+    frames: Frames,
     answered: u32,
 }
 
 impl Sender {
     fn go_on(&mut self) {
-        let sent = self.end.send(&self.unsent).expect("the connection stays");
-        self.unsent.drain(..sent);
-        self.came.extend(self.end.receive().expect("the connection stays").unwrap_or_default());
-        while let Some(length) = self.came.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize)
-            && self.came.len() >= length + 4
-        {
-            self.came.drain(..length + 4);
-            self.answered += 1;
-        }
+        self.answered += self.frames.exchange(&mut self.end).len() as u32;
     }
 }
 
@@ -49,7 +38,9 @@ fn all_are_answered(seed: u64, partitions: i32, bytes: usize) {
             let partition = (number + index as i32 * CONNECTIONS) % partitions;
             framed(PRODUCE, &produce("t", partition, index * 10, 1, 100 + (index as usize * 997) % bytes))
         };
-        Sender { end: node.connect(), unsent: (0..REQUESTS).flat_map(request).collect(), came: Vec::new(), answered: 0 }
+        let mut frames = Frames::default();
+        (0..REQUESTS).for_each(|index| frames.queue(&request(index)));
+        Sender { end: node.connect(), frames, answered: 0 }
     };
     let mut senders: Vec<Sender> = (0..CONNECTIONS).map(sender).collect();
     let done = node.run(20_000, |_| {
@@ -80,8 +71,7 @@ struct Waiter {
     end: ClientEnd,
     partition: i32,
     next: u32,
-    unsent: Vec<u8>,
-    came: Vec<u8>,
+    frames: Frames,
     /// Of the request that is under way.
     sent_at: Option<u64>,
     /// Number of the record, error code, virtual milliseconds.
@@ -97,16 +87,11 @@ impl Waiter {
     fn go_on(&mut self, now_ms: u64, is_over: bool) {
         if self.sent_at.is_none() && !is_over {
             let request = produce("t", self.partition, self.partition as u32 * 1_000 + self.next, 1, 60_000);
-            (self.unsent, self.sent_at) = (framed(PRODUCE, &request.with_timeout_ms(TIMEOUT_MS)), Some(now_ms));
+            self.frames.queue(&framed(PRODUCE, &request.with_timeout_ms(TIMEOUT_MS)));
+            self.sent_at = Some(now_ms);
         }
-        let sent = self.end.send(&self.unsent).expect("the connection stays");
-        self.unsent.drain(..sent);
-        self.came.extend(self.end.receive().expect("the connection stays").unwrap_or_default());
-        let length = self.came.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize);
-        let Some(length) = length.filter(|length| self.came.len() >= length + 4) else { return };
-        let mut frame = Bytes::from(self.came.drain(..length + 4).skip(4).collect::<Vec<u8>>());
-        ResponseHeader::decode(&mut frame, 1).expect("a header");
-        let answer = ProduceResponse::decode(&mut frame, PRODUCE).expect("an answer");
+        let Some(answer) = self.frames.exchange(&mut self.end).pop() else { return };
+        let answer = decode::<ProduceRequest>(&answer, PRODUCE);
         let code = answer.responses[0].partition_responses[0].error_code;
         let sent_at = self.sent_at.take().expect("one is under way");
         self.answers.push((self.partition as u32 * 1_000 + self.next, code, now_ms - sent_at));
@@ -124,15 +109,8 @@ fn who_is_held_back_for_longer_than_it_waits_is_told_so_and_nothing_of_it_is_kep
     node.create("t", WAITERS);
     // A device so slow that checkpoints take far longer than requests wait.
     node.world.set_rates(Rates { slow_one_in: 1, ..Rates::CALM });
-    let waiter = |partition| Waiter {
-        end: node.connect(),
-        partition,
-        next: 0,
-        unsent: Vec::new(),
-        came: Vec::new(),
-        sent_at: None,
-        answers: Vec::new(),
-    };
+    let waiter =
+        |partition| Waiter { end: node.connect(), partition, next: 0, frames: Frames::default(), sent_at: None, answers: Vec::new() };
     let mut waiters: Vec<Waiter> = (0..WAITERS).map(waiter).collect();
     let over = node.world.now().0 / 1_000_000 + 8_000;
     let done = node.run(20_000, |node| {

@@ -1,7 +1,7 @@
 //! `write.caching`: an answer may come before its records are durable, and `flush.messages` and `flush.ms` say how many a power cut can take.
 
 use millrace_io::sim::{Loss, Rates, World};
-use millrace_sim::node::{Node, PRODUCE, config, framed, produce};
+use millrace_sim::node::{Frames, Node, PRODUCE, config, framed, produce};
 
 const REQUESTS: u32 = 1_000;
 
@@ -14,19 +14,12 @@ fn answered_and_kept(seed: u64, settings: &[&str]) -> (usize, usize) {
     node.create("t", 1);
     let mut end = node.connect();
     let mut requests = (0..REQUESTS).map(|number| framed(PRODUCE, &produce("t", 0, number, 1, 100)));
-    let (mut unsent, mut came, mut answered) = (Vec::new(), Vec::new(), 0);
+    let (mut frames, mut answered) = (Frames::default(), 0);
     let some = node.run(60_000, |_| {
-        if unsent.is_empty() {
-            unsent = requests.next().unwrap_or_default();
+        if frames.is_sent() {
+            frames.queue(&requests.next().unwrap_or_default());
         }
-        unsent.drain(..end.send(&unsent).expect("the connection stays"));
-        came.extend(end.receive().expect("the connection stays").unwrap_or_default());
-        while let Some(length) = came.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize)
-            && came.len() >= length + 4
-        {
-            came.drain(..length + 4);
-            answered += 1;
-        }
+        answered += frames.exchange(&mut end).len();
         answered >= 100
     });
     assert!(some, "answers come");

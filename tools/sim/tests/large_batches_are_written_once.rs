@@ -1,13 +1,11 @@
 //! Large batches that come as fast as they are acknowledged go straight to their segments. While one segment is closed and the next gets
 //! room they go through the journal; if checkpoints were to catch up with them, those would hold up direct appends, and so for good.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
-
+use kafka_protocol::messages::ProduceRequest;
 use millrace_io::sim::ClientEnd;
 use millrace_log::journal::Options;
-use millrace_sim::node::{Node, config, framed, produce};
+use millrace_sim::node::{Frames, Node, PRODUCE, config, decode, framed, produce};
 
-const PRODUCE: i16 = 9;
 const CONNECTIONS: usize = 8;
 /// Of each connection, one after the other.
 const BATCHES: u32 = 40;
@@ -19,20 +17,18 @@ const SEGMENT_BYTES: usize = 128 << 20;
 /// A client that sends its next batch when the last one is acknowledged.
 struct Client {
     end: ClientEnd,
-    request: Vec<u8>,
-    sent: usize,
-    came: Vec<u8>,
-    left: u32,
+    frames: Frames,
+    acknowledged: u32,
 }
 
 impl Client {
-    fn advance(&mut self) {
-        self.sent += self.end.send(&self.request[self.sent..]).unwrap();
-        self.came.extend(self.end.receive().unwrap().unwrap_or_default());
-        let length = self.came.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize);
-        if self.left > 0 && length.is_some_and(|length| self.came.len() >= length + 4) {
-            (self.left, self.came) = (self.left - 1, Vec::new());
-            self.sent = if self.left > 0 { 0 } else { self.request.len() };
+    fn go_on(&mut self, request: &[u8]) {
+        let Some(answer) = self.frames.exchange(&mut self.end).pop() else { return };
+        let answer = decode::<ProduceRequest>(&answer, PRODUCE);
+        assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+        self.acknowledged += 1;
+        if self.acknowledged < BATCHES {
+            self.frames.queue(request);
         }
     }
 }
@@ -47,11 +43,15 @@ fn beside_what_comes_while_segments_change() {
     node.create("t", 1);
     node.world.keep_happenings();
     let request = framed(PRODUCE, &produce("t", 0, 0, RECORDS, RECORD_BYTES));
-    let client = |_| Client { end: node.connect(), request: request.clone(), sent: 0, came: Vec::new(), left: BATCHES };
+    let client = |_| {
+        let mut frames = Frames::default();
+        frames.queue(&request);
+        Client { end: node.connect(), frames, acknowledged: 0 }
+    };
     let mut clients: Vec<Client> = (0..CONNECTIONS).map(client).collect();
     let is_done = node.run(60_000, |_| {
-        clients.iter_mut().for_each(Client::advance);
-        clients.iter().all(|client| client.left == 0)
+        clients.iter_mut().for_each(|client| client.go_on(&request));
+        clients.iter().all(|client| client.acknowledged == BATCHES)
     });
     assert!(is_done, "all are acknowledged");
     let written: i64 = node.world.happenings().iter().filter(|happening| happening.what == "write").map(|happening| happening.result).sum();

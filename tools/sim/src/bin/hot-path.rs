@@ -10,7 +10,7 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, ProduceReq
 use millrace_io::sim::{ClientEnd, Rates, World};
 use millrace_log::journal::Options;
 use millrace_sim::cluster::Config;
-use millrace_sim::node::{FETCH, Node, PRODUCE, fetch, framed, topic};
+use millrace_sim::node::{FETCH, Frames, Node, PRODUCE, fetch, framed, topic};
 use millrace_sim::value::{self, ValueId};
 use std::process::ExitCode;
 
@@ -84,22 +84,13 @@ impl Bench {
 
     /// Sends `request` so many times, `in_flight` at once, and takes that many answers.
     fn ask(&mut self, request: &[u8], times: usize) {
-        let (mut to_send, mut asked, mut answered) = (Vec::new(), 0, 0);
-        let mut came: Vec<u8> = Vec::new();
+        let (mut frames, mut asked, mut answered) = (Frames::default(), 0, 0);
         let is_done = self.node.run(600_000, |_| {
             while asked < times && asked - answered < self.shape.in_flight {
-                to_send.extend_from_slice(request);
+                frames.queue(request);
                 asked += 1;
             }
-            let sent = self.end.send(&to_send).expect("the connection stays");
-            to_send.drain(..sent);
-            came.extend(self.end.receive().expect("the connection stays").unwrap_or_default());
-            while let Some(length) = came.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize)
-                && came.len() >= length + 4
-            {
-                came.drain(..length + 4);
-                answered += 1;
-            }
+            answered += frames.exchange(&mut self.end).len();
             answered == times
         });
         assert!(is_done, "ten minutes of virtual time passed");
