@@ -69,6 +69,8 @@ pub enum Bug {
     ForgetProducers,
     /// A checkpoint states no producers.
     ForgetSequence,
+    /// A state beside its file does not say which producers have changed since the file was written.
+    ForgetBehindFile,
     /// Only the last batch of a producer is remembered.
     RememberOne,
 }

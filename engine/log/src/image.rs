@@ -18,7 +18,7 @@ use crate::bytes::Malformed;
 use crate::index::{Index, REBUILT_INTERVAL_BYTES};
 use crate::journal::Damage;
 use crate::journal::record::{PayloadRange, Record};
-use crate::partition_state::{Checkpoint, Large, LargeAt, Note, PartitionState, ROLLS_MAX};
+use crate::partition_state::{Checkpoint, Large, LargeAt, Note, PartitionState, ROLLS_MAX, StateFile};
 use crate::paths;
 use crate::producers::Producers;
 use crate::state_file::{self, Reference};
@@ -29,6 +29,9 @@ use millrace_base::offset::{Epoch, Offset};
 use millrace_io::memory::Slice;
 use std::collections::BTreeSet;
 use std::fmt;
+
+mod extents;
+pub use extents::{ExtentFound, TornExtent};
 
 /// Number of a journal entry.
 pub type Sequence = u64;
@@ -241,7 +244,7 @@ pub struct Recovered {
     /// those before the cut.
     pub cut: Option<Offset>,
     /// The state file in use.
-    pub state_file: Option<state_file::Name>,
+    pub state_file: Option<StateFile>,
     /// Where the last extent ends, once [`Recovered::take_extents`] was asked: its bytes stand in the segment alone, and what is written there
     /// until a checkpoint states them must be the same.
     pub extents_end: Option<Offset>,
@@ -327,7 +330,7 @@ impl PartitionImage {
     /// The state file that [`PartitionImage::finish`] needs.
     pub fn state_file(&self) -> Option<&Reference> {
         match &self.state.as_ref()?.1.large {
-            LargeAt::File(reference) => Some(reference),
+            LargeAt::File(reference) | LargeAt::Changed(reference, _) => Some(reference),
             LargeAt::Here(_) => None,
         }
     }
@@ -590,17 +593,29 @@ impl PartitionImage {
         if damage.is_some() {
             state.log_start = state.log_start.max(self.log_start_behind).min(log_end);
         }
-        let (mut large, state_file, mut is_large_lost) = match state.large {
-            LargeAt::Here(large) => (large, None, false),
-            LargeAt::File(reference) => match read_large(file.unwrap_or_default(), &reference) {
-                Ok(large) => (large, Some(reference.name), false),
+        let (large_at, changes) = match state.large {
+            LargeAt::Here(large) => (Ok(large), None),
+            LargeAt::File(reference) => (Err(reference), None),
+            LargeAt::Changed(reference, changes) => (Err(reference), Some(changes)),
+        };
+        let (mut large, state_file, mut is_large_lost) = match large_at {
+            Ok(large) => (large, None, false),
+            Err(reference) => match read_large(file.unwrap_or_default(), &reference) {
+                Ok(large) => {
+                    let file = StateFile::of(reference, &large.index);
+                    (large, Some(file), false)
+                }
                 Err(error) => {
                     damage = damage.or(Some(error));
                     let nothing = Large { index: Index::new(state.segment, REBUILT_INTERVAL_BYTES), producers: Producers::default() };
-                    (nothing, Some(reference.name), true)
+                    let file = StateFile::of(reference, &nothing.index);
+                    (nothing, Some(file), true)
                 }
             },
         };
+        if let Some(changes) = changes.filter(|_| !is_large_lost) {
+            large.apply(&changes).map_err(ImageError::Malformed)?;
+        }
         for (_, change) in self.changes.iter().filter(|_| !is_large_lost) {
             fold(&mut large, change).map_err(ImageError::Malformed)?;
         }
@@ -635,84 +650,11 @@ impl PartitionImage {
     }
 }
 
-/// What a segment holds of an extent.
-pub enum ExtentFound {
-    /// The extent's own batches: from the segment, then the fragment from the journal.
-    Whole(Slice),
-    /// Other bytes than the journal says, or none.
-    Differs(Corrupt),
-    /// The file cannot be read there.
-    Unreadable(Corrupt),
-}
-
-/// An extent that is not there and that nobody states durable, so that nothing of it was acknowledged.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TornExtent {
-    /// The log ends here now.
-    pub base: Offset,
-    pub found: Corrupt,
-}
-
-impl Recovered {
-    /// Reads the extents among the pending batches: afterwards all bytes are here. `read` is given an extent and the place in its segment
-    /// where its batches begin. The first that is torn is cut off with all that is behind it; gives that, to be stated in the journal as
-    /// a truncation before anything else of this partition is.
-    ///
-    /// # Errors
-    /// An extent that is stated durable is not there, or one cannot be read: damage. The log ends before it then, for who serves up to there.
-    pub fn take_extents(&mut self, mut read: impl FnMut(&DirectBytes, u64) -> ExtentFound) -> Result<Option<TornExtent>, Corrupt> {
-        let mut place = self.segment_bytes;
-        for index in 0..self.pending.len() {
-            let pending = &mut self.pending[index];
-            if self.rolls.contains(&pending.base) {
-                place = 0;
-            }
-            let direct = match &pending.bytes {
-                PendingBytes::Journal(bytes) => {
-                    place += bytes.len() as u64;
-                    continue;
-                }
-                PendingBytes::Direct(direct) => direct,
-            };
-            let found = read(direct, place);
-            place = direct.place.saturating_add(direct.bytes).saturating_add(direct.tail.len() as u64);
-            let found = match found {
-                ExtentFound::Whole(bytes) => direct.batches(bytes, pending.base, pending.end),
-                other => other,
-            };
-            match found {
-                ExtentFound::Whole(bytes) => {
-                    pending.bytes = PendingBytes::Journal(bytes);
-                    self.extents_end = Some(pending.end);
-                }
-                ExtentFound::Differs(found) if !direct.is_stated => {
-                    return Ok(Some(TornExtent { base: self.end_before(index), found }));
-                }
-                ExtentFound::Differs(found) | ExtentFound::Unreadable(found) => {
-                    self.lost.reached(self.log_end);
-                    self.end_before(index);
-                    return Err(found);
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Drops a pending range and all that is behind it; gives where the log ends then.
-    fn end_before(&mut self, index: usize) -> Offset {
-        let base = self.pending[index].base;
-        self.pending.truncate(index);
-        self.rolls.retain(|roll| *roll <= base);
-        self.log_end = base;
-        // A state knows producers' batches that are not durable yet.
-        self.large.producers.truncate(base);
-        base
-    }
-}
-
 fn read_large(file: &[u8], reference: &Reference) -> Result<Large, ImageError> {
     let body = state_file::decode(file, reference).map_err(ImageError::StateFile)?;
-    Large::decode(body).map_err(ImageError::Malformed)
+    let mut large = Large::decode(body).map_err(ImageError::Malformed)?;
+    large.producers.filed(reference.name);
+    Ok(large)
 }
 
 /// The epoch of the last batch, of those that the journal holds.

@@ -1,7 +1,8 @@
 //! What a partition needs to go on after a restart, besides its segments and the batches in the journal.
 //!
 //! 1. [`PartitionState`] is the whole, in the journal (`Record::State`). Its large parts, index and producers, stand in it or, beyond
-//!    [`crate::state_file::INLINE_BYTES_MAX`], in a state file that it names.
+//!    [`crate::state_file::INLINE_BYTES_MAX`], in a state file that it names; what has changed since the file was written stands beside
+//!    the name ([`StateFile`]), so that a file is not written again for little or nothing.
 //! 2. [`Checkpoint`] is what one checkpoint adds (`Record::Checkpoint`): the active segment's facts and new index entries, and the
 //!    producers' changes.
 //! 3. [`Large`] folds checkpoints in order on top of the last state.
@@ -10,7 +11,7 @@
 //! Layout, little-endian; checksums are the journal's or the state file's:
 //!
 //! state:      version 1 | layout 1 | log start 8 | durable end 8 | log end 8 | segment 8 | segment bytes 8 | rolls: count 4, base 8 ...
-//!             | consensus: length 4, bytes | 0 and the large parts, or 1 and a reference
+//!             | consensus: length 4, bytes | 0 and the large parts, or 1 and a reference, or 2, a reference, length 4 and a checkpoint
 //! reference:  end 8 | number 4 | bytes 4 | crc 4
 //! large:      version 1 | facts 32 | interval 4 | count 4, entry 20 ... | producers (full)
 //! note:       end 8 | reason, text
@@ -22,7 +23,7 @@
 use crate::bytes::{Malformed, Put, Reader};
 use crate::index::{ENTRIES_MAX, Entry, Index, Summary};
 use crate::producers::Producers;
-use crate::state_file::{self, Reference};
+use crate::state_file::{self, BODY_BYTES_MAX, Reference};
 use millrace_base::offset::Offset;
 
 const VERSION: u8 = 1;
@@ -59,6 +60,55 @@ pub struct PartitionState {
 pub enum LargeAt {
     Here(Large),
     File(Reference),
+    /// In the file, but for these changes of its segment and producers.
+    Changed(Reference, Checkpoint),
+}
+
+/// A state file that is there, and how much of its segment's index it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StateFile {
+    pub reference: Reference,
+    segment: Offset,
+    segment_bytes: u64,
+    interval: u32,
+    entries: usize,
+    last: Option<Entry>,
+}
+
+impl StateFile {
+    pub fn name(&self) -> state_file::Name {
+        self.reference.name
+    }
+
+    /// `index`: the one that the file holds.
+    pub fn of(reference: Reference, index: &Index) -> StateFile {
+        let facts = index.summary();
+        StateFile {
+            reference,
+            segment: facts.base,
+            segment_bytes: facts.bytes,
+            interval: index.interval(),
+            entries: index.entries().len(),
+            last: index.entries().last().copied(),
+        }
+    }
+
+    /// What has changed since the file was written. None: it is of another segment, its entries are not all there any more (thinned or
+    /// cut), too much of the producers has changed, or it comes to more than `max` bytes.
+    pub fn changes(&self, index: &Index, producers: &Producers, max: usize) -> Option<Checkpoint> {
+        let facts = *index.summary();
+        let is_grown = facts.base == self.segment && facts.bytes >= self.segment_bytes && index.interval() == self.interval;
+        let (before, since) = index.entries().split_at_checked(self.entries).filter(|_| is_grown)?;
+        let is_prefix =
+            before.last().copied() == self.last && since.first().is_none_or(|entry| u64::from(entry.place) >= self.segment_bytes);
+        if !is_prefix || since.len() * Entry::BYTES > max {
+            return None;
+        }
+        let mut changed = Vec::new();
+        let is_known = producers.encode_behind(self.reference.name, &mut changed);
+        let changes = Checkpoint { facts, interval: self.interval, entries: since.to_vec(), producers: changed };
+        (is_known && changes.size() <= max).then_some(changes)
+    }
 }
 
 /// That a partition is damaged: more of it was acknowledged than its state says.
@@ -136,6 +186,11 @@ impl PartitionState {
                 out.put_u8(1);
                 reference.put(&mut out);
             }
+            LargeAt::Changed(reference, changes) => {
+                out.put_u8(2);
+                reference.put(&mut out);
+                out.put_sized(&changes.encode());
+            }
         }
         out
     }
@@ -154,8 +209,15 @@ impl PartitionState {
         let count = reader.count(ROLLS_MAX, 8, "number of rolls")?;
         let rolls = (0..count).map(|_| reader.offset("base of a rolled segment")).collect::<Result<Vec<_>, _>>()?;
         let consensus = reader.sized(CONSENSUS_BYTES_MAX, "consensus state")?.to_vec();
-        let in_file = reader.flag("whether the state stands in a file")?;
-        let large = if in_file { LargeAt::File(Reference::read(reader)?) } else { LargeAt::Here(Large::read(reader)?) };
+        let large = match reader.u8("where the large parts of a partition's state are")? {
+            0 => LargeAt::Here(Large::read(reader)?),
+            1 => LargeAt::File(Reference::read(reader)?),
+            2 => {
+                let reference = Reference::read(reader)?;
+                LargeAt::Changed(reference, Checkpoint::decode(reader.sized(BODY_BYTES_MAX, "changes since a state file")?)?)
+            }
+            _ => return Err(reader.malformed("where the large parts of a partition's state are")),
+        };
         reader.end("end of a partition's state")?;
         let state = PartitionState { log_start, durable_end, log_end, segment, segment_bytes, rolls, consensus, large };
         if state.is_sound() { Ok(state) } else { Err(Malformed { what: "a partition's state that fits together", place: 0 }) }
@@ -167,16 +229,21 @@ impl PartitionState {
         let index = match &self.large {
             LargeAt::Here(large) => large.fits(self.segment, self.durable_end, self.segment_bytes),
             LargeAt::File(reference) => reference.name.end == self.durable_end,
+            LargeAt::Changed(_, changes) => {
+                let facts = changes.facts;
+                (facts.base, facts.end, facts.bytes) == (self.segment, self.durable_end, self.segment_bytes)
+            }
         };
         rolls && bytes && index && self.segment <= self.durable_end && self.durable_end <= self.log_end
     }
 
-    /// What goes to the journal, and the state file to be written and made durable before, if the state is too large for the journal.
+    /// What goes to the journal, and the state file to be written and made durable before (how the journal is to name it, its bytes), if
+    /// the state is too large for the journal.
     /// `current`: the state file that the journal names now; `inline_max`: so many bytes of large parts may go to the journal.
     ///
     /// # Panics
     /// When the large parts are not here.
-    pub fn split(mut self, current: Option<state_file::Name>, inline_max: usize) -> (Vec<u8>, Option<(state_file::Name, Vec<u8>)>) {
+    pub fn split(mut self, current: Option<state_file::Name>, inline_max: usize) -> (Vec<u8>, Option<(Reference, Vec<u8>)>) {
         let LargeAt::Here(large) = &self.large else { panic!("a state is written by who holds all of it") };
         let mut body = Vec::new();
         large.put(&mut body);
@@ -186,7 +253,7 @@ impl PartitionState {
         let name = state_file::Name::next(self.durable_end, current);
         let (file, reference) = state_file::encode(name, &body);
         self.large = LargeAt::File(reference);
-        (self.encode(), Some((name, file)))
+        (self.encode(), Some((reference, file)))
     }
 }
 
@@ -256,8 +323,13 @@ impl Checkpoint {
         Checkpoint { facts: *index.summary(), interval, entries: index.entries_from(from).to_vec(), producers: changes }
     }
 
+    /// About the bytes that [`Checkpoint::encode`] gives.
+    fn size(&self) -> usize {
+        64 + self.entries.len() * Entry::BYTES + self.producers.len()
+    }
+
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(64 + self.entries.len() * Entry::BYTES + self.producers.len());
+        let mut out = Vec::with_capacity(self.size());
         out.put_u8(VERSION);
         self.facts.put(&mut out);
         out.put_u32(self.interval);

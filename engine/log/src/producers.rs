@@ -3,8 +3,8 @@
 //! 1. [`Producers::check`] says what is to be done with a batch before it is appended; [`Producers::append`] takes it in when it is.
 //! 2. There are two layers: what is committed, and the uncommitted rest in order. `check` sees both. [`Producers::commit`] moves the
 //!    rest over; [`Producers::truncate`] drops its end, as if it had never been appended.
-//! 3. A checkpoint writes what changed ([`Producers::encode_delta`]); a whole state writes all. Both name the offset through which they
-//!    hold, so that batches replayed after them change nothing twice.
+//! 3. A checkpoint writes what changed ([`Producers::encode_delta`]); a whole state writes all, or what differs from its state file
+//!    ([`Producers::encode_behind`]). Each names the offset through which it holds, so that batches replayed after it change nothing twice.
 //!
 //! Rules of `check` (Kafka's): the same first and last sequence as one of the last five is a duplicate; the sequence after the last, or
 //! 0 after 2^31 - 1, is next; a newer epoch begins at 0; an older epoch is fenced; an unknown producer begins anywhere (KIP-360).
@@ -21,6 +21,7 @@
 //! Knows nothing of files, of the clock, or of who may write.
 
 use crate::bytes::{Malformed, Put, Reader};
+use crate::state_file;
 use crate::walk::{self, WalkError};
 use millrace_base::batch::{Header, sequence_after};
 use millrace_base::clock::WallMs;
@@ -31,6 +32,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Producers remembered per partition; the one unused for longest goes first.
 pub const PRODUCERS_MAX: usize = 10_000;
+
+/// So many that differ from a state file are known; with more of them the next state takes another file.
+const BEHIND_MAX: usize = 1_000;
 
 const VERSION: u8 = 1;
 const BATCH_BYTES: usize = 32;
@@ -107,6 +111,8 @@ pub struct Producers {
     ahead: BTreeMap<i64, Ahead>,
     /// Committed producers that came, changed or went since the last delta.
     changed: BTreeSet<i64>,
+    /// The same since they all went to this state file. None: there is no file, or too much has changed.
+    behind: Option<(state_file::Name, BTreeSet<i64>)>,
     /// Batches that end at or before it have been taken in.
     through: Offset,
 }
@@ -243,7 +249,7 @@ impl Producers {
     pub fn commit(&mut self, to: Offset) {
         while let Some(step) = self.pending.pop_front_if(|step| step.end <= to) {
             self.committed.entry(step.id).or_insert_with(|| Producer::new(step.epoch, step.last_use)).apply(&step);
-            self.changed.insert(step.id);
+            self.note(step.id);
             let ahead = self.ahead.get_mut(&step.id).expect("a producer with pending batches stands in `ahead`");
             ahead.pending -= 1;
             if ahead.pending == 0 {
@@ -266,7 +272,7 @@ impl Producers {
         self.ahead.clear();
         let lost: Vec<i64> = self.committed.iter().filter(|(_, producer)| producer.end() > to).map(|(id, _)| *id).collect();
         for id in lost {
-            self.changed.insert(id);
+            self.note(id);
             let producer = self.committed.get_mut(&id).expect("listed a line above");
             producer.batches.retain(|batch| batch.end <= to);
             if producer.batches.is_empty() {
@@ -282,15 +288,16 @@ impl Producers {
         let before = self.committed.len();
         self.pending.iter_mut().for_each(|step| step.last_use = step.last_use.min(now));
         self.ahead.values_mut().for_each(|ahead| ahead.producer.last_use = ahead.producer.last_use.min(now));
-        let (ahead, changed) = (&self.ahead, &mut self.changed);
+        let (ahead, mut gone) = (&self.ahead, Vec::new());
         self.committed.retain(|id, producer| {
             producer.last_use = producer.last_use.min(now);
             let keep = now.saturating_sub(producer.last_use) < expiration_ms || ahead.contains_key(id);
             if !keep {
-                changed.insert(*id);
+                gone.push(*id);
             }
             keep
         });
+        gone.into_iter().for_each(|id| self.note(id));
         before - self.committed.len()
     }
 
@@ -302,10 +309,20 @@ impl Producers {
         let mut by_use: Vec<(WallMs, i64)> = self.committed.iter().map(|(id, producer)| (producer.last_use, *id)).collect();
         by_use.sort_unstable();
         let surplus = self.committed.len() - (max - max / 16);
-        for (_, id) in by_use.into_iter().filter(|(_, id)| !self.ahead.contains_key(id)).take(surplus) {
+        let unused: Vec<i64> = by_use.into_iter().map(|(_, id)| id).filter(|id| !self.ahead.contains_key(id)).take(surplus).collect();
+        for id in unused {
             self.committed.remove(&id);
-            self.changed.insert(id);
+            self.note(id);
         }
+    }
+
+    /// A committed producer came, changed or went.
+    fn note(&mut self, id: i64) {
+        self.changed.insert(id);
+        if let Some((_, behind)) = &mut self.behind {
+            behind.insert(id);
+        }
+        self.behind.take_if(|(_, behind)| behind.len() > BEHIND_MAX);
     }
 }
 
@@ -325,12 +342,29 @@ impl Producers {
 
     /// What changed since the last delta or [`Producers::forget_changes`]; the changes are then forgotten.
     pub fn encode_delta(&mut self, out: &mut Vec<u8>) {
+        let changed = std::mem::take(&mut self.changed);
+        self.put_delta(&changed, out);
+    }
+
+    /// All that is here goes to this state file.
+    pub fn filed(&mut self, file: state_file::Name) {
+        self.behind = Some((file, BTreeSet::new()));
+    }
+
+    /// What differs from this state file, as a delta. Whether that is known.
+    pub fn encode_behind(&self, file: state_file::Name, out: &mut Vec<u8>) -> bool {
+        let behind = self.behind.as_ref().filter(|(name, _)| *name == file);
+        let nothing = BTreeSet::new();
+        behind.inspect(|(_, behind)| self.put_delta(if is_planted(Bug::ForgetBehindFile) { &nothing } else { behind }, out)).is_some()
+    }
+
+    fn put_delta(&self, changed: &BTreeSet<i64>, out: &mut Vec<u8>) {
         out.put_u8(VERSION);
         out.put_i64(self.through);
-        out.put_u32(self.changed.len() as u32);
-        for id in std::mem::take(&mut self.changed) {
-            out.put_i64(id);
-            match self.committed.get(&id) {
+        out.put_u32(changed.len() as u32);
+        for id in changed {
+            out.put_i64(*id);
+            match self.committed.get(id) {
                 Some(producer) => {
                     out.put_u8(1);
                     put_producer(out, producer);
@@ -387,7 +421,7 @@ impl Producers {
             } else {
                 self.committed.remove(&id);
             }
-            self.changed.insert(id);
+            self.note(id);
         }
         if self.through < before && self.committed.values().any(|producer| producer.end() > self.through) {
             return Err(reader.malformed("remembered batches below the log's end"));

@@ -7,13 +7,14 @@ use millrace_base::crc::crc32c;
 use millrace_base::ids::Uuid;
 use millrace_base::offset::Offset;
 use millrace_log::index::{self, Index};
-use millrace_log::partition_state::{Checkpoint, Large, LargeAt, PartitionState};
+use millrace_log::partition_state::{Checkpoint, Large, LargeAt, PartitionState, StateFile};
 use millrace_log::paths::Meta;
 use millrace_log::producers::Producers;
 use millrace_log::state_file::{self, Name};
 
 const INDEX: &[u8] = include_bytes!("../../../testdata/formats/index-v1.bin");
 const STATE: &[u8] = include_bytes!("../../../testdata/formats/partition-state-v1.bin");
+const STATE_BESIDE: &[u8] = include_bytes!("../../../testdata/formats/partition-state-beside-file-v1.bin");
 const CHECKPOINT: &[u8] = include_bytes!("../../../testdata/formats/checkpoint-v1.bin");
 const STATE_FILE: &[u8] = include_bytes!("../../../testdata/formats/state-file-v1.bin");
 const META: &[u8] = include_bytes!("../../../testdata/formats/millrace-meta-v1.txt");
@@ -76,6 +77,25 @@ fn the_partition_state_is_version_1() {
     let mut expected = large();
     expected.producers.forget_changes();
     assert_eq!(PartitionState::decode(STATE).unwrap(), state(expected));
+}
+
+#[test]
+fn the_partition_state_beside_its_file_is_version_1() {
+    let mut large = large();
+    let (reference, _) = state(large.clone()).split(None, 0).1.unwrap();
+    let file = StateFile::of(reference, &large.index);
+    large.producers.filed(reference.name);
+    for n in 10..13 {
+        let (header, bytes) = produced(n);
+        large.index.add(&header, &bytes);
+        large.producers.append(&header, 1_700_000_100_000 + n);
+    }
+    large.producers.commit(1012);
+    let changes = file.changes(&large.index, &large.producers, 1 << 10).unwrap();
+    let mut state = state(large);
+    state.large = LargeAt::Changed(reference, changes);
+    check("state beside its file", STATE_BESIDE, &state.encode());
+    assert_eq!(PartitionState::decode(STATE_BESIDE).unwrap(), state);
 }
 
 #[test]

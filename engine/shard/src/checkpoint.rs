@@ -19,7 +19,6 @@ use crate::open_files::GROW_PAUSE_MS;
 use crate::partition::Standing;
 use crate::script::{Handle, Outcome, Step};
 use crate::store::{FRONT_BYTES_MAX, WRITE_BYTES_MAX, Write};
-use crate::tail::Piece;
 use millrace_base::batch::HEADER_BYTES;
 use millrace_base::ids::{DirectoryIndex, PartitionId};
 use millrace_base::limits::BLOCK;
@@ -27,17 +26,13 @@ use millrace_base::offset::Offset;
 use millrace_base::planted::{Bug, is_planted};
 use millrace_io::{IoError, OpenHow, Pool, Slice};
 use millrace_log::journal::{NoRoom, PayloadRange, Record, Urgency};
-use millrace_log::partition_state::{Checkpoint, Large, LargeAt, PartitionState};
+use millrace_log::partition_state::Checkpoint;
 use millrace_log::paths;
-use millrace_log::state_file::INLINE_BYTES_MAX;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Pending bytes from which a partition is checkpointed rather than carried.
 const CARRY_BYTES_MAX: usize = 16 << 10;
-
-/// Large parts of a state beyond this go to a state file when only the journal's reserve is left.
-const INLINE_BYTES_TIGHT: usize = 512;
 
 /// Pending bytes of a partition from which it is checkpointed without pressure: larger writes cost less.
 const EAGER_BYTES: usize = 4 << 20;
@@ -45,16 +40,14 @@ const EAGER_BYTES: usize = 4 << 20;
 /// What is written at a time outside the journal: a device takes requests in order, and an entry of the journal stands behind it.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// How long after a damaged journal could not be copied that is tried again.
-const KEEP_PAUSE_MS: u64 = 1_000;
-
 /// How often the journals' fill is looked at.
 const RELIEF_PAUSE: Duration = Duration::from_micros(500);
 
-/// Journal files in use from which on the oldest is relieved, however many are free.
+/// Journal files in use beyond which the oldest is relieved, or a quarter of those there may be: the more there are, the more of each of
+/// many partitions goes into a segment at a time, and the fewer syncs that takes.
 const FILES_USED_MAX: usize = 8;
 
-const NOWHERE: PayloadRange = PayloadRange { start: 0, len: 0 };
+pub const NOWHERE: PayloadRange = PayloadRange { start: 0, len: 0 };
 
 /// One after the other, in pieces that a journal's entry does not wait long for.
 fn write_steps(file: Handle, write: &Write) -> impl Iterator<Item = Step> {
@@ -84,8 +77,10 @@ impl Engine {
 
     /// Whether a journal's oldest file is to be free soon.
     pub fn is_pressed(&self, index: usize) -> bool {
-        let (used, free) = self.directories[index].journal().pressure().files;
-        used > free.max(1) || used > FILES_USED_MAX || self.is_journal_short()
+        let journal = self.directories[index].journal();
+        let (used, free) = journal.pressure().files;
+        let most = (journal.options().files_max as usize / 4).clamp(1, FILES_USED_MAX);
+        used > most || (used > 1 && free == 0) || self.is_journal_short()
     }
 
     /// Starts the work that the journals' fill asks for.
@@ -113,7 +108,7 @@ impl Engine {
 
     /// A write for a partition has ended. When only the journal's reserve is left the next one begins in this turn, so that what they state
     /// goes into the same entry.
-    fn relieve_at_once(&mut self, t: &mut Turn<'_>, id: PartitionId, is_written: bool) {
+    pub fn relieve_at_once(&mut self, t: &mut Turn<'_>, id: PartitionId, is_written: bool) {
         if is_written && self.partitions.get(&id).is_some_and(|p| self.directories[usize::from(p.directory)].journal().is_on_reserve()) {
             self.relief_at = t.now;
         }
@@ -172,7 +167,7 @@ impl Engine {
     }
 
     /// Whether there is memory to write so many bytes from that the journal does not hold.
-    fn has_room_to_write(&self, bytes: usize) -> bool {
+    pub fn has_room_to_write(&self, bytes: usize) -> bool {
         self.memory.work.used() == 0 || self.memory.work.has_room(Pool::size_of(bytes))
     }
 
@@ -431,231 +426,6 @@ impl Engine {
         }
     }
 
-    /// Appends a small partition again at the journal's head: its state, and, `with_batches`, those that no segment has. Without, they stay
-    /// where they are: a state says nothing of batches above its durable end.
-    fn carry(&mut self, t: &mut Turn<'_>, id: PartitionId, with_batches: bool) -> Result<(), NoRoom> {
-        let state = self.whole_state(id);
-        let Some(partition) = self.partitions.get(&id) else { return Ok(()) };
-        let directory = usize::from(partition.directory);
-        let is_live = |piece: &&Piece| with_batches && piece.sequence < self.directories[directory].journal().next_sequence();
-        let pending: Vec<Piece> = partition.tail.pending().filter(is_live).cloned().collect();
-        // When only the reserve is left it has to do for the states of all partitions. A full disk takes no files.
-        let is_tight = self.directories[directory].journal().is_on_reserve() && !self.directories[directory].full;
-        let inline_max = if is_tight { INLINE_BYTES_TIGHT } else { INLINE_BYTES_MAX };
-        let (inline, file) = state.split(partition.store.state_file, inline_max);
-        if let Some((name, bytes)) = file {
-            if !self.has_room_to_write(bytes.len()) {
-                return Ok(());
-            }
-            // A file does not hold what is pending: that goes to the segment first, or the oldest entry would be needed for ever.
-            if pending.is_empty() {
-                self.carry_with_file(t, id, name, &bytes, inline);
-            } else if self.checkpoints < CHECKPOINTS_MAX {
-                self.checkpoint(t, id);
-            }
-            return Ok(());
-        }
-        self.lay_out_held(t.driver, t.now, directory);
-        let total = inline.len() + pending.iter().map(|piece| piece.bytes.len()).sum::<usize>();
-        // Batches do not go into the reserve: it has to hold what lets the oldest file go, of all partitions.
-        if !pending.is_empty() && self.directories[directory].journal().room_in_all(Urgency::Data) < total {
-            if self.checkpoints < CHECKPOINTS_MAX {
-                self.checkpoint(t, id);
-            }
-            return Ok(());
-        }
-        // Room for all of it in one entry: half a carried partition would be worth nothing.
-        if self.directories[directory].journal().room_for(Urgency::Relief) < total + 64 * (pending.len() + 1) {
-            let sealed = self.directories[directory].seal(t.now);
-            self.sealed.extend(sealed.map(|sealed| (directory, sealed)));
-        }
-        let record = Record::State { partition: id, state: NOWHERE };
-        let (sequence, _) = self.journal(t, directory, Urgency::Relief, record, &[&inline], Some(After::Carried(id)))?;
-        if let Some(partition) = self.partitions.get_mut(&id) {
-            partition.producers.forget_changes(); // they stand in the state that is in the journal now
-        }
-        for piece in pending {
-            let record = Record::Batches { partition: id, base: piece.base, end: piece.end, payload: NOWHERE };
-            self.journal(t, directory, Urgency::Relief, record, &[&piece.bytes], None)?;
-        }
-        if let Some(partition) = self.partitions.get_mut(&id) {
-            partition.state_sequence = sequence;
-        }
-        Ok(())
-    }
-
-    /// What is known of a damaged partition stands again at the journal's head, with a note that it is damaged. Nothing else of it is written,
-    /// and only if what the journal says of it now stands elsewhere too.
-    fn carry_damaged(&mut self, t: &mut Turn<'_>, id: PartitionId) {
-        let Some(partition) = self.partitions.get(&id) else { return };
-        let directory = &self.directories[usize::from(partition.directory)];
-        let (used, free) = directory.journal().pressure().files;
-        let is_needed = free == 0 && used >= directory.journal().options().files_max as usize;
-        if partition.may_return && !is_needed {
-            return;
-        }
-        let index = usize::from(partition.directory);
-        if directory.unkept.is_some() && !(is_needed && self.keep_evidence(t, index)) {
-            return;
-        }
-        let Some(partition) = self.partitions.get(&id) else { return };
-        if !partition.is_damaged() {
-            if self.state_damaged(t, id, &[]) {
-                log::error!("unserved partition {id} gives up its place in the journal; what is kept in `damaged` still has it");
-            }
-            return;
-        }
-        let present = partition.store.state_file;
-        let (inline, file) = self.whole_state(id).split(present, INLINE_BYTES_MAX);
-        match file {
-            Some((name, bytes)) if self.has_room_to_write(bytes.len()) => self.carry_with_file(t, id, name, &bytes, inline),
-            Some(_) => {}
-            None => drop(self.state_damaged(t, id, &inline)),
-        }
-    }
-
-    /// Copies a damaged journal that could not be copied at start. Nothing else of it can go on before, so it is done at once. Whether it is.
-    fn keep_evidence(&mut self, t: &mut Turn<'_>, index: usize) -> bool {
-        let (here, directory) = (self.here, &mut self.directories[index]);
-        let Some(first) = directory.unkept else { return true };
-        if directory.keep_at > t.now {
-            return false;
-        }
-        match crate::evidence::keep(t.driver.disk(), &directory.path, here, first) {
-            Ok(()) => directory.unkept = None,
-            Err(error) => {
-                let path = directory.path.display();
-                log::warn!("the damaged journal in {path} holds up its other partitions, and still cannot be copied: {error}");
-                directory.keep_at = t.now.plus_ms(KEEP_PAUSE_MS);
-            }
-        }
-        directory.unkept.is_none()
-    }
-
-    /// Appends batches, then the state (if there is one) and the note in one entry. Whether it is said.
-    fn state_damaged(&mut self, t: &mut Turn<'_>, id: PartitionId, state: &[u8]) -> bool {
-        let Some(partition) = self.partitions.get(&id) else { return false };
-        let (directory, Some(note)) = (usize::from(partition.directory), partition.note.clone()) else { return false };
-        let pending: Vec<Piece> = partition.tail.pending().cloned().collect();
-        let note = note.encode();
-        // All of it, or it would be begun again and again.
-        let journal = self.directories[directory].journal();
-        let needed = pending.iter().map(|piece| piece.bytes.len()).sum::<usize>() + state.len() + note.len();
-        if journal.room_in_all(Urgency::Relief) < 2 * needed {
-            return false;
-        }
-        for piece in pending {
-            let record = Record::Batches { partition: id, base: piece.base, end: piece.end, payload: NOWHERE };
-            if self.journal(t, directory, Urgency::Relief, record, &[&piece.bytes], None).is_err() {
-                return false;
-            }
-        }
-        self.lay_out_held(t.driver, t.now, directory);
-        let total = state.len() + note.len() + 128;
-        if self.directories[directory].journal().room_for(Urgency::Relief) < total {
-            let sealed = self.directories[directory].seal(t.now);
-            self.sealed.extend(sealed.map(|sealed| (directory, sealed)));
-        }
-        if self.directories[directory].journal().room_for(Urgency::Relief) < total {
-            return false;
-        }
-        if !state.is_empty() {
-            let record = Record::State { partition: id, state: NOWHERE };
-            if self.journal(t, directory, Urgency::Relief, record, &[state], None).is_err() {
-                return false;
-            }
-        }
-        match self.journal(t, directory, Urgency::Relief, Record::Damaged { partition: id, reason: NOWHERE }, &[&note], None) {
-            Ok((sequence, _)) => {
-                if let Some(partition) = self.partitions.get_mut(&id) {
-                    partition.state_sequence = sequence;
-                }
-                true
-            }
-            Err(_) => {
-                // A state without its note would be taken for a whole one.
-                self.fail_directory(t, directory, "the journal has no room for a note that it had room for".to_owned());
-                false
-            }
-        }
-    }
-
-    /// The large parts go to a state file first; when it is durable the journal names it.
-    fn carry_with_file(&mut self, t: &mut Turn<'_>, id: PartitionId, name: millrace_log::state_file::Name, bytes: &[u8], inline: Vec<u8>) {
-        let image = self.memory.work.take(bytes.len()).push(bytes);
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
-        let path = paths::state(&partition.folder, name);
-        let mut steps = Vec::new();
-        if let (false, Some(topic)) = (partition.store.has_folder, partition.folder.parent()) {
-            steps.push(Step::MakeDirectory(topic.to_owned()));
-            steps.push(Step::MakeDirectory(partition.folder.clone()));
-            steps.extend(topic.parent().map(|data| Step::SyncDirectory(data.to_owned())));
-            steps.push(Step::SyncDirectory(topic.to_owned()));
-        }
-        steps.extend([
-            Step::Open { path, how: OpenHow { write: true, create: true, exclusive: false, direct: false } },
-            Step::Write { file: Handle::Nth(0), place: 0, from: image },
-            Step::Sync(Handle::Nth(0)),
-            Step::Close(Handle::Nth(0)),
-            Step::SyncDirectory(partition.folder.clone()),
-        ]);
-        partition.busy = true;
-        partition.store.is_writing_state = true;
-        self.scripts.start(t.driver, steps, Finish::StateFile { partition: id, name, inline });
-    }
-
-    /// What came between the snapshot and now stands before the record in the journal, and a state replaces all that stands before it: so the
-    /// record is made of the partition as it is now, and only the large parts are those of the file. Their changes since then stay to be told.
-    pub fn state_file_written(
-        &mut self,
-        t: &mut Turn<'_>,
-        id: PartitionId,
-        name: millrace_log::state_file::Name,
-        inline: &[u8],
-        result: Result<Outcome, IoError>,
-    ) {
-        self.relieve_at_once(t, id, result.is_ok());
-        let is_short = result.as_ref().err().is_some_and(|error| self.is_out_of_files(t.now, *error));
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
-        partition.store.is_writing_state = false;
-        let directory = usize::from(partition.directory);
-        if self.directories[directory].is_failed() {
-            return self.script_ended(t, id);
-        }
-        if let Err(error) = result.as_ref()
-            && (error.is_full() || is_short)
-        {
-            log::debug!("a state file of {} cannot be written: {error}", partition.folder.display());
-            self.directories[directory].full |= !is_short;
-            return self.script_ended(t, id);
-        }
-        if let Err(error) = result {
-            let reason = format!("a state file of {} failed: {error}", partition.folder.display());
-            return self.device_failed(t, directory, reason);
-        }
-        partition.store.has_folder = true;
-        if partition.note.is_some() {
-            let is_stated = self.state_damaged(t, id, inline);
-            if let Some(partition) = self.partitions.get_mut(&id).filter(|_| is_stated) {
-                partition.store.state_file = Some(name); // the one before stays, as all that is damaged does
-            }
-            return self.script_ended(t, id);
-        }
-        let mut state = self.whole_state(id);
-        state.large = PartitionState::decode(inline).expect("encoded when the script began").large;
-        let record = Record::State { partition: id, state: NOWHERE };
-        match self.journal(t, directory, Urgency::Relief, record, &[&state.encode()], Some(After::Carried(id))) {
-            Ok((sequence, _)) => {
-                if let Some(partition) = self.partitions.get_mut(&id) {
-                    partition.old_state_file = partition.store.state_file.replace(name).map(|old| (old, sequence));
-                    partition.state_sequence = sequence;
-                }
-            }
-            Err(_) => log::debug!("partition {id} cannot be carried now: the journal is full"),
-        }
-        self.script_ended(t, id);
-    }
-
     /// No script works on the partition's files any more.
     pub fn script_ended(&mut self, t: &mut Turn<'_>, id: PartitionId) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
@@ -664,25 +434,6 @@ impl Engine {
             self.deletion_stated(t, id);
         } else if partition.store.is_at_roll() {
             self.close_segment(t, id);
-        }
-    }
-
-    /// The state that stands for all that was journaled so far.
-    fn whole_state(&mut self, id: PartitionId) -> PartitionState {
-        let partition = self.partitions.get_mut(&id).expect("the caller has it");
-        let mut consensus = Vec::new();
-        partition.core.state().encode(&mut consensus);
-        let index = partition.store.segments.active().clone();
-        let summary = *index.summary();
-        PartitionState {
-            log_start: partition.core.log_start(),
-            durable_end: summary.end,
-            segment: summary.base,
-            segment_bytes: summary.bytes,
-            log_end: partition.core.log_end(),
-            rolls: partition.store.rolls.iter().copied().collect(),
-            consensus,
-            large: LargeAt::Here(Large { index, producers: partition.producers.clone() }),
         }
     }
 

@@ -71,7 +71,8 @@ fn consensus_up_to(image: &Recovered) -> Result<State, String> {
 
 fn segments_as_they_are(disk: &mut dyn Disk, folder: &Path, image: &mut Recovered) -> Result<Segments, String> {
     let files = list_files(disk, folder)?;
-    let inventory = segments::inventory(files.keys().map(String::as_str), image.log_start, image.segment, image.state_file);
+    let inventory =
+        segments::inventory(files.keys().map(String::as_str), image.log_start, image.segment, image.state_file.map(|file| file.name()));
     let ends = inventory.closed.iter().skip(1).copied().chain([image.segment]);
     let mut closed: Vec<Summary> = Vec::new();
     for (base, end) in inventory.closed.iter().copied().zip(ends) {

@@ -25,7 +25,8 @@ const PROVED_BYTES_MAX: usize = 2 << 20;
 /// The segments in a folder: closed ones by their indexes' facts, and the part-filled block of the active one.
 pub fn read_segments(disk: &mut dyn Disk, folder: &Path, image: &Recovered) -> Result<(Segments, Vec<u8>), String> {
     let files = list_files(disk, folder)?;
-    let inventory = segments::inventory(files.keys().map(String::as_str), image.log_start, image.segment, image.state_file);
+    let inventory =
+        segments::inventory(files.keys().map(String::as_str), image.log_start, image.segment, image.state_file.map(|file| file.name()));
     for leftover in &inventory.leftovers {
         if let Err(error) = disk.unlink(&folder.join(leftover)) {
             log::warn!("{}, a leftover, cannot be removed: {error}", folder.join(leftover).display());

@@ -4,6 +4,7 @@ pub mod api;
 mod append;
 mod awaited;
 pub mod boot;
+mod carry;
 mod checkpoint;
 pub mod claim;
 mod controller;

@@ -59,7 +59,7 @@ pub enum Finish {
     /// Bytes of a segment for all who ask for them meanwhile.
     Window { key: crate::kept_windows::Key },
     /// The large parts of a partition's state.
-    StateFile { partition: PartitionId, name: millrace_log::state_file::Name, inline: Vec<u8> },
+    StateFile { partition: PartitionId, file: millrace_log::partition_state::StateFile, inline: Vec<u8> },
     /// The index of a closed segment; those who wait look again.
     IndexRead { partition: PartitionId, segment: Offset, then: Then },
     /// Bytes of a segment for a coordinator that loads its log.
@@ -340,7 +340,7 @@ impl Engine {
             Finish::ColdRead { read, part } => self.window_read(read, part, result),
             Finish::Window { key } => self.window_came(key, result),
             Finish::TimeSearch { query, part } => self.search_read(t, query, part, result),
-            Finish::StateFile { partition, name, inline } => self.state_file_written(t, partition, name, &inline, result),
+            Finish::StateFile { partition, file, inline } => self.state_file_written(t, partition, file, &inline, result),
             Finish::IndexRead { partition, segment, then } => self.index_read(t, partition, segment, then, result),
             Finish::CoordinatorRead { partition, window } => {
                 self.coordinator_window(t, partition, &window, result.ok().map(Outcome::bytes));

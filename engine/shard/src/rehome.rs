@@ -12,8 +12,9 @@ use millrace_base::clock::Nanos;
 use millrace_base::ids::PartitionId;
 use millrace_io::{Disk, IoError, OpenHow, Pool};
 use millrace_log::journal::{self, Journal, Options, PayloadRange, Record, Urgency};
-use millrace_log::partition_state::PartitionState;
-use millrace_log::{paths, state_file};
+use millrace_log::partition_state::{PartitionState, StateFile};
+use millrace_log::paths;
+use millrace_log::state_file::INLINE_BYTES_MAX;
 use std::path::{Path, PathBuf};
 
 /// More than the records of a state take in an entry, besides their payload.
@@ -115,7 +116,7 @@ pub struct Settled {
     pub id: PartitionId,
     pub state: PartitionState,
     /// The state file that a journal names now: it is not written to.
-    pub state_file: Option<state_file::Name>,
+    pub state_file: Option<StateFile>,
 }
 
 /// Whether the journal that states are written to says anything of their partitions already.
@@ -139,11 +140,11 @@ pub fn write_states(
     stand: Stand,
 ) -> Result<(), IoError> {
     for Settled { id, state, state_file } in states {
-        let (bytes, file) = state.clone().split(*state_file, state_file::INLINE_BYTES_MAX);
-        if let Some((name, contents)) = file {
+        let (bytes, file) = state.clone().split(state_file.map(|file| file.name()), INLINE_BYTES_MAX);
+        if let Some((reference, contents)) = file {
             let partition = paths::partition(data, *id);
             disk.make_directories(&partition)?;
-            let file = disk.open(&paths::state(&partition, name), OpenHow { write: true, create: true, ..OpenHow::default() })?;
+            let file = disk.open(&paths::state(&partition, reference.name), OpenHow { write: true, create: true, ..OpenHow::default() })?;
             let written = disk.truncate(file, 0).and_then(|()| disk.write(file, 0, &contents)).and_then(|()| disk.sync(file));
             disk.close(file);
             written?;

@@ -20,8 +20,9 @@ use millrace_base::prng::Prng;
 use millrace_io::{File, Pool, Slice};
 use millrace_log::extent::Layout;
 use millrace_log::index::{Entry, Index, NO_TIMESTAMP, Summary};
+use millrace_log::partition_state::StateFile;
 use millrace_log::segments::{Lookup, Segments};
-use millrace_log::{paths, retention, state_file, walk};
+use millrace_log::{paths, retention, walk};
 use millrace_state::meta::topic_configs::TopicConfig;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -94,7 +95,7 @@ pub struct Store {
     /// As of the last checkpoint stated: the active segment and its bytes.
     pub stated: (Offset, u64),
     /// The state file that the journal names.
-    pub state_file: Option<state_file::Name>,
+    pub state_file: Option<StateFile>,
     /// A planned write that a full disk refused.
     pub unwritten: Option<Write>,
 }
@@ -449,7 +450,7 @@ impl Store {
     pub fn all_files(&self) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> =
             self.segments.all().flat_map(|summary| [self.segment_path(summary.base), self.index_path(summary.base)]).collect();
-        files.extend(self.state_file.map(|name| paths::state(&self.folder, name)));
+        files.extend(self.state_file.map(|file| paths::state(&self.folder, file.name())));
         files
     }
 }

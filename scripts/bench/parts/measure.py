@@ -115,7 +115,7 @@ class Bench:
 def produce(bench, args, home="any"):
     partitions = bench.sizes.partitions(args["partitions"])
     words = ["--partitions", str(partitions), "--connections", str(args["connections"]), "--batch-bytes", str(args["batch"])]
-    words += ["--record-bytes", str(args.get("record", 1024)), "--home", home, "--in-flight", "4", *bench.cpu_of(), *bench.window()]
+    words += ["--record-bytes", str(args.get("record", 1024)), "--home", home, "--in-flight", str(args.get("in_flight", 4)), *bench.cpu_of(), *bench.window()]
     words += ["--linger-batches", "8"] if args.get("keyed") else []
     words += ["--idempotent"] if args.get("idempotent") else []
     words += ["--lz4"] if args.get("lz4") else []

@@ -167,6 +167,10 @@ def produce_rows():
             # Bytes on the wire say little of records.
             raw = replace(raw, figures=(replace(MB, name="uncompressed_mb_per_s", label="of records"), replace(MB, label="on the wire"), CPU))
         yield raw
+        if name == "keyed-64":
+            # What librdkafka makes of keyed records, and what its row can come to at most.
+            alone = {"partitions": 64, "batch": 16 * KIB, "in_flight": 5}
+            yield replace(raw, name="raw-keyed-64-alone", what="16 KiB batches over 64 partitions, one a request, 5 in flight", args={**base, **alone})
         yield rd
     what = "1 KiB records, 64 KiB batches, linger 5 ms"
     yield Row("perf-produce", "produce-perf-tools", what, PERF, "perf_produce", (MB, P99), BROKERS, base, 12, 20, 300, plot="bars")

@@ -11,7 +11,7 @@ use millrace_log::image::{ExtentFound, PartitionImage, PendingBytes, Recovered};
 use millrace_log::index::Index;
 use millrace_log::journal::record::{PayloadRange, Record};
 use millrace_log::journal::{Damage, Touched, contents};
-use millrace_log::partition_state::{Checkpoint, PartitionState};
+use millrace_log::partition_state::{Checkpoint, Large, LargeAt, PartitionState, StateFile};
 use millrace_log::producers::Producers;
 use millrace_log::state_file;
 use millrace_log::walk;
@@ -143,6 +143,7 @@ struct Writer {
     log: Vec<(Header, Vec<u8>)>,
     large: Option<(Index, Producers)>,
     file: Option<Vec<u8>>,
+    kept: Option<StateFile>,
 }
 
 impl Writer {
@@ -251,10 +252,14 @@ impl Writer {
             self.large();
             return PartitionState::birth(start, INTERVAL, choices.sized().to_vec()).encode();
         }
-        let end = self.end;
+        let (end, kept, is_beside) = (self.end, self.kept, choices.u8().is_multiple_of(2));
         let (index, producers) = self.large();
         let facts = *index.summary();
-        let large = millrace_log::partition_state::Large { index: index.clone(), producers: producers.clone() };
+        let changes = kept.filter(|_| is_beside).and_then(|kept| kept.changes(index, producers, state_file::INLINE_BYTES_MAX));
+        let large = match kept.zip(changes) {
+            Some((kept, changes)) => LargeAt::Changed(kept.reference, changes),
+            None => LargeAt::Here(Large { index: index.clone(), producers: producers.clone() }),
+        };
         let state = PartitionState {
             log_start: 0,
             durable_end: facts.end,
@@ -263,10 +268,16 @@ impl Writer {
             segment_bytes: facts.bytes,
             rolls: Vec::new(),
             consensus: vec![7; if choices.u8().is_multiple_of(2) { state_file::INLINE_BYTES_MAX } else { 10 }],
-            large: millrace_log::partition_state::LargeAt::Here(large),
+            large,
         };
-        let (bytes, file) = state.split(None, millrace_log::state_file::INLINE_BYTES_MAX);
-        self.file = file.map(|(_, bytes)| bytes);
+        if matches!(state.large, LargeAt::Changed(..)) {
+            return state.encode();
+        }
+        let (bytes, file) = state.split(None, state_file::INLINE_BYTES_MAX);
+        let (index, producers) = self.large();
+        let kept = file.as_ref().map(|(reference, _)| StateFile::of(*reference, index));
+        kept.iter().for_each(|kept| producers.filed(kept.name()));
+        (self.kept, self.file) = (kept, file.map(|(_, bytes)| bytes));
         bytes
     }
 }

@@ -27,6 +27,7 @@ const NOW: i64 = 1_700_000_000_000;
 
 const INDEX: &[u8] = include_bytes!("../../../testdata/formats/index-v1.bin");
 const STATE: &[u8] = include_bytes!("../../../testdata/formats/partition-state-v1.bin");
+const STATE_BESIDE: &[u8] = include_bytes!("../../../testdata/formats/partition-state-beside-file-v1.bin");
 const CHECKPOINT: &[u8] = include_bytes!("../../../testdata/formats/checkpoint-v1.bin");
 const STATE_FILE: &[u8] = include_bytes!("../../../testdata/formats/state-file-v1.bin");
 const NODE: &str = include_str!("../../../testdata/settings/node.yaml");
@@ -132,7 +133,14 @@ pub fn partition_state() -> Vec<Vec<u8>> {
         padded.resize(large.len().next_multiple_of(4) + 3, 0);
         [&[3, ((padded.len() + 1) / 4) as u8], padded.as_slice(), CHECKPOINT].concat()
     };
-    vec![with(0, STATE), with(0, &PartitionState::birth(5, 100, vec![1; 9]).encode()), with(1, large), with(2, CHECKPOINT), both(large)]
+    vec![
+        with(0, STATE),
+        with(0, STATE_BESIDE),
+        with(0, &PartitionState::birth(5, 100, vec![1; 9]).encode()),
+        with(1, large),
+        with(2, CHECKPOINT),
+        both(large),
+    ]
 }
 
 pub fn state_file() -> Vec<Vec<u8>> {

@@ -248,6 +248,14 @@ fn print_state(output: &mut Output<'_>, state: &PartitionState, whole: bool) -> 
             let (name, bytes, crc) = (reference.name, reference.bytes, reference.crc);
             output.line(format_args!("             index and producers in {name}, {bytes} bytes with crc {crc:08x}"))
         }
+        LargeAt::Changed(reference, changes) => {
+            let (name, bytes, crc) = (reference.name, reference.bytes, reference.crc);
+            let (entries, producers) = (changes.entries.len(), changes.producers.len());
+            output.line(format_args!(
+                "             index and producers in {name}, {bytes} bytes with crc {crc:08x}; since then {entries} index entries and \
+                 {producers} bytes of producers"
+            ))
+        }
     }
 }
 
@@ -269,6 +277,13 @@ fn state_fields(state: &PartitionState) -> Fields {
             field("state_file", reference.name.to_string()),
             field("state_file_bytes", reference.bytes),
             field("state_file_crc", format!("{:08x}", reference.crc)),
+        ]),
+        LargeAt::Changed(reference, changes) => fields.extend([
+            field("state_file", reference.name.to_string()),
+            field("state_file_bytes", reference.bytes),
+            field("state_file_crc", format!("{:08x}", reference.crc)),
+            field("index_entries_since", changes.entries.len()),
+            field("producer_bytes_since", changes.producers.len()),
         ]),
     }
     fields

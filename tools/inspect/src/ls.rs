@@ -165,7 +165,7 @@ fn print_partitions(disk: &mut ReadOnly, directory: &Directory, partitions: &[Pa
                 row.extend([image.log_start, image.durable_end, image.log_end].map(Value::from));
                 row.extend([last_epoch(disk, partition).into(), partition.segments.len().into(), partition.pending_bytes().into()]);
                 row.push(image.large.producers.len().into());
-                let state = image.state_file.map_or("journal".to_owned(), |name| name.to_string());
+                let state = image.state_file.map_or("journal".to_owned(), |file| file.name().to_string());
                 let intact = if partition.is_damaged { format!("damaged: intact up to {}; {state}", image.log_end) } else { state };
                 row.push(intact.into());
             }

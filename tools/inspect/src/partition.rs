@@ -196,7 +196,7 @@ impl Partition {
             }
         };
         let active = self.image.as_ref().map(|image| image.segment);
-        let state = self.image.as_ref().and_then(|image| image.state_file);
+        let state = self.image.as_ref().and_then(|image| image.state_file).map(|file| file.name());
         let log_start = self.image.as_ref().map_or(0, |image| image.log_start);
         let inventory = segments::inventory(names.iter().map(String::as_str), log_start, active.unwrap_or(Offset::MAX), state);
         let kind = if active.is_some() { Kind::Closed } else { Kind::Unknown };

@@ -204,7 +204,7 @@ fn a_partitions_state() {
         ("  base of a segment that is stated", 8, As::Number),
         ("bytes of consensus state", 4, As::Number),
         ("  consensus state", 9, As::Text),
-        ("0: large parts follow, 1: a reference", 1, As::Number),
+        ("0: large parts follow, 1, 2: a reference", 1, As::Number),
         ("large parts: version", 1, As::Number),
     ];
     fields.extend(facts_fields());
@@ -232,6 +232,24 @@ fn a_partitions_state() {
         ]);
     }
     check(&drawing("state, little-endian", &bytes, &fields));
+}
+
+#[test]
+fn a_partitions_state_beside_its_file() {
+    let bytes = golden("partition-state-beside-file-v1.bin");
+    let state = PartitionState::decode(&bytes).unwrap();
+    let LargeAt::Changed(_, changes) = &state.large else { panic!("the golden state stands beside a file") };
+    let in_front = 67; // as in a state that is whole
+    let fields = [
+        ("0: large parts follow, 1, 2: a reference", 1, As::Number),
+        ("  state file: end", 8, As::Number),
+        ("    number", 4, As::Number),
+        ("    bytes", 4, As::Number),
+        ("    CRC of the body", 4, As::Crc),
+        ("  2: bytes of what changed since", 4, As::Number),
+        ("    as in a checkpoint", changes.encode().len(), As::Bytes),
+    ];
+    check(&drawing("state beside its file, from byte 67 on", &bytes[in_front..], &fields));
 }
 
 #[test]

@@ -230,13 +230,43 @@ fn a_state_in_a_file_is_asked_for_and_folded_upon() {
     let state =
         PartitionState { durable_end: 2000, log_end: 2000, segment_bytes: index.summary().bytes, large: LargeAt::Here(large), ..birth() };
     let (bytes, file) = state.split(None, crate::state_file::INLINE_BYTES_MAX);
-    let (name, file) = file.unwrap();
+    let (reference, file) = file.unwrap();
     journal.put(&bytes, |state| Record::State { partition: P, state }).batches(2000, 2010).checkpoint(&mut index, 2010);
-    assert_eq!(journal.image().state_file().unwrap().name, name);
+    assert_eq!(journal.image().state_file().unwrap(), &reference);
     let recovered = journal.image().finish(Some(&file)).unwrap();
-    assert_eq!((recovered.large.index, recovered.state_file), (index, Some(name)));
+    assert_eq!((recovered.large.index, recovered.state_file.unwrap().reference), (index, reference));
     assert!(matches!(journal.image().finish(None).unwrap_err(), ImageError::StateFile(_)));
     assert!(matches!(journal.image().finish(Some(&file[1..])).unwrap_err(), ImageError::StateFile(_)));
+}
+
+#[test]
+fn a_state_beside_its_file_is_folded_upon() {
+    let (mut journal, mut index) = (Journal::new(), Index::new(0, 1));
+    grow(&mut index, 2000);
+    let state = |index: &Index, large| PartitionState {
+        durable_end: index.summary().end,
+        log_end: index.summary().end,
+        segment_bytes: index.summary().bytes,
+        large,
+        ..birth()
+    };
+    let here = LargeAt::Here(Large { index: index.clone(), producers: Producers::default() });
+    let (_, file) = state(&index, here).split(None, crate::state_file::INLINE_BYTES_MAX);
+    let (reference, bytes) = file.unwrap();
+    let (file, mut producers) = (StateFile::of(reference, &index), Producers::default());
+    producers.filed(reference.name);
+    grow(&mut index, 2100);
+    let changes = file.changes(&index, &producers, crate::state_file::INLINE_BYTES_MAX).unwrap();
+    journal.state(&state(&index, LargeAt::Changed(reference, changes))).batches(2100, 2110).checkpoint(&mut index, 2110);
+    let image = journal.image();
+    assert_eq!(image.state_file(), Some(&reference));
+    let recovered = image.finish(Some(&bytes)).unwrap();
+    assert_eq!((recovered.large.index, recovered.durable_end), (index.clone(), 2110));
+    // It goes on with the file as before.
+    assert_eq!(recovered.state_file, Some(file));
+    let again = file.changes(&index, &recovered.large.producers, crate::state_file::INLINE_BYTES_MAX).unwrap();
+    assert_eq!(again.entries.len(), 55);
+    assert!(matches!(journal.image().finish(Some(&bytes[1..])).unwrap_err(), ImageError::StateFile(_)));
 }
 
 #[test]

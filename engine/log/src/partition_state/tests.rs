@@ -66,13 +66,88 @@ fn a_birth_is_a_sound_state() {
 fn a_large_state_goes_to_a_file_that_the_journal_names() {
     let state = sample(600, 1);
     let (journal, file) = state.clone().split(None, state_file::INLINE_BYTES_MAX);
-    let (name, bytes) = file.expect("more than the journal takes");
+    let (named, bytes) = file.expect("more than the journal takes");
     assert!(journal.len() < 200);
     let read = PartitionState::decode(&journal).unwrap();
     let LargeAt::File(reference) = &read.large else { panic!("named") };
-    assert_eq!(reference.name, name);
+    assert_eq!(reference, &named);
     let large = Large::decode(state_file::decode(&bytes, reference).unwrap()).unwrap();
     assert_eq!(LargeAt::Here(large), state.large);
+}
+
+/// A state that went to a file, as a partition goes on with it.
+fn filed(count: i64, interval: u32) -> (Large, StateFile, Large) {
+    let LargeAt::Here(mut live) = sample(count, interval).large else { unreachable!() };
+    let in_file = live.clone();
+    let (_, file) = state_of(live.clone()).split(None, 0);
+    let (reference, bytes) = file.unwrap();
+    assert_eq!(Large::decode(state_file::decode(&bytes, &reference).unwrap()).unwrap(), in_file);
+    live.producers.filed(reference.name);
+    (live.clone(), StateFile::of(reference, &live.index), in_file)
+}
+
+#[test]
+fn what_has_changed_since_a_state_file_stands_beside_its_name() {
+    let (mut live, file, mut folded) = filed(600, 1);
+    let unchanged = file.changes(&live.index, &live.producers, 300).expect("nothing has changed");
+    assert!(unchanged.entries.is_empty());
+    for _ in 0..3 {
+        grow(&mut live, 20);
+        // A checkpoint in between takes what changed since the one before, and leaves what differs from the file.
+        live.producers.encode_delta(&mut Vec::new());
+    }
+    let changes = file.changes(&live.index, &live.producers, state_file::INLINE_BYTES_MAX).expect("little has changed");
+    assert_eq!(changes.entries.len(), 60);
+    let mut state = state_of(live.clone());
+    state.large = LargeAt::Changed(file.reference, changes);
+    let read = PartitionState::decode(&state.encode()).unwrap();
+    assert_eq!(read, state);
+    let LargeAt::Changed(_, changes) = read.large else { unreachable!() };
+    folded.apply(&changes).unwrap();
+    let encoded = |large: &Large| PartitionState::encode(&state_of(large.clone()));
+    assert_eq!(encoded(&folded), encoded(&live));
+    state.segment_bytes += 1;
+    assert!(PartitionState::decode(&state.encode()).is_err(), "changes that do not end where the state does");
+}
+
+#[test]
+fn a_state_file_that_little_is_left_of_is_not_built_upon() {
+    let all = state_file::INLINE_BYTES_MAX;
+    let (mut live, file, _) = filed(600, 1);
+    let is_of_use = |live: &Large, max| file.changes(&live.index, &live.producers, max).is_some();
+    grow(&mut live, 30);
+    assert!(is_of_use(&live, all));
+    assert!(!is_of_use(&live, 600), "more than may stand in the journal");
+
+    let mut cut = live.clone();
+    cut.index.cut_back(599);
+    assert!(!is_of_use(&cut, all), "ends before the file does");
+    let (mut other, end) = (cut.clone(), cut.index.summary().end);
+    let bytes = crate::walk::tests::batch(end, 1, 90, end + 2000);
+    other.index.add(&walk::header_at(&bytes).unwrap(), &bytes);
+    grow(&mut other, 30);
+    assert!(!is_of_use(&other, all), "went on otherwise");
+
+    let rolled = Large { index: Index::new(630, 1), producers: live.producers.clone() };
+    assert!(!is_of_use(&rolled, all), "another segment");
+    let wider = Large { index: sample_index(630, 2000), producers: live.producers.clone() };
+    assert!(!is_of_use(&wider, all), "entries farther apart");
+
+    let mut elsewhere = live.clone();
+    elsewhere.producers.filed(state_file::Name { end: 630, again: 0 });
+    assert!(!is_of_use(&elsewhere, all), "the producers went to another file since");
+    for id in 0..2_000 {
+        let (header, _) = produced(live.producers.through());
+        live.producers.append(&Header { producer_id: 100 + id, base_sequence: 0, ..header }, 78);
+    }
+    live.producers.commit(live.producers.through());
+    live.producers.expire(i64::MAX, 1);
+    assert!(!is_of_use(&live, 1 << 20), "more producers than are followed");
+}
+
+fn sample_index(count: i64, interval: u32) -> Index {
+    let LargeAt::Here(large) = sample(count, interval).large else { unreachable!() };
+    large.index
 }
 
 #[test]

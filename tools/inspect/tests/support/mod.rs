@@ -182,11 +182,11 @@ pub fn build(data: &Path) {
         large: LargeAt::Here(Large { index, producers }),
     };
     let (inline, file) = state.split(None, millrace_log::state_file::INLINE_BYTES_MAX);
-    let (name, file) = file.expect("200 producers are a large state");
+    let (reference, file) = file.expect("200 producers are a large state");
     let folder = paths::partition(data, id);
     fs::create_dir_all(&folder).unwrap();
     fs::write(paths::segment(&folder, 0), bytes).unwrap();
-    fs::write(paths::state(&folder, name), file).unwrap();
+    fs::write(paths::state(&folder, reference.name), file).unwrap();
     writer.entry(vec![(Record::State { partition: id, state: NOWHERE }, inline), batches(id, 200, 203)]);
     writer.statement();
 }
