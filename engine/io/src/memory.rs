@@ -42,6 +42,10 @@ pub const RECYCLED_BYTES_MAX: usize = CLASSES[CLASSES.len() - 1];
 /// Free chunks kept per class, in bytes.
 const FREE_BYTES_PER_CLASS: usize = 64 << 20;
 
+/// Those of one huge page each are what the newest batches are kept in, and come back many at a time when a checkpoint ends or a topic goes:
+/// given to the system and taken again they cost a fault and 2 MiB of zeros each.
+const FREE_BYTES_OF_HUGE_PAGES: usize = 256 << 20;
+
 /// Where there is less memory than this, no spare chunk is readied: whoever does little takes little.
 const SPARE_FROM: usize = 16 << 20;
 
@@ -209,7 +213,8 @@ impl Store {
 impl Pool {
     /// `budget`: bytes in chunks that [`Pool::has_room`] calls too many; it is asked, not enforced, so that the caller can push back.
     pub fn new(budget: usize) -> Pool {
-        let free = CLASSES.map(|size| ArrayQueue::new((FREE_BYTES_PER_CLASS / size).clamp(16, 1024)));
+        let kept = |size| if size == HUGE_PAGE { FREE_BYTES_OF_HUGE_PAGES } else { FREE_BYTES_PER_CLASS };
+        let free = CLASSES.map(|size| ArrayQueue::new((kept(size) / size).clamp(16, 1024)));
         Pool::account(Arc::new(Store { free, there: AtomicUsize::new(0), budget, lacks: AtomicUsize::new(0) }), None, budget)
     }
 

@@ -160,10 +160,14 @@ impl Engine {
 
     /// The journal entry of `what` is durable: the core is told when its direct appends are too.
     pub fn tell_core(&mut self, t: &mut Turn<'_>, id: PartitionId, directs: u64, what: Told) {
-        if let Some(partition) = self.partitions.get_mut(&id) {
-            partition.held.push_back(HeldBack { directs, what });
-        }
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        partition.held.push_back(HeldBack { directs, what });
+        let direct_waits = partition.direct_waits;
         self.release_held(t, id);
+        // A segment that is stated closed is closed with the commit of its last batch: until then, what comes waits to go in front.
+        if direct_waits {
+            self.directs_ended(t, id);
+        }
     }
 
     /// With the last direct append of a partition go on: what waited for its files to be left alone.

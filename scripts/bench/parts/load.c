@@ -1,8 +1,9 @@
 // The load client of scripts/bench, on librdkafka: one client for every broker, in C so that it is not the limit.
 //
 // Usage: load BOOTSTRAP COMMAND KEY=VALUE ...
-//   produce topic= partitions= seconds= warm= value= batch= clients= linger= keyed= idempotent= lz4= pid=
+//   produce topic= partitions= seconds= warm= value= batch= clients= linger= keyed= idempotent= lz4= in_flight= pid=
 //                   records of `value` bytes from `clients` producers, acks=all; prints what was acknowledged between warm and warm + seconds
+//                   in_flight= requests on their way per connection, 5 unless said; 0 leaves librdkafka its own bound
 //   latency topic= sends= value=                          one record in flight, acks=all
 //   open    topic= partitions= rate= seconds= warm= value=  a record is due each 1/rate s, whatever the broker does; latency from then on
 //   consume topic= partitions= bytes= pid=                reads `bytes` of values from offset 0 on
@@ -25,7 +26,7 @@ enum { CLIENTS_MAX = 64, VALUE_MAX = 1 << 20, FLUSH_MS = 120000 };
 typedef struct {
     const char *bootstrap, *topic;
     long partitions, seconds, warm, value, batch, clients, sends, rate, bytes;
-    long keyed, idempotent, lz4, pid;
+    long keyed, idempotent, lz4, in_flight, pid;
     const char *linger;
 } job_t;
 
@@ -173,7 +174,7 @@ static rd_kafka_t *producer(const job_t *job) {
     set(conf, "batch.num.messages", "1000000");
     set_number(conf, "batch.size", job->batch);
     set(conf, "message.max.bytes", "1048576");
-    set(conf, "max.in.flight", "5");
+    if (job->in_flight) set_number(conf, "max.in.flight", job->in_flight);
     if (job->keyed) set(conf, "partitioner", "murmur2_random");
     if (job->idempotent) set(conf, "enable.idempotence", "true");
     if (job->lz4) set(conf, "compression.codec", "lz4");
@@ -341,12 +342,14 @@ static void consume(const job_t *job) {
 }
 
 int main(int count, char **words) {
-    job_t job = {.partitions = 1, .seconds = 1, .value = 1024, .batch = 65536, .clients = 1, .sends = 1000, .rate = 1000, .bytes = 1, .linger = "0"};
+    job_t job = {.partitions = 1, .seconds = 1, .value = 1024, .batch = 65536, .clients = 1, .sends = 1000, .rate = 1000, .bytes = 1, .in_flight = 5,
+                 .linger = "0"};
     const struct { const char *name; long *number, least, most; } numbers[] = {
         {"partitions", &job.partitions, 1, 100000}, {"seconds", &job.seconds, 1, 86400}, {"warm", &job.warm, 0, 86400},
         {"value", &job.value, 1, VALUE_MAX}, {"batch", &job.batch, 1, 1 << 20}, {"clients", &job.clients, 1, CLIENTS_MAX},
         {"sends", &job.sends, 1, 10000000}, {"rate", &job.rate, 1, 1000000}, {"bytes", &job.bytes, 1, 1l << 50},
-        {"keyed", &job.keyed, 0, 1}, {"idempotent", &job.idempotent, 0, 1}, {"lz4", &job.lz4, 0, 1}, {"pid", &job.pid, 1, 1 << 30}};
+        {"keyed", &job.keyed, 0, 1}, {"idempotent", &job.idempotent, 0, 1}, {"lz4", &job.lz4, 0, 1},
+        {"in_flight", &job.in_flight, 0, 1000000}, {"pid", &job.pid, 1, 1 << 30}};
     if (count < 3) fail("usage", "load BOOTSTRAP produce|latency|open|consume KEY=VALUE ...");
     prctl(PR_SET_TIMERSLACK, 1);  // timers fire when they are due, not up to 50 us later; threads inherit it
     job.bootstrap = words[1], job.pid = getpid();

@@ -133,7 +133,7 @@ def rd_produce(bench, args):
     with bench.topic(partitions) as topic:
         return bench.rd(
             "produce", topic=topic, partitions=partitions, clients=args["connections"], batch=args["batch"], value=value, linger=linger,
-            seconds=bench.sizes.seconds, warm=bench.sizes.warm_s, pid=bench.server.pid, **flags,
+            seconds=bench.sizes.seconds, warm=bench.sizes.warm_s, pid=bench.server.pid, in_flight=args.get("in_flight", 5), **flags,
         )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ const BUGS: &[Row] = &[
     row(Bug::IgnoreWriteError, Check::Start, 10, FAULTS),
     row(Bug::LoseCheckpoint, Check::Progress, 1, ALL),
     row(Bug::IgnoreDirects, Check::Rule(Rule::Lost), 23, CRASHES),
-    row(Bug::IgnoreExtentCrc, Check::Rule(Rule::Client), 46, ALL),
+    row(Bug::IgnoreExtentCrc, Check::Rule(Rule::Client), 245, ALL),
     row(Bug::ForgetTruncation, Check::Progress, 97, CRASHES),
     row(Bug::AnswerEarly, Check::Rule(Rule::Lost), 11, ALL),
     row(Bug::AnswerDuplicateEarly, Check::Rule(Rule::WentBack), 18, ALL),
