@@ -59,9 +59,9 @@ class Bench:
             raise Hole(f"{what}: {(err.strip() or out.strip() or 'it was ended').splitlines()[-1][-200:]}")
         return out
 
-    def start_raw(self, command, *words, nice=0, server=None):
+    def start_raw(self, command, *words, idle=False, server=None):
         to = server or self.server
-        front = ["nice", "-n", str(nice)] if nice else []
+        front = ["chrt", "--idle", "0"] if idle else []
         return self.spawn(*front, os.environ["BENCH_BIN"], command, "--bootstrap", to.address, *words)
 
     def raw(self, command, *words, server=None):
@@ -246,10 +246,10 @@ def perf_fetch(bench, _args):
 
 @contextlib.contextmanager
 def readers(bench, topic, partitions, seconds, *words):
-    """Consumers of old data beside what is measured, at a low priority so that their client takes no time from the load's. Gives a
-    function that waits for their end and tells what they read."""
+    """Consumers of old data beside what is measured. Their client runs when its core has nothing else to do: beside one that is only nice the
+    load's client waits for the scheduler's tick, 4 ms. Gives a function that waits for their end and tells what they read."""
     words = ["--topic", topic, "--partitions", str(partitions), "--connections", str(partitions), "--cold", "--seconds", str(seconds), "--json", *words]
-    process = bench.start_raw("fetch", *words, nice=10)
+    process = bench.start_raw("fetch", *words, idle=True)
     try:
         yield lambda: json.loads(bench.wait(process, "the readers"))
     finally:

@@ -30,7 +30,7 @@ class RegistryTest(unittest.TestCase):
 
     def test_both_clients_produce_in_every_way(self):
         raw = {name.removeprefix("raw-") for name in self.names if name.startswith("raw-")}
-        librdkafka = {row.name.removeprefix("rd-") for row in self.rows if row.group == "produce-librdkafka"}
+        librdkafka = {row.name.removeprefix("rd-") for row in self.rows if row.group == "produce-librdkafka"} - {"keyed-64-unbounded"}
         self.assertEqual(raw - {"keyed-64-alone"}, librdkafka)
         wanted = {"1kib-in-4kib", "1kib-in-16kib", "1kib-in-64kib", "1kib-in-1mib", "100b-in-4kib", "100b-in-16kib", "100b-in-64kib", "100b-in-1mib"}
         wanted |= {"connections-4", "connections-32", "connections-4-128kib", "partitions-64", "partitions-1000", "partitions-10000"}

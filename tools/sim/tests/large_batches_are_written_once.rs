@@ -47,7 +47,7 @@ fn written_for(seed: u64, load: &Load, files_max: u32) -> (Vec<i64>, i64) {
     configured.journal = Options { files_max, ..Options::new(files_max) };
     configured.settings.push(format!("log.segment.bytes={}", load.segment_bytes));
     let mut node = Node::in_world(World::new(seed, Rates::CALM), configured);
-    node.start().unwrap();
+    node.start().expect("the node starts");
     node.create("t", 1);
     node.world.keep_happenings();
     let request = framed(PRODUCE, &produce("t", 0, 0, load.records, RECORD_BYTES));
