@@ -42,8 +42,8 @@ pub const RECYCLED_BYTES_MAX: usize = CLASSES[CLASSES.len() - 1];
 /// Free chunks kept per class, in bytes.
 const FREE_BYTES_PER_CLASS: usize = 64 << 20;
 
-/// Those of one huge page each are what the newest batches are kept in, and come back many at a time when a checkpoint ends or a topic goes:
-/// given to the system and taken again they cost a fault and 2 MiB of zeros each.
+/// The same for chunks of one huge page: they come back many at a time, and given to the system and taken anew each costs a fault and
+/// 2 MiB of zeros.
 const FREE_BYTES_OF_HUGE_PAGES: usize = 256 << 20;
 
 /// Where there is less memory than this, no spare chunk is readied: whoever does little takes little.

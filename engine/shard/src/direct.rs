@@ -170,7 +170,7 @@ impl Engine {
         }
     }
 
-    /// With the last direct append of a partition go on: what waited for its files to be left alone.
+    /// When no direct append of a partition is on its way, what waited for its files to be left alone goes on.
     fn directs_ended(&mut self, t: &mut Turn<'_>, id: PartitionId) {
         let Some(partition) = self.partitions.get(&id) else { return };
         if !partition.directs.is_empty() || partition.busy {

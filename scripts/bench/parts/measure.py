@@ -59,9 +59,9 @@ class Bench:
             raise Hole(f"{what}: {(err.strip() or out.strip() or 'it was ended').splitlines()[-1][-200:]}")
         return out
 
-    def start_raw(self, command, *words, idle=False, server=None):
+    def start_raw(self, command, *words, nice=0, server=None):
         to = server or self.server
-        front = ["chrt", "--idle", "0"] if idle else []
+        front = ["nice", "-n", str(nice)] if nice else []
         return self.spawn(*front, os.environ["BENCH_BIN"], command, "--bootstrap", to.address, *words)
 
     def raw(self, command, *words, server=None):
@@ -127,13 +127,14 @@ def produce(bench, args, home="any"):
 def rd_produce(bench, args):
     partitions = bench.sizes.partitions(args["partitions"])
     flags = {flag: 1 for flag in ("keyed", "idempotent", "lz4") if args.get(flag)}
+    flags.update({"in_flight": args["in_flight"]} if "in_flight" in args else {})
     linger = 1 if args.get("keyed") else 5
     # The batch header and what frames a record come on top of a value.
     value = args["record"] - 24 if args["record"] > 200 else args["record"] - 10
     with bench.topic(partitions) as topic:
         return bench.rd(
             "produce", topic=topic, partitions=partitions, clients=args["connections"], batch=args["batch"], value=value, linger=linger,
-            seconds=bench.sizes.seconds, warm=bench.sizes.warm_s, pid=bench.server.pid, in_flight=args.get("in_flight", 5), **flags,
+            seconds=bench.sizes.seconds, warm=bench.sizes.warm_s, pid=bench.server.pid, **flags,
         )  # fmt: skip
 
 
@@ -246,10 +247,10 @@ def perf_fetch(bench, _args):
 
 @contextlib.contextmanager
 def readers(bench, topic, partitions, seconds, *words):
-    """Consumers of old data beside what is measured. Their client runs when its core has nothing else to do: beside one that is only nice the
-    load's client waits for the scheduler's tick, 4 ms. Gives a function that waits for their end and tells what they read."""
+    """Consumers of old data beside what is measured, at a low priority so that their client takes no time from the load's. Gives a
+    function that waits for their end and tells what they read."""
     words = ["--topic", topic, "--partitions", str(partitions), "--connections", str(partitions), "--cold", "--seconds", str(seconds), "--json", *words]
-    process = bench.start_raw("fetch", *words, idle=True)
+    process = bench.start_raw("fetch", *words, nice=10)
     try:
         yield lambda: json.loads(bench.wait(process, "the readers"))
     finally:

@@ -174,7 +174,7 @@ def produce_rows():
         yield rd
         if name == "keyed-64":
             # The other librdkafka rows have 5 requests in flight, as the Java client; librdkafka itself bounds them at a million.
-            yield replace(rd, name="rd-keyed-64-unbounded", what=f"{what}, in flight as librdkafka comes", args={**rd.args, "in_flight": 0})
+            yield replace(rd, name="rd-keyed-64-unbounded", what=f"{what}, requests in flight unbounded", args={**rd.args, "in_flight": 0})
     what = "1 KiB records, 64 KiB batches, linger 5 ms"
     yield Row("perf-produce", "produce-perf-tools", what, PERF, "perf_produce", (MB, P99), BROKERS, base, 12, 20, 300, plot="bars")
 

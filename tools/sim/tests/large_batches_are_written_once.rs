@@ -7,6 +7,7 @@ use millrace_log::journal::Options;
 use millrace_sim::node::{Frames, Node, PRODUCE, config, decode, framed, produce};
 
 const RECORD_BYTES: usize = 120_000;
+
 /// What clients send, all of them the same.
 struct Load {
     connections: usize,
