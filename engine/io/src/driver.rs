@@ -248,7 +248,8 @@ pub trait Driver {
     /// Queues `op`. It starts at the next [`Driver::poll`] at the latest.
     fn submit(&mut self, op: Op, token: Token);
 
-    /// Starts what is queued, waits as `wait` says, and appends what has completed.
+    /// Starts what is queued, waits as `wait` says, and appends what has completed: nothing where a doorbell ended the wait, which may be one
+    /// that rang for what an earlier poll told.
     fn poll(&mut self, wait: Wait, completions: &mut Vec<Completion>);
 
     /// Lets synced writes go on whose first step is done, between two polls. Whether one has ended, which the next poll tells. Cheap when there

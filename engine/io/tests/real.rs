@@ -175,7 +175,10 @@ fn a_job_runs_beside_the_driver_and_wakes_it(driver: Make) {
         }
         assert_eq!(completions.remove(0).token, 2);
         go.send(()).unwrap();
-        driver.poll(Wait::Until(Nanos::NEVER), &mut completions);
+        // The ring of what completed before may come after it, and end a wait by itself.
+        while completions.is_empty() {
+            driver.poll(Wait::Until(Nanos::NEVER), &mut completions);
+        }
         assert_eq!(completions.remove(0).token, 1);
         let (cores, name) = product.take().unwrap();
         assert!(cores.contains(&core) && name.as_deref() == Some("jobs"));
