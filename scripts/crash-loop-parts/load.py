@@ -2,9 +2,10 @@
 
 A producer sends until SIGTERM, then waits for what is under way; every acknowledgement is noted at once in WORK/acks-NUMBER. A consumer is a
 member of GROUP on all topics: it notes what it was served in WORK/seen-NUMBER and, after each acknowledged synchronous commit, the commit in
-WORK/commits-NUMBER. A joiner is one that leaves after some seconds and joins again. A manager deletes records up to offsets that exist and
-makes, fills and deletes topics, each asked for until it is done; what it asks and what is acknowledged goes to WORK/trims and WORK/churn. All
-live through the broker's deaths. A fatal client error (as an idempotent producer's lost state) goes to WORK/fatal-NUMBER, which fails the run.
+WORK/commits-NUMBER; what becomes of its membership is a line in WORK/member-NUMBER. A joiner is one that leaves after some seconds and joins again.
+A manager deletes records up to offsets that exist and makes, fills and deletes topics, each asked for until it is done; what it asks and what is
+acknowledged goes to WORK/trims and WORK/churn. All live through the broker's deaths. A fatal client error (as an idempotent producer's lost state)
+goes to WORK/fatal-NUMBER, which fails the run.
 """
 
 import random
@@ -101,10 +102,16 @@ def notes_of(work, number):
 def consume(work, port, number, group, notes, seconds=float("inf")):
     """Until the end, or for `seconds`."""
     (seen, commits), until = notes, time.monotonic() + seconds
+
+    def note(what):
+        with open(f"{work}/member-{number}", "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%H:%M:%S', time.gmtime())} {what}\n")
+
+    note("starts")
     consumer = Consumer({
         "bootstrap.servers": f"127.0.0.1:{port}", "group.id": f"crash-{group}", "auto.offset.reset": "earliest", "enable.auto.commit": False,
         "session.timeout.ms": 10_000, "heartbeat.interval.ms": 500, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200, "check.crcs": True,
-        "log_level": 0,
+        "error_cb": lambda error: note(f"hears {error}"), "log_level": 0,
     })  # fmt: skip
     positions, revoked = {}, [0]
 
@@ -119,17 +126,22 @@ def consume(work, port, number, group, notes, seconds=float("inf")):
             if one.error is None:
                 commits.write(payload.COMMIT.pack(group, payload.NAMES.index(one.topic), one.partition, one.offset))
 
-    def on_revoke(_consumer, _partitions):
+    def on_assign(_consumer, partitions):
+        note(f"has {len(partitions)} partitions")
+
+    def on_revoke(_consumer, partitions):
+        note(f"gives {len(partitions)} partitions back")
         # Now or never: a commit after the next member's would take its back.
         if positions:
             commit()
         revoked[0] += 1
 
-    def on_lost(_consumer, _partitions):
+    def on_lost(_consumer, partitions):
+        note(f"has lost {len(partitions)} partitions")
         positions.clear()
         revoked[0] += 1
 
-    consumer.subscribe(payload.NAMES, on_revoke=on_revoke, on_lost=on_lost)
+    consumer.subscribe(payload.NAMES, on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
     last = time.monotonic()
     while not stopping and time.monotonic() < until:
         rows, before = bytearray(), revoked[0]
@@ -138,6 +150,7 @@ def consume(work, port, number, group, notes, seconds=float("inf")):
         is_held = revoked[0] == before
         for message in messages:
             if message.error():
+                note(f"is served {message.error()}")
                 continue
             who = payload.identity(message.value())
             if who is None:

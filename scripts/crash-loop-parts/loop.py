@@ -311,10 +311,27 @@ class Loop:
             if time.monotonic() > deadline:
                 line = f"{len(behind)} partitions were not read to the end by their group, and no further for {CATCH_UP_SECONDS} s, as {min(behind)}"
                 self.violations.add("stuck", line)
+                print("\n".join(self.say_of_groups({place[0] for place in behind})), flush=True)
                 break
             time.sleep(0.2)
         time.sleep(0.5)  # a commit comes at most every 0.1 s
         self.end_children("consume", 30)
+
+    def say_of_groups(self, groups):
+        """What the broker and the members last said of these groups."""
+        lines, admin = [], AdminClient(self.client())
+        for name, future in admin.describe_consumer_groups([f"crash-{group}" for group in sorted(groups)], request_timeout=10).items():
+            try:
+                found = future.result()
+                held = [f"{one.client_id} of {one.host} with {len(one.assignment.topic_partitions)} partitions" for one in found.members]
+                lines.append(f"{name} is {found.state.name}, its members: {', '.join(held) or 'none'}")
+            except KafkaException as problem:
+                lines.append(f"{name}: {problem}")
+        for index, group in enumerate(GROUPS):
+            if group in groups and os.path.exists(f"{self.work}/member-{100 + index}"):
+                with open(f"{self.work}/member-{100 + index}", encoding="utf-8") as file:
+                    lines += [f"member {100 + index} of crash-{group}: {line.rstrip()}" for line in file.readlines()[-10:]]
+        return lines
 
     def end_children(self, wanted, seconds):
         some = [child for kind, child in self.children if kind == wanted]

@@ -10,7 +10,6 @@ use crate::checkpoint::NOWHERE;
 use crate::directory::After;
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::Finish;
-use crate::memory::CHECKPOINTS_MAX;
 use crate::script::{Handle, Outcome, Step};
 use crate::tail::Piece;
 use millrace_base::ids::PartitionId;
@@ -49,7 +48,7 @@ impl Engine {
             // A file does not hold what is pending: that goes to the segment first, or the oldest entry would be needed for ever.
             if pending.is_empty() {
                 self.carry_with_file(t, id, reference, &bytes, inline);
-            } else if self.checkpoints < CHECKPOINTS_MAX {
+            } else if self.may_checkpoint(id) {
                 self.checkpoint(t, id);
             }
             return Ok(());
@@ -58,7 +57,7 @@ impl Engine {
         let total = inline.len() + pending.iter().map(|piece| piece.bytes.len()).sum::<usize>();
         // Batches do not go into the reserve: it has to hold what lets the oldest file go, of all partitions.
         if !pending.is_empty() && self.directories[directory].journal().room_in_all(Urgency::Data) < total {
-            if self.checkpoints < CHECKPOINTS_MAX {
+            if self.may_checkpoint(id) {
                 self.checkpoint(t, id);
             }
             return Ok(());

@@ -13,7 +13,7 @@
 use crate::directory::After;
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::Finish;
-use crate::memory::CHECKPOINTS_MAX;
+use crate::memory::{CHECKPOINTS_MAX, SMALL_CHECKPOINTS_BYTES};
 use crate::needed::Partitions;
 use crate::open_files::GROW_PAUSE_MS;
 use crate::partition::Standing;
@@ -65,6 +65,42 @@ fn waits_for_room(unwritten: &BTreeSet<PartitionId>, partitions: &Partitions, di
     partitions.into_iter().any(|partition| partition.directory == directory && partition.store.unwritten.is_some())
 }
 
+/// Checkpoint scripts under way.
+#[derive(Debug, Default)]
+pub struct Checkpoints {
+    large: usize,
+    /// How many more of one write each, and the bytes of those.
+    small: usize,
+    small_bytes: usize,
+}
+
+impl Checkpoints {
+    pub fn any(&self) -> bool {
+        self.large + self.small > 0
+    }
+
+    /// Whether one of so many bytes may begin beside them.
+    fn have_room(&self, bytes: usize) -> bool {
+        if bytes > PIECE_BYTES { self.large < CHECKPOINTS_MAX } else { self.small_bytes + bytes <= SMALL_CHECKPOINTS_BYTES }
+    }
+
+    fn begin(&mut self, write: &Write) {
+        if write.bytes.len() > PIECE_BYTES {
+            self.large += 1;
+        } else {
+            (self.small, self.small_bytes) = (self.small + 1, self.small_bytes + write.bytes.len());
+        }
+    }
+
+    fn end(&mut self, write: &Write) {
+        if write.bytes.len() > PIECE_BYTES {
+            self.large -= 1;
+        } else {
+            (self.small, self.small_bytes) = (self.small - 1, self.small_bytes - write.bytes.len());
+        }
+    }
+}
+
 impl Engine {
     /// A data directory without a write that waits for room is tried again: whether there is room, the next write tells.
     pub fn retry_full(&mut self) {
@@ -91,7 +127,7 @@ impl Engine {
         self.relief_at = t.now + RELIEF_PAUSE;
         self.repeat_owed(t);
         for id in std::mem::take(&mut self.wants_checkpoint) {
-            if self.checkpoints < CHECKPOINTS_MAX {
+            if self.may_checkpoint(id) {
                 self.checkpoint(t, id);
             } else {
                 self.wants_checkpoint.insert(id);
@@ -147,7 +183,7 @@ impl Engine {
         }
         let holds_batches = partition.tail.oldest_sequence().is_some_and(|sequence| sequence <= last);
         if holds_batches && partition.tail.pending_bytes() > CARRY_BYTES_MAX {
-            if self.checkpoints < CHECKPOINTS_MAX {
+            if self.may_checkpoint(id) {
                 self.checkpoint(t, id);
             }
         } else if self.carry(t, id, holds_batches).is_err() {
@@ -169,6 +205,11 @@ impl Engine {
     /// Whether there is memory to write so many bytes from that the journal does not hold.
     pub fn has_room_to_write(&self, bytes: usize) -> bool {
         self.memory.work.used() == 0 || self.memory.work.has_room(Pool::size_of(bytes))
+    }
+
+    /// Whether another checkpoint of a partition would not crowd out the journal's writes.
+    pub fn may_checkpoint(&self, id: PartitionId) -> bool {
+        self.partitions.get(&id).is_some_and(|partition| self.checkpoints.have_room(partition.tail.pending_bytes()))
     }
 
     /// Writes a partition's pending batches into its segments, now or as soon as there is memory for it.
@@ -233,13 +274,13 @@ impl Engine {
         steps.extend((!is_planted(Bug::SkipSegmentSync)).then_some(Step::Sync(file)));
         steps.extend(synced_folders.into_iter().map(Step::SyncDirectory));
         partition.busy = true;
-        self.checkpoints += 1;
+        self.checkpoints.begin(&write);
         self.scripts.start(t.driver, steps, Finish::Checkpoint(id, write));
     }
 
     /// The batches are durable in the segment: that is stated.
     pub fn checkpoint_written(&mut self, t: &mut Turn<'_>, id: PartitionId, write: Write, result: Result<Outcome, IoError>) {
-        self.checkpoints -= 1;
+        self.checkpoints.end(&write);
         self.relieve_at_once(t, id, result.is_ok());
         let is_short = result.as_ref().err().is_some_and(|error| self.is_out_of_files(t.now, *error));
         if result.as_ref().is_ok_and(|outcome| !outcome.opened.is_empty()) {
@@ -262,11 +303,8 @@ impl Engine {
             }
             // The batches are safe in the journal: the same write is tried again until there is room, and produce is refused meanwhile.
             Err(error) if error.is_full() || is_short => {
-                if !is_short && !std::mem::replace(&mut self.directories[directory].full, true) {
-                    log::error!(
-                        "data directory {} is full: produce is refused until there is room",
-                        self.directories[directory].path.display()
-                    );
+                if !is_short {
+                    self.directories[directory].has_filled_up();
                 }
                 if partition.remove_when_idle {
                     return self.script_ended(t, id); // its files go, which makes room
@@ -306,7 +344,7 @@ impl Engine {
             steps.extend(write_steps(Handle::Nth(0), &write));
             steps.push(Step::Sync(Handle::Nth(0)));
             steps.extend(partition.folder.ancestors().take(3).map(|folder| Step::SyncDirectory(folder.to_owned())));
-            self.checkpoints += 1;
+            self.checkpoints.begin(&write);
             self.scripts.start(t.driver, steps, Finish::Checkpoint(id, write));
         }
     }
@@ -333,6 +371,7 @@ impl Engine {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.tail.checkpoint(end);
         partition.tail.evict_below(self.directories[usize::from(partition.directory)].uncached_below());
+        self.cached.list(partition);
         self.direct_bytes -= partition.stated(Some(end));
         partition.busy = false;
         if partition.remove_when_idle {
@@ -517,8 +556,7 @@ impl Engine {
                 self.directories[index].journal_mut().file_failed(slot);
             }
             Err(error) if error.is_full() => {
-                log::warn!("the journal in {} cannot grow: {error}", self.directories[index].path.display());
-                self.directories[index].full = true;
+                self.directories[index].has_filled_up();
                 self.directories[index].journal_mut().file_failed(slot);
             }
             Err(error) => self.device_failed(t, index, format!("making a journal file failed: {error}")),

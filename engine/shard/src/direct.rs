@@ -206,6 +206,7 @@ impl Engine {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.tail.checkpoint(end);
         partition.tail.evict_below(self.directories[usize::from(partition.directory)].uncached_below());
+        self.cached.list(partition);
         self.direct_bytes -= partition.stated(Some(end));
         if partition.store.is_at_roll() && !partition.busy {
             self.close_segment(t, id);

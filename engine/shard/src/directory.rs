@@ -343,6 +343,13 @@ impl Directory {
         self.direct.clear();
     }
 
+    /// The file system has no room. It is said once, until there is room again.
+    pub fn has_filled_up(&mut self) {
+        if !std::mem::replace(&mut self.full, true) {
+            log::error!("data directory {} is full: produce is refused until there is room", self.path.display());
+        }
+    }
+
     /// A journal file that was made in the background.
     pub fn add_file(&mut self, slot: u32, file: File) {
         self.files.insert(slot, file);

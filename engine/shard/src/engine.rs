@@ -8,6 +8,8 @@
 
 use crate::api::{Leadership, NodeFacts, ReadError, Request};
 use crate::append::Holding;
+use crate::cached::Cached;
+use crate::checkpoint::Checkpoints;
 use crate::controller::Controller;
 use crate::coordinator::Coordinator;
 use crate::direct::ExtentFlight;
@@ -29,7 +31,7 @@ use crate::time_search::Searches;
 use crate::timers::{TimerFor, Timers};
 use crate::waits::Waits;
 use millrace_base::clock::{Nanos, WallMs};
-use millrace_base::ids::{META_PARTITION, PartitionId, ShardId};
+use millrace_base::ids::{DirectoryIndex, META_PARTITION, PartitionId, ShardId};
 use millrace_base::offset::Offset;
 use millrace_base::settings::Settings;
 use millrace_io::Driver;
@@ -57,6 +59,7 @@ pub struct Engine {
     pub memory: Shares,
     pub partitions: Partitions,
     pub needed: Needed,
+    pub cached: Cached,
     /// By index; a shard has its own journal in each.
     pub directories: Vec<Directory>,
     pub scripts: Scripts<Finish>,
@@ -97,8 +100,7 @@ pub struct Engine {
     /// At start: shards of which it is known that their partitions have leaders (on the controller's shard).
     pub shards_ready: usize,
     pub ready_told: bool,
-    /// Checkpoint scripts under way.
-    pub checkpoints: usize,
+    pub checkpoints: Checkpoints,
     /// Indexes of closed segments that are in memory, in order of coming, and their bytes.
     pub indexes: VecDeque<(PartitionId, Offset, usize)>,
     pub index_bytes: usize,
@@ -251,6 +253,7 @@ impl Engine {
         }
         for (index, sealed) in std::mem::take(&mut self.sealed) {
             let sequence = sealed.sequence;
+            self.scripts.journal_written(index as DirectoryIndex, t.now);
             for batches in self.directories[index].write(t.driver, sealed) {
                 if let Some(partition) = self.partitions.get_mut(&batches.partition) {
                     let piece = Piece::new(batches.base, batches.end, batches.bytes, sequence);
@@ -269,7 +272,7 @@ impl Engine {
         }
         // Statements of what is being written may go into the same entry.
         let gathers = directory.journal().should_gather()
-            && (self.checkpoints > 0 || self.partitions.values().any(|p| usize::from(p.directory) == index && p.store.is_writing_state));
+            && (self.checkpoints.any() || self.partitions.values().any(|p| usize::from(p.directory) == index && p.store.is_writing_state));
         !self.holding[index].is_empty() || (directory.journal().is_building() && !gathers)
     }
 

@@ -4,6 +4,7 @@ pub mod api;
 mod append;
 mod awaited;
 pub mod boot;
+mod cached;
 mod carry;
 mod checkpoint;
 pub mod claim;

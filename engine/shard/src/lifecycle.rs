@@ -277,6 +277,7 @@ impl Engine {
         }
         let Some(mut partition) = self.partitions.remove(&id) else { return };
         self.needed.forget(&partition);
+        self.cached.forget(&partition);
         self.direct_bytes -= partition.stated(None);
         let mut steps = Vec::new();
         if let Some(file) = partition.store.file {

@@ -25,8 +25,12 @@ use millrace_log::journal::Options;
 use millrace_log::time_lookup::OPENED_BYTES_MAX;
 use millrace_log::walk::STORED_BYTES_MAX;
 
-/// Checkpoint scripts under way at once in one shard, so that they do not crowd the journal's writes out.
+/// Large checkpoints under way at once in one shard, so that they do not crowd the journal's writes out.
 pub const CHECKPOINTS_MAX: usize = 2;
+
+/// Bytes of small checkpoints under way at once, beside the large ones: a device's flush is of all that was written before it, so that many
+/// that are synced at once cost little more than one.
+pub const SMALL_CHECKPOINTS_BYTES: usize = 2 << 20;
 
 /// Memory that a journal takes at a time, at least.
 pub const JOURNAL_CHUNK_BYTES: usize = 2 << 20;
@@ -53,7 +57,7 @@ pub struct Shares {
 const INDEX_PART: usize = 32;
 const GROUP_PART: usize = 32;
 
-/// The largest batches and writes of a shard's checkpoints.
+/// The largest batches and writes of a shard's large checkpoints. Small ones take what these leave.
 fn work_bytes(options: &Options) -> usize {
     CHECKPOINTS_MAX * Pool::size_of(WRITE_BYTES_MAX + options.entry_bytes_max) + FILES_BYTES
 }

@@ -10,7 +10,7 @@ use millrace_base::ids::{DirectoryIndex, PartitionId, Uuid};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Before every other.
-const FIRST: PartitionId = PartitionId { topic: Uuid::ZERO, index: 0 };
+pub const FIRST: PartitionId = PartitionId { topic: Uuid::ZERO, index: 0 };
 
 pub type Partitions = BTreeMap<PartitionId, Box<Partition>>;
 

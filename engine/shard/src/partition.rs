@@ -121,6 +121,8 @@ pub struct Partition {
     pub state_sequence: u64,
     /// What it stands in [`crate::needed`] with.
     pub listed: u64,
+    /// What it stands in [`crate::cached`] with.
+    pub cached_from: Option<u64>,
     pub traffic: PartitionTraffic,
     /// Direct appends that are not known to be durable, in order; how many have begun, and how many are durable without a gap.
     pub directs: VecDeque<Direct>,
@@ -173,6 +175,7 @@ impl Partition {
             window_ends: Vec::new(),
             state_sequence: sequence,
             listed: sequence,
+            cached_from: None,
             traffic: PartitionTraffic::default(),
             directs: VecDeque::new(),
             directs_begun: 0,

@@ -116,6 +116,11 @@ impl Tail {
         }
     }
 
+    /// The journal entry that brought its oldest piece, if that is a cache.
+    pub fn cached_from(&self) -> Option<u64> {
+        self.pieces.front().filter(|piece| piece.end <= self.checkpointed).map(|piece| piece.sequence)
+    }
+
     /// Drops cached pieces from the front that journal entries below `sequence` brought.
     pub fn evict_below(&mut self, sequence: u64) {
         while self.pieces.front().is_some_and(|piece| piece.end <= self.checkpointed && piece.sequence < sequence) {

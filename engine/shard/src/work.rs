@@ -5,6 +5,8 @@
 use crate::api::{Leadership, MetaChange, Reply, Request};
 use crate::append::Holding;
 use crate::boot::{DirectoryBoot, JournalBoot, NotServed, PartitionBoot, ShardBoot};
+use crate::cached::Cached;
+use crate::checkpoint::Checkpoints;
 use crate::controller::Controller;
 use crate::directory::{Directory, Health};
 use crate::engine::{Engine, Turn};
@@ -63,6 +65,7 @@ impl Engine {
             memory: boot.memory,
             partitions: BTreeMap::new(),
             needed: Needed::default(),
+            cached: Cached::default(),
             directories,
             scripts: Scripts::default(),
             routes,
@@ -89,7 +92,7 @@ impl Engine {
             leadership_news: Vec::new(),
             shards_ready: 0,
             ready_told: false,
-            checkpoints: 0,
+            checkpoints: Checkpoints::default(),
             indexes: VecDeque::new(),
             index_bytes: 0,
             meta_applied: boot.meta_applied,
@@ -455,15 +458,11 @@ impl Engine {
         if used <= most {
             return;
         }
-        // So much at once that not every turn walks all partitions.
         let over = used - most + most / 16;
         let total: usize = self.directories.iter().map(Directory::cached_bytes).sum();
         for directory in self.directories.iter_mut().filter(|directory| directory.cached_bytes() > 0) {
             let below = directory.forget_cached((over as u128 * directory.cached_bytes() as u128).div_ceil(total as u128) as usize);
-            let index = directory.index;
-            for partition in self.partitions.values_mut().filter(|partition| partition.directory == index) {
-                partition.tail.evict_below(below);
-            }
+            self.cached.evict_below(directory.index, below, &mut self.partitions);
         }
     }
 }
