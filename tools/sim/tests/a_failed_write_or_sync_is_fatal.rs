@@ -3,14 +3,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequest, OffsetFetchRequestTopic};
+use kafka_protocol::messages::{FindCoordinatorRequest, GroupId};
+use kafka_protocol::protocol::StrBytes;
 use millrace_base::batch::Header;
-use millrace_io::sim::{Loss, On, Wrong};
+use millrace_io::sim::{ClientEnd, Loss, On, Wrong};
 use millrace_sim::cluster::NODE;
-use millrace_sim::node::{Node, config, produce};
+use millrace_sim::node::{Node, config, produce, topic};
 use millrace_sim::said;
 
 const EIO: i32 = 5;
 const STORAGE: i16 = 56;
+const LOAD_IN_PROGRESS: i16 = 14;
 const PARTITIONS: usize = 8;
 const RECORDS: u32 = 10;
 
@@ -160,6 +164,36 @@ fn of_an_index() {
 fn of_a_state_file() {
     check(First::Small, ".state", On::Write, 0, "a state file of");
     check(First::Small, ".state", On::Sync, 0, "a state file of");
+}
+
+/// What a member is told when it asks for its group's offsets.
+fn committed(node: &mut Node, end: &mut ClientEnd) -> i16 {
+    let topic = OffsetFetchRequestTopic::default().with_name(topic("t")).with_partition_indexes(vec![0]);
+    let request = OffsetFetchRequest::default().with_group_id(GroupId(StrBytes::from_static_str("g"))).with_topics(Some(vec![topic]));
+    node.ask(end, 7, &request, 5_000).unwrap().error_code
+}
+
+/// librdkafka asks again after this one only: a consumer that was assigned its partitions just before would never read them.
+#[test]
+fn a_member_that_asks_for_offsets_then_is_told_to_ask_again() {
+    let mut scene = Scene::new(First::Alike);
+    let mut end = scene.node.connect();
+    let find = FindCoordinatorRequest::default().with_key_type(0).with_coordinator_keys(vec![StrBytes::from_static_str("g")]);
+    for _ in 0..100 {
+        if scene.node.ask(&mut end, 4, &find, 5_000).unwrap().coordinators[0].error_code == 0 && committed(&mut scene.node, &mut end) == 0 {
+            break;
+        }
+        scene.node.run(100, |_| false);
+    }
+    assert_eq!(committed(&mut scene.node, &mut end), 0, "the coordinator has loaded");
+    scene.node.fault("/journal/0/", On::Write, 3, 1, Wrong::Error(EIO));
+    scene.append_until_refused("a journal's write");
+    assert_eq!(committed(&mut scene.node, &mut end), LOAD_IN_PROGRESS);
+    drop(end);
+    scene.check_whole("a journal's write");
+    let mut end = scene.node.connect();
+    scene.node.run(1_000, |_| false);
+    assert_eq!(committed(&mut scene.node, &mut end), 0, "after the restart");
 }
 
 /// A clean stop is no end of the promise: other shards may still be answering.

@@ -9,13 +9,15 @@ use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequest, Offse
 use kafka_protocol::messages::{FindCoordinatorRequest, GroupId, InitProducerIdRequest, ProduceRequest, ProducerId};
 use kafka_protocol::protocol::StrBytes;
 use millrace_io::Disk;
-use millrace_io::sim::ClientEnd;
+use millrace_io::sim::{ClientEnd, On, Wrong};
 use millrace_sim::cluster::NODE;
 use millrace_sim::node::{FETCH, Node, PRODUCE, config, fetch, produce, produce_batch, topic};
+use millrace_sim::said;
 use millrace_sim::value::{self, Sequence, ValueId};
 use std::path::Path;
 
 const STORAGE: i16 = 56;
+const ENOSPC: i32 = 28;
 const OUT_OF_ORDER_SEQUENCE: i16 = 45;
 
 fn used(disk: &mut dyn Disk, path: &Path) -> u64 {
@@ -223,4 +225,20 @@ fn a_start_without_room_goes_on_with_what_there_is_or_says_what_it_needs() {
     for batch in 0..40 {
         assert_eq!(append(&mut node, &mut end, "t", length + batch * 10), (0, String::new(), length + batch * 10));
     }
+}
+
+/// Nothing of the data was refused yet, and still a user has to be told why produce is.
+#[test]
+fn a_journal_that_is_the_first_to_find_the_disk_full_says_so() {
+    let mut node = Node::new(config(1, 1, 128 << 20));
+    node.start().unwrap();
+    node.create("t", 1);
+    let mut end = node.connect();
+    said::listen();
+    node.fault(".unfinished", On::Write, 0, u32::MAX, Wrong::Error(ENOSPC));
+    let ((code, _), _) = fill(&mut node, &mut end, 0);
+    assert_eq!(code, STORAGE);
+    let full: Vec<_> = said::listen().into_iter().filter(|line| line.contains("full")).collect();
+    assert_eq!(full.len(), 1, "{full:?}");
+    assert!(full[0].contains("data directory /data/0 is full: produce is refused until there is room"), "{}", full[0]);
 }

@@ -141,14 +141,27 @@ fn all_rows(meta: &Meta, found: Vec<(String, i32, Option<CommittedOffset>)>, ver
     rows
 }
 
+/// The error for a client whose coordinator is here or nowhere: it is to ask again. librdkafka (2.16) does so after no other one: a consumer that
+/// is told here that there is no coordinator keeps its partitions and never reads them (its issue 5586).
+fn as_retried(code: ErrorCode, is_elsewhere: bool) -> ErrorCode {
+    match code {
+        ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable if !is_elsewhere => ErrorCode::CoordinatorLoadInProgress,
+        code => code,
+    }
+}
+
 fn build(call: &mut Call<'_, '_>, asked: Vec<AskedGroup>, results: Vec<GroupResult>) -> Answer {
     let version = call.version();
+    let rows_of = |(asked, result): (&AskedGroup, GroupResult)| {
+        let is_elsewhere = coordinator::of_group(call, &asked.group) == Err(ErrorCode::NotCoordinator);
+        rows(call.meta(), asked.topics.clone(), result, version).map_err(|code| as_retried(code, is_elsewhere))
+    };
+    let results: Vec<_> = asked.iter().zip(results).map(rows_of).collect();
     let response = OffsetFetchResponse::default();
     if version >= 8 {
-        let meta = call.meta();
         let groups = asked.into_iter().zip(results).map(|(asked, result)| {
             let group = OffsetFetchResponseGroup::default().with_group_id(group_id(&asked.group));
-            match rows(meta, asked.topics, result, version) {
+            match result {
                 Ok(rows) => group.with_topics(rows.into_iter().map(|row| new_topic(row, version)).collect()),
                 Err(code) => group.with_error_code(code.code()),
             }
@@ -156,7 +169,7 @@ fn build(call: &mut Call<'_, '_>, asked: Vec<AskedGroup>, results: Vec<GroupResu
         return call.asked.answer(&response.with_groups(groups.collect()));
     }
     let Some((asked, result)) = asked.into_iter().zip(results).next() else { return call.asked.answer(&response) };
-    let response = match rows(call.meta(), asked.topics.clone(), result, version) {
+    let response = match result {
         Ok(rows) => response.with_topics(rows.into_iter().map(|row| old_topic(row, version)).collect()),
         Err(code) if version >= 2 => response.with_error_code(code.code()),
         // Version 1 has no error for all, so each partition carries it.
