@@ -16,7 +16,7 @@ use crate::lifecycle::Finish;
 use crate::memory::{CHECKPOINTS_MAX, SMALL_CHECKPOINTS_BYTES};
 use crate::needed::Partitions;
 use crate::open_files::GROW_PAUSE_MS;
-use crate::partition::Standing;
+use crate::partition::{Partition, Standing};
 use crate::script::{Handle, Outcome, Step};
 use crate::store::{FRONT_BYTES_MAX, WRITE_BYTES_MAX, Write};
 use millrace_base::batch::HEADER_BYTES;
@@ -80,8 +80,12 @@ impl Checkpoints {
     }
 
     /// Whether one of so many bytes may begin beside them.
-    fn have_room(&self, bytes: usize) -> bool {
-        if bytes > PIECE_BYTES { self.large < CHECKPOINTS_MAX } else { self.small_bytes + bytes <= SMALL_CHECKPOINTS_BYTES }
+    fn have_room(&self, bytes: usize, hurry: bool) -> bool {
+        match hurry {
+            false => self.large + self.small < CHECKPOINTS_MAX,
+            true if bytes > PIECE_BYTES => self.large < CHECKPOINTS_MAX,
+            true => self.small_bytes + bytes <= SMALL_CHECKPOINTS_BYTES,
+        }
     }
 
     fn begin(&mut self, write: &Write) {
@@ -113,10 +117,12 @@ impl Engine {
 
     /// Whether a journal's oldest file is to be free soon.
     pub fn is_pressed(&self, index: usize) -> bool {
-        let journal = self.directories[index].journal();
-        let (used, free) = journal.pressure().files;
-        let most = (journal.options().files_max as usize / 4).clamp(1, FILES_USED_MAX);
-        used > most || (used > 1 && free == 0) || self.is_journal_short()
+        let (used, free) = self.directories[index].journal().pressure().files;
+        used > self.files_used_max(index) || (used > 1 && free == 0) || self.is_journal_short()
+    }
+
+    fn files_used_max(&self, index: usize) -> usize {
+        (self.directories[index].journal().options().files_max as usize / 4).clamp(1, FILES_USED_MAX)
     }
 
     /// Starts the work that the journals' fill asks for.
@@ -207,9 +213,22 @@ impl Engine {
         self.memory.work.used() == 0 || self.memory.work.has_room(Pool::size_of(bytes))
     }
 
-    /// Whether another checkpoint of a partition would not crowd out the journal's writes.
+    /// Whether another checkpoint, of this partition, would not crowd out the journal's writes. One that is gone takes nothing.
     pub fn may_checkpoint(&self, id: PartitionId) -> bool {
-        self.partitions.get(&id).is_some_and(|partition| self.checkpoints.have_room(partition.tail.pending_bytes()))
+        let has_room = |partition: &Partition| {
+            let hurry = self.is_behind(usize::from(partition.directory));
+            self.checkpoints.have_room(partition.tail.pending_bytes(), hurry)
+        };
+        self.partitions.get(&id).is_none_or(|partition| has_room(partition))
+    }
+
+    /// Whether a journal fills faster than it is relieved.
+    fn is_behind(&self, index: usize) -> bool {
+        let journal = self.directories[index].journal();
+        let room_min = (journal.options().file_bytes / 4) as usize;
+        journal.pressure().files.0 > self.files_used_max(index) + 1
+            || journal.room_in_all(Urgency::Data) < room_min
+            || self.is_journal_short()
     }
 
     /// Writes a partition's pending batches into its segments, now or as soon as there is memory for it.
@@ -514,7 +533,7 @@ impl Engine {
         let old = partition.old_state_file.take_if(|(_, sequence)| *sequence <= durable);
         files.extend(old.map(|(name, _)| paths::state(&partition.folder, name)));
         if !files.is_empty() {
-            self.scripts.start(t.driver, files.into_iter().map(Step::Unlink).collect(), Finish::Removed);
+            self.scripts.start_removal(t.driver, files.into_iter().map(Step::Unlink).collect(), Finish::Removed);
         }
     }
 

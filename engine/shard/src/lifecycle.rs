@@ -288,7 +288,7 @@ impl Engine {
         if let Some(topic) = partition.folder.parent() {
             steps.push(Step::RemoveDirectory(topic.to_owned()));
         }
-        self.scripts.start(t.driver, steps, Finish::Removed);
+        self.scripts.start_removal(t.driver, steps, Finish::Removed);
     }
 
     /// Moves the log start; the mark is journaled, and what waits for it is told when it is settled. False: the journal has no room for it.

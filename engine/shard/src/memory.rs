@@ -25,12 +25,12 @@ use millrace_log::journal::Options;
 use millrace_log::time_lookup::OPENED_BYTES_MAX;
 use millrace_log::walk::STORED_BYTES_MAX;
 
-/// Large checkpoints under way at once in one shard, so that they do not crowd the journal's writes out.
+/// Checkpoints under way at once in one shard, so that they do not crowd the journal's writes out.
 pub const CHECKPOINTS_MAX: usize = 2;
 
-/// Bytes of small checkpoints under way at once, beside the large ones: a device's flush is of all that was written before it, so that many
-/// that are synced at once cost little more than one.
-pub const SMALL_CHECKPOINTS_BYTES: usize = 2 << 20;
+/// When a journal fills faster than it is relieved: bytes of small checkpoints under way at once, beside as many large ones. A device's flush is
+/// of all that was written before it, so that many that are synced at once cost little more than one.
+pub const SMALL_CHECKPOINTS_BYTES: usize = 1 << 20;
 
 /// Memory that a journal takes at a time, at least.
 pub const JOURNAL_CHUNK_BYTES: usize = 2 << 20;

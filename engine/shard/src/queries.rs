@@ -81,6 +81,16 @@ impl Engine {
         }
     }
 
+    /// The goal of a search for the newest record, as of now: segments that held it may have gone since the search began.
+    pub fn newest_now(&self, id: WaitId, part: usize) -> Option<Goal> {
+        let Some(QueryWait { answers: Answers::Offsets { queries, .. }, .. }) = self.queries.get(id) else { return None };
+        let query = queries.get(part).filter(|query| matches!(query.at, OffsetAt::MaxTimestamp))?;
+        match look(self.partitions.get(&query.partition)?, query) {
+            Looked::Search(goal) => Some(goal),
+            Looked::Found(_) => None,
+        }
+    }
+
     pub fn query_partition(&mut self, id: WaitId, part: usize) -> Option<&Partition> {
         let Some(QueryWait { answers: Answers::Offsets { queries, .. }, .. }) = self.queries.get_mut(id) else { return None };
         let partition = queries[part].partition;
@@ -130,7 +140,7 @@ impl Engine {
         }
         if let Some(path) = damaged {
             // A start looks at the facts in front only: what is not there it makes again.
-            self.scripts.start(t.driver, vec![Step::Unlink(path)], Finish::Removed);
+            self.scripts.start_removal(t.driver, vec![Step::Unlink(path)], Finish::Removed);
         }
         match then {
             Then::Read(read) => self.index_ready_for_read(t, read),

@@ -9,6 +9,8 @@
 //! Reads that clients wait for are bounded a data directory, and others wait for their turn: the device's queue is the journal's too. While
 //! the journal is being written to they are fewer, and read in pieces.
 //!
+//! What only removes files waits for its turn too: the files of a topic with thousands of partitions would take the core for seconds.
+//!
 //! Invariants: one operation of a script in flight at a time; a finished or failed script is told exactly once; no reading script of a data
 //! directory begins while [`READS_MAX`] have, or [`READS_BESIDE_MAX`] beside a journal, and one of them runs while others wait.
 //! Knows nothing of partitions or of why the work is done.
@@ -35,6 +37,10 @@ pub const READ_BESIDE_BYTES: u32 = 128 << 10;
 
 /// For how long after an entry others are expected.
 const BESIDE_MS: u64 = 1_000;
+
+/// Scripts at once that only remove files: each takes a worker's time, which comes before the shard's, and on some file systems the device's
+/// (`discard`).
+const REMOVALS_MAX: usize = 1;
 
 /// A file that is open already, or the n-th that this script opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,9 +126,17 @@ struct Running<F> {
     progress: usize,
     /// Where the step's last read ended; a direct one that ends there again has met the end of the file.
     read_end: usize,
-    /// The data directory whose reads it is counted among.
-    reads: Option<DirectoryIndex>,
+    among: Among,
     finish: F,
+}
+
+/// What a script is counted among.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Among {
+    All,
+    /// The reads of a data directory.
+    Reads(DirectoryIndex),
+    Removals,
 }
 
 /// The reading scripts of a data directory.
@@ -147,11 +161,13 @@ pub struct Scripts<F> {
     running: usize,
     /// By data directory.
     reads: Vec<Reads<F>>,
+    removals_begun: usize,
+    removals: VecDeque<(Vec<Step>, F)>,
 }
 
 impl<F> Default for Scripts<F> {
     fn default() -> Scripts<F> {
-        Scripts { slots: Vec::new(), free: Vec::new(), running: 0, reads: Vec::new() }
+        Scripts { slots: Vec::new(), free: Vec::new(), running: 0, reads: Vec::new(), removals_begun: 0, removals: VecDeque::new() }
     }
 }
 
@@ -163,7 +179,23 @@ impl<F> Scripts<F> {
     /// Starts a script of at least one step.
     pub fn start(&mut self, driver: &mut dyn Driver, steps: Vec<Step>, finish: F) {
         self.running += 1;
-        self.begin(driver, steps, None, finish);
+        self.begin(driver, steps, Among::All, finish);
+    }
+
+    /// Starts a script that only removes files, now or after others.
+    pub fn start_removal(&mut self, driver: &mut dyn Driver, steps: Vec<Step>, finish: F) {
+        self.running += 1;
+        self.removals.push_back((steps, finish));
+        self.begin_removals(driver);
+    }
+
+    fn begin_removals(&mut self, driver: &mut dyn Driver) {
+        while self.removals_begun < REMOVALS_MAX
+            && let Some((steps, finish)) = self.removals.pop_front()
+        {
+            self.removals_begun += 1;
+            self.begin(driver, steps, Among::Removals, finish);
+        }
     }
 
     /// Starts a script that reads from a data directory, now or after others.
@@ -191,11 +223,11 @@ impl<F> Scripts<F> {
             && let Some((steps, finish)) = self.reads_of(directory).waiting.pop_front()
         {
             self.reads_of(directory).begun += 1;
-            self.begin(driver, steps, Some(directory), finish);
+            self.begin(driver, steps, Among::Reads(directory), finish);
         }
     }
 
-    fn begin(&mut self, driver: &mut dyn Driver, steps: Vec<Step>, reads: Option<DirectoryIndex>, finish: F) {
+    fn begin(&mut self, driver: &mut dyn Driver, steps: Vec<Step>, among: Among, finish: F) {
         assert!(!steps.is_empty());
         let is_left_out = |step: &Step| matches!(step, Step::SyncDirectory(_)) && is_planted(Bug::SkipDirectorySync);
         let steps: VecDeque<Step> = steps.into_iter().filter(|step| !is_left_out(step)).collect();
@@ -204,7 +236,7 @@ impl<F> Scripts<F> {
             self.slots.len() as u32 - 1
         });
         let (outcome, direct, open) = (Outcome::default(), Vec::new(), Vec::new());
-        let mut running = Running { steps, outcome, direct, open, progress: 0, read_end: 0, reads, finish };
+        let mut running = Running { steps, outcome, direct, open, progress: 0, read_end: 0, among, finish };
         running.submit(driver, slot, &self.reads);
         self.slots[slot as usize] = Some(running);
     }
@@ -232,9 +264,16 @@ impl<F> Scripts<F> {
         let running = self.slots[slot as usize].take()?;
         self.free.push(slot);
         self.running -= 1;
-        if let Some(directory) = running.reads {
-            self.reads[directory as usize].begun -= 1;
-            self.begin_reads(driver, directory);
+        match running.among {
+            Among::All => {}
+            Among::Reads(directory) => {
+                self.reads[directory as usize].begun -= 1;
+                self.begin_reads(driver, directory);
+            }
+            Among::Removals => {
+                self.removals_begun -= 1;
+                self.begin_removals(driver);
+            }
         }
         Some((running.finish, result.map(|()| running.outcome)))
     }
@@ -250,7 +289,7 @@ impl<F> Running<F> {
 
     /// Submits the operation that is next.
     fn submit(&mut self, driver: &mut dyn Driver, slot: u32, reads: &[Reads<F>]) {
-        let is_beside = self.reads.is_some_and(|directory| reads[directory as usize].is_beside(driver.now()));
+        let is_beside = matches!(self.among, Among::Reads(directory) if reads[directory as usize].is_beside(driver.now()));
         let read_bytes_max = if is_beside { READ_BESIDE_BYTES } else { u32::MAX };
         let done = self.progress;
         let op = match self.steps.front_mut().expect("a running script has a step") {
@@ -412,6 +451,27 @@ mod tests {
     }
 
     #[test]
+    fn removals_are_bounded_and_all_are_done() {
+        let world = world();
+        let mut disk = world.disk(0);
+        let how = OpenHow { write: true, create: true, ..OpenHow::default() };
+        let paths: Vec<PathBuf> = (0..50).map(|number| PathBuf::from(format!("/{number}"))).collect();
+        for path in &paths {
+            disk.open(path, how).unwrap();
+        }
+        let mut driver = world.driver(0);
+        let mut scripts: Scripts<usize> = Scripts::default();
+        for (number, path) in paths.iter().enumerate() {
+            scripts.start_removal(&mut driver, vec![Step::Unlink(path.clone()), Step::Unlink(path.clone())], number);
+        }
+        let begun = |scripts: &Scripts<usize>| scripts.slots.iter().flatten().count();
+        let mut ended = run(&world, &mut driver, &mut scripts, |scripts| assert_eq!(begun(scripts), REMOVALS_MAX.min(scripts.running())));
+        ended.sort_unstable_by_key(|(number, _)| *number);
+        assert!(ended.into_iter().map(|(number, _)| number).eq(0..50), "each once");
+        assert!(paths.iter().all(|path| disk.open(path, OpenHow::default()).is_err()));
+    }
+
+    #[test]
     fn reads_of_a_data_directory_are_bounded_and_the_others_begin_as_they_end() {
         let world = world();
         let (mut driver, pool) = (world.driver(0), Pool::new(1 << 20));
@@ -425,8 +485,8 @@ mod tests {
         }
         scripts.start_read(&mut driver, 1, read("a"), all);
         assert_eq!(scripts.running(), all + 1);
-        let begun = |scripts: &Scripts<usize>| scripts.slots.iter().flatten().filter(|running| running.reads == Some(0)).count();
-        let other = |scripts: &Scripts<usize>| scripts.slots.iter().flatten().any(|running| running.reads == Some(1));
+        let begun = |scripts: &Scripts<usize>| scripts.slots.iter().flatten().filter(|running| running.among == Among::Reads(0)).count();
+        let other = |scripts: &Scripts<usize>| scripts.slots.iter().flatten().any(|running| running.among == Among::Reads(1));
         let look = |scripts: &Scripts<usize>| {
             assert_eq!(begun(scripts), READS_MAX.min(scripts.running() - usize::from(other(scripts))));
         };

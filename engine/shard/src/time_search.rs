@@ -142,6 +142,7 @@ impl Engine {
     }
 
     pub fn search(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, goal: Goal) {
+        let goal = self.newest_now(id, part).filter(|now| now.time < goal.time).unwrap_or(goal);
         let Some(partition) = self.query_partition(id, part) else { return };
         // A segment counts batches as soon as they are to be written: those that may still be on their way are all in memory.
         let written = partition.tail.checkpointed();

@@ -25,6 +25,7 @@ from servers import Hole, Server, pinned
 
 MB = 1_000_000
 KAFKA_DELETES_S = 1.3  # behind log.segment.delete.delay.ms
+DELETES_PER_S = 2_000  # partitions whose files any server has removed, behind the answer, before the next run begins
 REST_S = 2.0  # until a process that has just started is idle
 
 
@@ -98,8 +99,7 @@ class Bench:
             self.deadline = max(self.deadline, time.monotonic() + 60)
             with contextlib.suppress(Hole):
                 self.wait(self.start_raw("delete-topic", "--topic", name, server=to), "delete-topic")
-            if to.kind == "kafka":
-                time.sleep(KAFKA_DELETES_S)
+            time.sleep(max(KAFKA_DELETES_S if to.kind == "kafka" else 0, partitions / DELETES_PER_S))
 
     def cpu_of(self):
         return ["--server-pid", str(self.server.pid)]
