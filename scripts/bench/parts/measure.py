@@ -25,6 +25,7 @@ from servers import Hole, Server, pinned
 
 MB = 1_000_000
 KAFKA_DELETES_S = 1.3  # behind log.segment.delete.delay.ms
+MANY_PARTITIONS = 1_000  # from which a window would end before each has been written to
 DELETES_PER_S = 2_000  # partitions whose files any server has removed, behind the answer, before the next run begins
 REST_S = 2.0  # until a process that has just started is idle
 
@@ -121,6 +122,9 @@ def produce(bench, args, home="any"):
     words += ["--lz4"] if args.get("lz4") else []
     words += ["--touch"] if partitions > 1 else []
     with bench.topic(partitions) as topic:
+        if partitions >= MANY_PARTITIONS:
+            # Each has its files then; what making them costs is a start's, not a steady load's.
+            bench.fill(topic, partitions * args["batch"] * 5 // 4, partitions, args["batch"])
         return bench.raw("produce", "--topic", topic, *words)
 
 
