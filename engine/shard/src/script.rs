@@ -139,10 +139,30 @@ enum Among {
     Removals,
 }
 
-/// The reading scripts of a data directory.
-struct Reads<F> {
+/// Scripts that wait until fewer of their kind run.
+struct Line<F> {
     begun: usize,
     waiting: VecDeque<(Vec<Step>, F)>,
+}
+
+impl<F> Default for Line<F> {
+    fn default() -> Line<F> {
+        Line { begun: 0, waiting: VecDeque::new() }
+    }
+}
+
+impl<F> Line<F> {
+    /// The one that begins now, if fewer than `most` have.
+    fn next(&mut self, most: usize) -> Option<(Vec<Step>, F)> {
+        let next = if self.begun < most { self.waiting.pop_front() } else { None };
+        self.begun += usize::from(next.is_some());
+        next
+    }
+}
+
+/// The reading scripts of a data directory.
+struct Reads<F> {
+    line: Line<F>,
     /// Until then its journal counts as being written to.
     beside_until: Nanos,
 }
@@ -161,13 +181,12 @@ pub struct Scripts<F> {
     running: usize,
     /// By data directory.
     reads: Vec<Reads<F>>,
-    removals_begun: usize,
-    removals: VecDeque<(Vec<Step>, F)>,
+    removals: Line<F>,
 }
 
 impl<F> Default for Scripts<F> {
     fn default() -> Scripts<F> {
-        Scripts { slots: Vec::new(), free: Vec::new(), running: 0, reads: Vec::new(), removals_begun: 0, removals: VecDeque::new() }
+        Scripts { slots: Vec::new(), free: Vec::new(), running: 0, reads: Vec::new(), removals: Line::default() }
     }
 }
 
@@ -185,15 +204,12 @@ impl<F> Scripts<F> {
     /// Starts a script that only removes files, now or after others.
     pub fn start_removal(&mut self, driver: &mut dyn Driver, steps: Vec<Step>, finish: F) {
         self.running += 1;
-        self.removals.push_back((steps, finish));
+        self.removals.waiting.push_back((steps, finish));
         self.begin_removals(driver);
     }
 
     fn begin_removals(&mut self, driver: &mut dyn Driver) {
-        while self.removals_begun < REMOVALS_MAX
-            && let Some((steps, finish)) = self.removals.pop_front()
-        {
-            self.removals_begun += 1;
+        while let Some((steps, finish)) = self.removals.next(REMOVALS_MAX) {
             self.begin(driver, steps, Among::Removals, finish);
         }
     }
@@ -201,7 +217,7 @@ impl<F> Scripts<F> {
     /// Starts a script that reads from a data directory, now or after others.
     pub fn start_read(&mut self, driver: &mut dyn Driver, directory: DirectoryIndex, steps: Vec<Step>, finish: F) {
         self.running += 1;
-        self.reads_of(directory).waiting.push_back((steps, finish));
+        self.reads_of(directory).line.waiting.push_back((steps, finish));
         self.begin_reads(driver, directory);
     }
 
@@ -212,17 +228,14 @@ impl<F> Scripts<F> {
 
     fn reads_of(&mut self, directory: DirectoryIndex) -> &mut Reads<F> {
         while self.reads.len() <= directory as usize {
-            self.reads.push(Reads { begun: 0, waiting: VecDeque::new(), beside_until: Nanos(0) });
+            self.reads.push(Reads { line: Line::default(), beside_until: Nanos(0) });
         }
         &mut self.reads[directory as usize]
     }
 
     fn begin_reads(&mut self, driver: &mut dyn Driver, directory: DirectoryIndex) {
         let most = if self.reads_of(directory).is_beside(driver.now()) { READS_BESIDE_MAX } else { READS_MAX };
-        while self.reads_of(directory).begun < most
-            && let Some((steps, finish)) = self.reads_of(directory).waiting.pop_front()
-        {
-            self.reads_of(directory).begun += 1;
+        while let Some((steps, finish)) = self.reads_of(directory).line.next(most) {
             self.begin(driver, steps, Among::Reads(directory), finish);
         }
     }
@@ -267,11 +280,11 @@ impl<F> Scripts<F> {
         match running.among {
             Among::All => {}
             Among::Reads(directory) => {
-                self.reads[directory as usize].begun -= 1;
+                self.reads[directory as usize].line.begun -= 1;
                 self.begin_reads(driver, directory);
             }
             Among::Removals => {
-                self.removals_begun -= 1;
+                self.removals.begun -= 1;
                 self.begin_removals(driver);
             }
         }

@@ -458,6 +458,7 @@ impl Engine {
         if used <= most {
             return;
         }
+        // So much at once that not every turn does it.
         let over = used - most + most / 16;
         let total: usize = self.directories.iter().map(Directory::cached_bytes).sum();
         for directory in self.directories.iter_mut().filter(|directory| directory.cached_bytes() > 0) {

@@ -143,9 +143,9 @@ fn all_rows(meta: &Meta, found: Vec<(String, i32, Option<CommittedOffset>)>, ver
 
 /// The error for a client whose coordinator is here or nowhere: it is to ask again. librdkafka (2.16) does so after no other one: a consumer that
 /// is told here that there is no coordinator keeps its partitions and never reads them (its issue 5586).
-fn as_retried(code: ErrorCode, is_elsewhere: bool) -> ErrorCode {
+fn as_retried(code: ErrorCode, is_elsewhere: impl Fn() -> bool) -> ErrorCode {
     match code {
-        ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable if !is_elsewhere => ErrorCode::CoordinatorLoadInProgress,
+        ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable if !is_elsewhere() => ErrorCode::CoordinatorLoadInProgress,
         code => code,
     }
 }
@@ -153,7 +153,7 @@ fn as_retried(code: ErrorCode, is_elsewhere: bool) -> ErrorCode {
 fn build(call: &mut Call<'_, '_>, asked: Vec<AskedGroup>, results: Vec<GroupResult>) -> Answer {
     let version = call.version();
     let rows_of = |(asked, result): (&AskedGroup, GroupResult)| {
-        let is_elsewhere = coordinator::of_group(call, &asked.group) == Err(ErrorCode::NotCoordinator);
+        let is_elsewhere = || coordinator::of_group(call, &asked.group) == Err(ErrorCode::NotCoordinator);
         rows(call.meta(), asked.topics.clone(), result, version).map_err(|code| as_retried(code, is_elsewhere))
     };
     let results: Vec<_> = asked.iter().zip(results).map(rows_of).collect();
