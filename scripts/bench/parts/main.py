@@ -136,7 +136,8 @@ class Run:
     def server(self, name):
         kind = "kafka" if name == rows.FLUSH else name
         settings = STANDS_STILL if kind == "kafka" else []
-        return self.fleet.get(kind, kind=kind, cores=self.options.broker_cores, settings=settings, bare_bytes=(256 << 20) if self.options.quick else (2 << 30))
+        bare = {"bare_bytes": (256 << 20) if self.options.quick else (2 << 30), "reads_bytes": self.sizes.hot_mb * measure.MB}
+        return self.fleet.get(kind, kind=kind, cores=self.options.broker_cores, settings=settings, **bare)
 
     def compare(self, row):
         servers = [server for server in row.servers if server in self.options.systems]

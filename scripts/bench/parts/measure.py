@@ -64,7 +64,8 @@ class Bench:
     def start_raw(self, command, *words, nice=0, server=None):
         to = server or self.server
         front = ["nice", "-n", str(nice)] if nice else []
-        return self.spawn(*front, os.environ["BENCH_BIN"], command, "--bootstrap", to.address, *words)
+        address = to.reads if command == "fetch" else to.address
+        return self.spawn(*front, os.environ["BENCH_BIN"], command, "--bootstrap", address, *words)
 
     def raw(self, command, *words, server=None):
         """The figures of a raw-wire measurement."""
@@ -212,7 +213,8 @@ def rd_open(bench, args):
 
 def fetch_hot(bench, _args, home="any"):
     with bench.topic(1) as topic:
-        bench.fill(topic, bench.sizes.hot_mb * MB)
+        if bench.name != "bare":  # which serves what it wrote before its start
+            bench.fill(topic, bench.sizes.hot_mb * MB)
         return bench.raw("fetch", "--topic", topic, "--home", home, "--seconds", str(bench.sizes.seconds), *bench.cpu_of())
 
 

@@ -201,7 +201,7 @@ def latency_rows():
 
 def fetch_rows():
     hot = "hot: 64 MB that were just produced, again and again"
-    yield Row("fetch-hot", "fetch", hot, RAW, "fetch_hot", (MB, CPU), PLAIN, plot="bars")
+    yield Row("fetch-hot", "fetch", hot, RAW, "fetch_hot", (MB, CPU), (BARE, *PLAIN), plot="bars")
     warm = "warm: the older half of 1 GiB (--quick 640 MiB), not in Millrace's memory; from its file, in Kafka from the page cache"
     yield Row("fetch-warm", "fetch", warm, RAW, "fetch_warm", (MB, CPU), PLAIN, {}, 8, 4, plot="bars")
     cold = "cold: 16 consumers, each the older part of its partition, page cache dropped"

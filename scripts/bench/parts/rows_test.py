@@ -45,6 +45,11 @@ class RegistryTest(unittest.TestCase):
         for rate in (100, 1000, 10_000, 50_000):
             self.assertIn(f"end-to-end-{rate}", self.names)
 
+    def test_the_limit_stands_beside_reads_from_memory_alone(self):
+        fetches = {row.name: row.servers for row in self.rows if row.group == "fetch"}
+        self.assertEqual({name for name, servers in fetches.items() if rows.BARE in servers}, {"fetch-hot"})
+        self.assertIn(rows.MILLRACE, fetches["fetch-hot"])
+
     def test_every_row_of_scheduling_is_judged_and_proven(self):
         judged = {row.name for row in self.rows if isinstance(row, rows.Versus) and row.judged and row.proof}
         self.assertEqual(judged, {"checkpoints", "retention", "index", "cold-reads"})

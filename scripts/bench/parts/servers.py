@@ -65,13 +65,15 @@ class Kind:
 class Server:
     """One process of a kind (bare, millrace, kafka) with its data below `folder`.
 
-    `settings` are lines of Kafka's server.properties, or Millrace's --set; `shards` is Millrace's."""
+    `settings` are lines of Kafka's server.properties, or Millrace's --set; `shards` is Millrace's; `bare_bytes` the bare server writes into,
+    and `reads_bytes` it has to be read. `reads` is where that is: the bare server has a second address for it, brokers have one for all."""
 
-    def __init__(self, kind, folder, cores, settings=(), shards=1, bare_bytes=2 << 30):
+    def __init__(self, kind, folder, cores, settings=(), shards=1, bare_bytes=2 << 30, reads_bytes=64_000_000):
         self.kind, self.folder, self.cores = kind, folder, set(cores)
-        self.settings, self.shards, self.bare_bytes = list(settings), shards, bare_bytes
+        self.settings, self.shards, self.bare_bytes, self.reads_bytes = list(settings), shards, bare_bytes, reads_bytes
         self.process = None
         self.address = f"127.0.0.1:{free_port()}"
+        self.reads = f"127.0.0.1:{free_port()}" if kind == "bare" else self.address
         os.makedirs(folder, exist_ok=True)
         self.command = getattr(self, f"_{kind}")()
 
@@ -84,7 +86,8 @@ class Server:
         return f"{self.folder}/data"
 
     def _bare(self):
-        return [os.environ["BENCH_BIN"], "bare", "--listen", self.address, "--file", f"{self.folder}/bare.dat", "--bytes", str(self.bare_bytes)]
+        command = [os.environ["BENCH_BIN"], "bare", "--listen", self.address, "--file", f"{self.folder}/bare.dat", "--bytes", str(self.bare_bytes)]
+        return [*command, "--reads", self.reads, "--reads-bytes", str(self.reads_bytes)]
 
     def _millrace(self):
         os.makedirs(self.data, exist_ok=True)

@@ -178,6 +178,8 @@ fn bare_command() -> Command {
         .arg(number("bytes", "1073741824", bare::FILE_BYTES_MIN..=1 << 40, "Size of the file, written in full before the start"))
         .arg(text("sync", "yes|no", "Whether a write is durable before it is answered").default_value("yes").value_parser(["yes", "no"]))
         .arg(number("spin-us", "0", 0..=1_000_000, "Look for work this long before sleeping"))
+        .arg(text("reads", "HOST:PORT", "Where to serve reads as well, of a file beside the one to write to: PATH.reads"))
+        .arg(number("reads-bytes", "64000000", 1..=1 << 40, "Size of that file, written in full before the start").requires("reads"))
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -251,6 +253,7 @@ fn bare_config(matches: &ArgMatches) -> bare::Config {
         synced: string(matches, "sync") == "yes",
         spin: Duration::from_micros(get(matches, "spin-us")),
         partitions: get(matches, "partitions") as i32,
+        reads: matches.get_one::<String>("reads").map(|listen| bare::Reads { listen: listen.clone(), bytes: get(matches, "reads-bytes") }),
     }
 }
 
@@ -363,6 +366,10 @@ mod tests {
         let bare = parsed("millrace-bench bare --listen h:1 --file f --bytes 99999999 --sync no");
         let Ok(Invocation::Bare(bare)) = bare else { panic!("{bare:?} is the bare server") };
         assert!(!bare.synced && bare.file_bytes.is_multiple_of(BLOCK as u64) && bare.file_bytes >= 99_999_999);
+        assert_eq!(bare.reads, None);
+        let bare = parsed("millrace-bench bare --listen h:1 --file f --reads h:2");
+        let Ok(Invocation::Bare(bare)) = bare else { panic!("{bare:?} is the bare server") };
+        assert_eq!(bare.reads, Some(bare::Reads { listen: "h:2".to_owned(), bytes: 64_000_000 }));
     }
 
     #[test]
@@ -378,5 +385,7 @@ mod tests {
         refused("produce --bootstrap h:1 --home here");
         refused("create-topic --bootstrap h:1 --config a");
         refused("bare --listen h:1 --file f --bytes 1");
+        refused("bare --listen h:1 --file f --reads-bytes 1");
+        refused("bare --listen h:1 --file f --reads h:2 --reads-bytes 0");
     }
 }

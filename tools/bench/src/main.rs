@@ -1,6 +1,6 @@
 //! Load, measurement and the bare ring server. Every figure of the speed table comes from here or from librdkafka.
 //!
-//! Knows nothing of the engine, but for the bare server's ring.
+//! Knows nothing of the engine, but for the bare server's ring and map.
 
 mod bare;
 mod batches;

@@ -21,7 +21,7 @@ const CREATE_VERSION: i16 = 5;
 const DELETE_VERSION: i16 = 5;
 const PARTITIONS_VERSION: i16 = 1;
 const METADATA_VERSION: i16 = 9;
-const LIST_OFFSETS_VERSION: i16 = 5;
+pub const LIST_OFFSETS_VERSION: i16 = 5;
 
 /// Partitions made by one request: Kafka's controller writes at most 10,000 records for one.
 const PARTITIONS_AT_ONCE: i32 = 5000;
@@ -131,11 +131,15 @@ pub fn offset(connection: &mut Connection, topic: &str, partition: i32, end: End
 }
 
 fn offsets(connection: &mut Connection, topic: &str, partitions: Range<i32>, end: End) -> Outcome<Vec<ListOffsetsPartitionResponse>> {
+    let response = connection.call(&list_offsets_request(topic, partitions, end), LIST_OFFSETS_VERSION)?;
+    Ok(response.topics.into_iter().flat_map(|topic| topic.partitions).collect())
+}
+
+/// A request for where each of the partitions begins or ends.
+pub fn list_offsets_request(topic: &str, partitions: Range<i32>, end: End) -> ListOffsetsRequest {
     let asked = |partition| {
         ListOffsetsPartition::default().with_partition_index(partition).with_timestamp(end as i64).with_current_leader_epoch(-1)
     };
     let topic = ListOffsetsTopic::default().with_name(name(topic)).with_partitions(partitions.map(asked).collect());
-    let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
-    let response = connection.call(&request, LIST_OFFSETS_VERSION)?;
-    Ok(response.topics.into_iter().flat_map(|topic| topic.partitions).collect())
+    ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic])
 }

@@ -13,6 +13,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_millrace-bench");
 struct Bare {
     process: Child,
     address: String,
+    reads: String,
     file: PathBuf,
 }
 
@@ -22,29 +23,24 @@ impl Bare {
         let mut process = Command::new(PROGRAM)
             .args(["bare", "--listen", "127.0.0.1:0", "--bytes", "67108864", "--sync", sync, "--spin-us", "5", "--file"])
             .arg(&file)
+            .args(["--reads", "127.0.0.1:0", "--reads-bytes", "2000000"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("ready ").unwrap().to_owned();
-        Bare { process, address, file }
+        let (address, reads) = line.trim().strip_prefix("ready ").unwrap().split_once(", reads ").unwrap();
+        Bare { process, address: address.to_owned(), reads: reads.to_owned(), file }
     }
 
-    fn bench(&self, arguments: &str) -> Output {
-        Command::new(PROGRAM).args(arguments.split(' ')).args(["--bootstrap", &self.address]).output().unwrap()
+    fn reads_file(&self) -> PathBuf {
+        let mut path = self.file.clone().into_os_string();
+        path.push(".reads");
+        path.into()
     }
 
     fn succeeds(&self, arguments: &str) -> String {
-        let output = self.bench(arguments);
-        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream
+        succeeds(&self.address, arguments)
     }
 }
 
@@ -53,7 +49,31 @@ impl Drop for Bare {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         std::fs::remove_file(&self.file).unwrap();
+        std::fs::remove_file(self.reads_file()).unwrap();
     }
+}
+
+fn bench(address: &str, arguments: &str) -> Output {
+    Command::new(PROGRAM).args(arguments.split(' ')).args(["--bootstrap", address]).output().unwrap()
+}
+
+fn succeeds(address: &str, arguments: &str) -> String {
+    let output = bench(address, arguments);
+    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn fails_in_one_line(address: &str, arguments: &str) {
+    let output = bench(address, arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("error: ") && said.trim_end().lines().count() == 1, "{said}");
+}
+
+fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
 }
 
 #[test]
@@ -77,6 +97,25 @@ fn every_load_is_acknowledged_and_lands_in_the_file() {
 }
 
 #[test]
+fn what_was_written_before_the_start_is_read_from_the_other_address() {
+    let bare = Bare::start("reads", "no");
+    let bytes = std::fs::metadata(bare.reads_file()).unwrap().len();
+    assert_eq!(bytes, 8 * (256 << 10), "2,000,000 bytes, the last batch whole");
+    for arguments in
+        ["fetch --verify --json", "fetch --verify --json --max-bytes 1024", "fetch --verify --json --connections 1 --max-bytes 600000"]
+    {
+        let json = succeeds(&bare.reads, arguments);
+        assert!(json.contains(&format!("\"bytes\":{bytes},")), "{arguments}: {json}");
+    }
+    let json = succeeds(&bare.reads, &format!("fetch --seconds 1 --connections 3 --json --server-pid {}", bare.process.id()));
+    assert!(json.contains("\"server_cpu_s_per_gb\":"), "{json}");
+    for arguments in ["fetch --partitions 2", "produce --seconds 1 --warm-up 0", "end-to-end --seconds 1 --warm-up 0", "create-topic"] {
+        fails_in_one_line(&bare.reads, arguments);
+    }
+    bare.succeeds("latency --sends 20 --warm-up-sends 1");
+}
+
+#[test]
 fn bad_bytes_close_their_connection_and_no_other() {
     let bare = Bare::start("bad", "no");
     let frames: [&[u8]; 5] = [
@@ -86,24 +125,28 @@ fn bad_bytes_close_their_connection_and_no_other() {
         &[0, 0, 0, 12, 0, 0, 0, 9, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff],
         &[0, 0, 0, 8, 0, 1, 0, 4, 0, 0, 0, 1],
     ];
-    for frame in frames {
-        let mut stream = bare.connect();
-        stream.write_all(frame).unwrap();
-        // Closed with bytes unread, the connection may end as a reset.
-        assert!(matches!(stream.read(&mut [0; 16]), Ok(0) | Err(_)), "{frame:?} is answered");
+    for (address, arguments) in [(&bare.address, "latency --sends 20 --warm-up-sends 1"), (&bare.reads, "fetch --verify")] {
+        for frame in frames {
+            let mut stream = connect(address);
+            stream.write_all(frame).unwrap();
+            // Closed with bytes unread, the connection may end as a reset.
+            let answered = stream.read(&mut [0; 16]);
+            let closed = answered.as_ref().map_or_else(|error| error.kind() != std::io::ErrorKind::WouldBlock, |read| *read == 0);
+            assert!(closed, "{frame:?}: {answered:?}");
+        }
+        let half_open = connect(address);
+        let mut cut = connect(address);
+        cut.write_all(&[0, 0, 1]).unwrap();
+        drop(cut);
+        succeeds(address, arguments);
+        drop(half_open);
     }
-    let half_open = bare.connect();
-    let mut cut = bare.connect();
-    cut.write_all(&[0, 0, 1]).unwrap();
-    drop(cut);
-    bare.succeeds("latency --sends 20 --warm-up-sends 1");
-    drop(half_open);
 }
 
 #[test]
 fn a_batch_with_a_wrong_crc_is_refused_with_its_error() {
     let bare = Bare::start("crc", "yes");
-    let mut stream = bare.connect();
+    let mut stream = connect(&bare.address);
     // Produce 3, one topic "t", one partition 0, 61 bytes that are no batch.
     let mut frame = vec![0, 0, 0, 3, 0, 0, 0, 9, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, b't'];
     frame.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 61]);
@@ -127,9 +170,6 @@ fn what_does_not_answer_or_refuses_fails_the_run_in_one_line() {
         "make-topics --count 1",
         "produce --idempotent --seconds 1",
     ] {
-        let output = bare.bench(arguments);
-        assert_eq!(output.status.code(), Some(1), "{arguments}");
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.starts_with("error: ") && said.trim_end().lines().count() == 1, "{said}");
+        fails_in_one_line(&bare.address, arguments);
     }
 }

@@ -1,15 +1,17 @@
-//! What the bare server says: where batches were put, which requests it takes, and that it leads every partition itself.
+//! What the bare server says: where batches were put or stand, which requests it takes, and that it leads every partition itself.
 //!
-//! Answers to Produce are written by hand, as they are part of what is measured; the others go through kafka-protocol.
+//! Answers to Produce and Fetch are written by hand, as they are part of what is measured; the others go through kafka-protocol.
 
 use super::TOPIC;
-use super::frames::{Head, Part, VERSION_MAX, is_flexible};
+use super::frames::{Head, Part, Target, VERSION_MAX, is_flexible};
 use crate::failure::{Failure, Outcome};
-use crate::wire::put_uvarint;
+use crate::topics::LIST_OFFSETS_VERSION;
+use crate::wire::{FETCH_VERSION, put_uvarint};
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
-use kafka_protocol::messages::{ApiKey, ApiVersionsResponse, BrokerId, MetadataResponse, ResponseHeader};
+use kafka_protocol::messages::{ApiKey, ApiVersionsResponse, BrokerId, ListOffsetsResponse, MetadataResponse, ResponseHeader};
 use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
 use std::net::SocketAddr;
 
@@ -17,6 +19,23 @@ pub const API_VERSIONS_MAX: i16 = 4;
 pub const METADATA_MAX: i16 = 12;
 const UNSUPPORTED_VERSION: i16 = 35;
 const NODE: BrokerId = BrokerId(1);
+
+/// A request that is claimed to be served, from one version to another.
+pub type Claim = (ApiKey, i16, i16);
+/// At the ring. Fetch is not served there, but librdkafka sends batches of magic 2 only to who claims it.
+pub const RING: &[Claim] = &[
+    (ApiKey::Produce, 0, VERSION_MAX),
+    (ApiKey::Fetch, 4, 11),
+    (ApiKey::Metadata, 0, METADATA_MAX),
+    (ApiKey::ApiVersions, 0, API_VERSIONS_MAX),
+];
+/// Where reads are served.
+pub const READS: &[Claim] = &[
+    (ApiKey::Fetch, FETCH_VERSION, FETCH_VERSION),
+    (ApiKey::ListOffsets, LIST_OFFSETS_VERSION, LIST_OFFSETS_VERSION),
+    (ApiKey::Metadata, 0, METADATA_MAX),
+    (ApiKey::ApiVersions, 0, API_VERSIONS_MAX),
+];
 
 /// A part's fate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,20 +89,54 @@ pub fn produce(out: &mut Vec<u8>, head: Head, frame: &[u8], parts: &[Part], fate
     out[start..start + 4].copy_from_slice(&size.to_be_bytes());
 }
 
+/// What follows the batches in the answer to Fetch: the tags of partition, topic and answer.
+pub const FETCH_TAIL: &[u8] = &[0; 3];
+
+/// Appends what precedes `len` bytes of batches in the answer to a Fetch request of version 12, frame size included; [`FETCH_TAIL`] follows them.
+pub fn fetch(out: &mut Vec<u8>, head: Head, frame: &[u8], target: &Target, error: i16, tail: i64, len: usize) {
+    let start = out.len();
+    out.put_i32(0);
+    out.put_i32(head.correlation);
+    out.put_u8(0); // tags
+    out.put_i32(0); // throttle time
+    out.put_i16(0); // error of the whole
+    out.put_i32(0); // session
+    put_uvarint(out, 2);
+    let name = &frame[target.topic.clone()];
+    put_uvarint(out, name.len() as u32 + 1);
+    out.extend_from_slice(name);
+    put_uvarint(out, 2);
+    out.put_i32(target.partition);
+    out.put_i16(error);
+    out.put_i64(tail); // commit
+    out.put_i64(tail); // stable offset
+    out.put_i64(0); // log start
+    out.put_u8(0); // aborted transactions: null
+    out.put_i32(-1); // preferred replica
+    put_uvarint(out, len as u32 + 1);
+    let size = (out.len() - start - 4 + len + FETCH_TAIL.len()) as u32;
+    out[start..start + 4].copy_from_slice(&size.to_be_bytes());
+}
+
+/// Appends the answer to a ListOffsets request for one partition.
+pub fn list_offsets(out: &mut Vec<u8>, head: Head, frame: &[u8], target: &Target, error: i16, offset: i64) -> Outcome<()> {
+    let partition = ListOffsetsPartitionResponse::default()
+        .with_partition_index(target.partition)
+        .with_error_code(error)
+        .with_offset(offset)
+        .with_leader_epoch(0);
+    let name = StrBytes::from_string(String::from_utf8_lossy(&frame[target.topic.clone()]).into_owned());
+    let topic = ListOffsetsTopicResponse::default().with_name(name.into()).with_partitions(vec![partition]);
+    append(out, head.correlation, &ListOffsetsResponse::default().with_topics(vec![topic]), head.version)
+}
+
 /// Appends the answer to ApiVersions; a version beyond ours gets version 0 and an error, as Kafka does it.
-pub fn api_versions(out: &mut Vec<u8>, head: Head) -> Outcome<()> {
+pub fn api_versions(out: &mut Vec<u8>, head: Head, claims: &[Claim]) -> Outcome<()> {
     let known = (0..=API_VERSIONS_MAX).contains(&head.version);
     let version = if known { head.version } else { 0 };
-    // Fetch is not served, but librdkafka sends batches of magic 2 only to who claims it.
-    let claimed = [
-        (ApiKey::Produce, 0, VERSION_MAX),
-        (ApiKey::Fetch, 4, 11),
-        (ApiKey::Metadata, 0, METADATA_MAX),
-        (ApiKey::ApiVersions, 0, API_VERSIONS_MAX),
-    ];
-    let keys = claimed.map(|(key, min, max)| ApiVersion::default().with_api_key(key as i16).with_min_version(min).with_max_version(max));
+    let claimed = |(key, min, max): &Claim| ApiVersion::default().with_api_key(*key as i16).with_min_version(*min).with_max_version(*max);
     let error = if known { 0 } else { UNSUPPORTED_VERSION };
-    let response = ApiVersionsResponse::default().with_error_code(error).with_api_keys(keys.into());
+    let response = ApiVersionsResponse::default().with_error_code(error).with_api_keys(claims.iter().map(claimed).collect());
     append(out, head.correlation, &response, version)
 }
 
@@ -172,7 +225,7 @@ mod tests {
     fn an_unknown_version_of_api_versions_is_told_the_known_ones_in_version_0() {
         for (asked, answered, error) in [(0, 0, 0), (3, 3, 0), (4, 4, 0), (9, 0, UNSUPPORTED_VERSION), (-1, 0, UNSUPPORTED_VERSION)] {
             let mut out = Vec::new();
-            api_versions(&mut out, head(asked)).unwrap();
+            api_versions(&mut out, head(asked), RING).unwrap();
             let response: ApiVersionsResponse = body(&out, answered);
             assert_eq!((response.error_code, response.api_keys.len()), (error, 4));
         }

@@ -1,9 +1,11 @@
-//! Finding the record batches in a Produce request.
+//! Finding the record batches in a Produce request, and the offset that a reader asks for or from.
 //!
-//! Versions 3-12 differ in one thing here: from 9 on, lengths are compact and tags follow each structure. What is not needed is stepped over.
+//! Produce 3-12 differ in one thing here: from 9 on, lengths are compact and tags follow each structure. Readers are `fetch.rs`, so Fetch and
+//! ListOffsets are taken in its versions, for one partition. What is not needed is stepped over.
 //! Knows nothing of what is in a batch.
 
-use crate::wire::{Reader, Width};
+use crate::topics::LIST_OFFSETS_VERSION;
+use crate::wire::{FETCH_VERSION, Reader, Width};
 use std::ops::Range;
 
 pub const VERSION_MIN: i16 = 3;
@@ -65,26 +67,88 @@ pub fn produce(frame: &[u8], parts: &mut Vec<Part>) -> Option<i16> {
     reader.is_at_end().then_some(acks)
 }
 
+/// The one partition that a reader asks about. The topic is a place in the frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Target {
+    pub topic: Range<usize>,
+    pub partition: i32,
+}
+
+/// The partition, the first offset wanted, and the lesser of both bounds in bytes. None: the frame is no Fetch request of version 12 for one
+/// partition.
+pub fn fetch(frame: &[u8]) -> Option<(Target, i64, i32)> {
+    let mut reader = Reader::new(frame);
+    reader.i16()?;
+    reader.i16().filter(|version| *version == FETCH_VERSION)?;
+    reader.i32()?;
+    reader.run(Width::Two)?; // client id
+    reader.skip_tags()?;
+    reader.take(12)?; // replica, wait, least bytes
+    let max_bytes = reader.i32()?;
+    reader.take(9)?; // isolation, session
+    one(reader.len(Width::Compact)?)?;
+    let topic = reader.run(Width::Compact)?;
+    one(reader.len(Width::Compact)?)?;
+    let partition = reader.i32()?;
+    reader.i32()?; // leader epoch
+    let offset = reader.i64()?;
+    reader.take(12)?; // epoch fetched last, log start
+    let max_bytes = max_bytes.min(reader.i32()?);
+    reader.skip_tags()?;
+    reader.skip_tags()?;
+    reader.len(Width::Compact)?.filter(|forgotten| *forgotten == 0)?;
+    reader.run(Width::Compact)?; // rack
+    reader.skip_tags()?;
+    reader.is_at_end().then_some((Target { topic, partition }, offset, max_bytes))
+}
+
+/// The partition, and a timestamp or what stands for an end of the log. None: the frame is no ListOffsets request of version 5 for one partition.
+pub fn list_offsets(frame: &[u8]) -> Option<(Target, i64)> {
+    let mut reader = Reader::new(frame);
+    reader.i16()?;
+    reader.i16().filter(|version| *version == LIST_OFFSETS_VERSION)?;
+    reader.i32()?;
+    reader.run(Width::Two)?; // client id
+    reader.take(5)?; // replica, isolation
+    one(reader.len(Width::Four)?)?;
+    let topic = reader.run(Width::Two)?;
+    one(reader.len(Width::Four)?)?;
+    let partition = reader.i32()?;
+    reader.i32()?; // leader epoch
+    let timestamp = reader.i64()?;
+    reader.is_at_end().then_some((Target { topic, partition }, timestamp))
+}
+
+fn one(len: Option<usize>) -> Option<()> {
+    (len == Some(1)).then_some(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fetch::fetch_request;
+    use crate::topics::{End, list_offsets_request};
     use bytes::{Bytes, BytesMut};
     use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
     use kafka_protocol::messages::{ProduceRequest, RequestHeader};
-    use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
+    use kafka_protocol::protocol::{Encodable, Request, StrBytes};
 
-    fn request(version: i16) -> BytesMut {
-        let part = |index, records| PartitionProduceData::default().with_index(index).with_records(Some(Bytes::from_static(records)));
-        let topic = |name, parts| TopicProduceData::default().with_name(StrBytes::from_static_str(name).into()).with_partition_data(parts);
-        let topics = vec![topic("one", vec![part(0, b"first"), part(5, b"second")]), topic("two", vec![part(1, b"third")])];
+    fn framed<R: Request>(request: &R, version: i16) -> BytesMut {
         let header = RequestHeader::default()
             .with_request_api_version(version)
             .with_correlation_id(42)
             .with_client_id(Some(StrBytes::from_static_str("c")));
         let mut frame = BytesMut::new();
-        header.encode(&mut frame, ProduceRequest::header_version(version)).unwrap();
-        ProduceRequest::default().with_acks(-1).with_topic_data(topics).encode(&mut frame, version).unwrap();
+        header.encode(&mut frame, R::header_version(version)).unwrap();
+        request.encode(&mut frame, version).unwrap();
         frame
+    }
+
+    fn request(version: i16) -> BytesMut {
+        let part = |index, records| PartitionProduceData::default().with_index(index).with_records(Some(Bytes::from_static(records)));
+        let topic = |name, parts| TopicProduceData::default().with_name(StrBytes::from_static_str(name).into()).with_partition_data(parts);
+        let topics = vec![topic("one", vec![part(0, b"first"), part(5, b"second")]), topic("two", vec![part(1, b"third")])];
+        framed(&ProduceRequest::default().with_acks(-1).with_topic_data(topics), version)
     }
 
     #[test]
@@ -100,18 +164,37 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_is_understood_for_one_partition() {
+        let fetching = |partitions: &[(i32, i64)]| framed(&fetch_request("topic", partitions.iter().copied(), 99, 1000), FETCH_VERSION);
+        let frame = fetching(&[(7, 42)]);
+        let (target, offset, max_bytes) = fetch(&frame).unwrap();
+        assert_eq!((&frame[target.topic], target.partition, offset, max_bytes), (&b"topic"[..], 7, 42, 99));
+        assert_eq!(fetch(&fetching(&[(7, 42), (8, 42)])), None);
+        assert_eq!(fetch(&fetching(&[])), None);
+        let frame = framed(&list_offsets_request("topic", 7..8, End::Start), LIST_OFFSETS_VERSION);
+        let (target, timestamp) = list_offsets(&frame).unwrap();
+        assert_eq!((&frame[target.topic], target.partition, timestamp), (&b"topic"[..], 7, End::Start as i64));
+        assert_eq!(list_offsets(&framed(&list_offsets_request("topic", 7..9, End::Start), LIST_OFFSETS_VERSION)), None);
+    }
+
+    #[test]
     fn cut_and_flipped_requests_never_panic_and_cut_ones_are_refused() {
-        for version in [VERSION_MIN, FLEXIBLE] {
-            let frame = request(version);
-            let mut parts = Vec::new();
+        fn tried(frame: &BytesMut, mut is_taken: impl FnMut(&[u8]) -> bool) {
             for len in 0..frame.len() {
-                assert_eq!(produce(&frame[..len], &mut parts), None, "cut at {len}");
+                assert!(!is_taken(&frame[..len]), "cut at {len}");
                 for value in [0, 0x7f, 0x80, 0xff] {
                     let mut bad = frame.clone();
                     bad[len] = value;
-                    produce(&bad, &mut parts);
+                    is_taken(&bad);
                 }
             }
         }
+        for version in [VERSION_MIN, FLEXIBLE] {
+            let mut parts = Vec::new();
+            tried(&request(version), |frame| produce(frame, &mut parts).is_some());
+        }
+        tried(&framed(&fetch_request("topic", [(7, 42)].into_iter(), 99, 1000), FETCH_VERSION), |frame| fetch(frame).is_some());
+        let offsets = framed(&list_offsets_request("topic", 7..8, End::Tail), LIST_OFFSETS_VERSION);
+        tried(&offsets, |frame| list_offsets(frame).is_some());
     }
 }

@@ -14,6 +14,7 @@
 
 use super::answers::{self, Fate};
 use super::frames::{self, Head, Part};
+use super::reads;
 use crate::connection::resolve;
 use crate::failure::{Failure, Outcome};
 use kafka_protocol::messages::ApiKey;
@@ -37,6 +38,8 @@ pub struct Config {
     pub spin: Duration,
     /// Partitions that clients are told of.
     pub partitions: i32,
+    /// None: nothing can be read.
+    pub reads: Option<reads::Config>,
 }
 
 /// What one turn holds, and so the longest frame taken.
@@ -132,17 +135,21 @@ struct Server {
     fates: Vec<Fate>,
 }
 
-fn refused(doing: impl Into<String>) -> impl FnOnce(IoError) -> Failure {
+pub(super) fn refused(doing: impl Into<String>) -> impl FnOnce(IoError) -> Failure {
     let doing = doing.into();
     move |error| Failure::System { doing, error: io::Error::from_raw_os_error(error.0) }
 }
 
-/// Serves until the process is ended. Prints one line "ready HOST:PORT" once it does.
+/// Serves until the process is ended. Prints one line "ready HOST:PORT", or "ready HOST:PORT, reads HOST:PORT", once it does. What is read
+/// stands in the file's path with ".reads" behind it.
 pub fn serve(config: &Config) -> Outcome<()> {
     assert!(config.file_bytes >= FILE_BYTES_MIN && config.file_bytes.is_multiple_of(BLOCK as u64));
     let address = resolve(&config.listen)?;
     let mut driver = UringDriver::new(millrace_io::Config::default()).map_err(|error| Failure::wrong("starting the ring", error))?;
     let file = prepare(&mut driver, config)?;
+    let mut reads_file = config.file.clone().into_os_string();
+    reads_file.push(".reads");
+    let reads = config.reads.as_ref().map(|reads| reads::start(reads, reads_file.into())).transpose()?;
     let (listener, bound) = driver.listen(address, false).map_err(refused(format!("listening at {address}")))?;
     let pool = Pool::new(usize::MAX / 2);
     let mut server = Server {
@@ -165,7 +172,7 @@ pub fn serve(config: &Config) -> Outcome<()> {
         fates: Vec::new(),
     };
     server.driver.submit(Op::Accept { listener }, token(ACCEPT, 0));
-    println!("ready {bound}");
+    println!("ready {bound}{}", reads.map_or(String::new(), |reads| format!(", reads {reads}")));
     server.run(config.spin)
 }
 
@@ -463,7 +470,7 @@ fn append(turn: &mut Turn, batch: &[u8], next_offset: &mut i64) -> Fate {
 /// Answers what is not Produce; gives the reason when it is not served.
 fn answer(out: &mut Vec<u8>, head: Head, advertised: SocketAddr, partitions: i32) -> Outcome<Option<&'static str>> {
     if head.key == ApiKey::ApiVersions as i16 {
-        answers::api_versions(out, head)?;
+        answers::api_versions(out, head, answers::RING)?;
     } else if head.key == ApiKey::Metadata as i16 && (0..=answers::METADATA_MAX).contains(&head.version) {
         answers::metadata(out, head, advertised, partitions)?;
     } else {
