@@ -262,7 +262,8 @@ fn data_directory(directory: &Path, mounts: &str) -> Vec<Line> {
             "make it, and give it to the node's user",
         )];
     };
-    let mut lines = vec![file_system(&named("file system"), &there, mounts)];
+    let mounted = mounted(&there, mounts);
+    let mut lines = vec![file_system(&named("file system"), mounted.as_ref()), discard(&named("discard"), mounted.as_ref())];
     let probe = Probe { path: there.join(format!(".millrace-check-{}", std::process::id())) };
     match direct(&probe.path) {
         Err(error) => {
@@ -358,12 +359,12 @@ fn sync_latency(what: &str, mut file: File) -> Line {
     }
 }
 
-fn file_system(what: &str, folder: &Path, mounts: &str) -> Line {
+fn file_system(what: &str, mounted: Option<&Mount>) -> Line {
     let wanted = "ext4 or xfs";
-    match mounted(folder, mounts) {
+    match mounted {
         None => Line::unknown(what, wanted),
-        Some(kind) => match kind.as_str() {
-            "ext4" | "xfs" => Line::new(what, Status::Ok, kind, wanted, ""),
+        Some(Mount { kind, .. }) => match kind.as_str() {
+            "ext4" | "xfs" => Line::new(what, Status::Ok, kind.as_str(), wanted, ""),
             "tmpfs" | "ramfs" => Line::new(
                 what,
                 Status::Warn,
@@ -384,18 +385,47 @@ fn file_system(what: &str, folder: &Path, mounts: &str) -> Line {
     }
 }
 
-/// The kind of the file system whose mount point is the longest above `folder`; of equal ones the last, which hides the others.
-fn mounted(folder: &Path, mounts: &str) -> Option<String> {
-    let mut best: Option<(usize, String)> = None;
+/// With it each file that is removed, as retention does with segments, costs the device a request of its own at once; `fstrim` tells it of all
+/// that is free when there is little else to do.
+fn discard(what: &str, mounted: Option<&Mount>) -> Line {
+    let wanted = "mounted without it";
+    match mounted {
+        None => Line::unknown(what, wanted),
+        Some(Mount { discards: false, .. }) => Line::new(what, Status::Ok, "mounted without it", wanted, ""),
+        Some(Mount { discards: true, .. }) => Line::new(
+            what,
+            Status::Warn,
+            "mounted with it: each segment that is removed costs the device a request",
+            wanted,
+            "mount it without discard, and let fstrim run weekly (systemctl enable --now fstrim.timer)",
+        ),
+    }
+}
+
+/// A file system as it is mounted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Mount {
+    kind: String,
+    /// The option `discard` alone: what btrfs calls `discard=async` is put off and made few by itself.
+    discards: bool,
+}
+
+/// What the mount point that is the longest above `folder` shows; of equal ones the last, which hides the others.
+fn mounted(folder: &Path, mounts: &str) -> Option<Mount> {
+    let mut best: Option<(usize, Mount)> = None;
     for line in mounts.lines() {
         let (left, right) = line.split_once(" - ")?;
         let point = left.split(' ').nth(4)?.replace("\\040", " ");
         let length = point.len();
         if folder.starts_with(&point) && best.as_ref().is_none_or(|(longest, _)| length >= *longest) {
-            best = Some((length, right.split(' ').next()?.to_owned()));
+            let mut words = right.split(' ');
+            let kind = words.next()?.to_owned();
+            // Behind the kind stands the device, then the options of the file system itself.
+            let discards = words.nth(1).is_some_and(|options| options.split(',').any(|option| option == "discard"));
+            best = Some((length, Mount { kind, discards }));
         }
     }
-    best.map(|(_, kind)| kind)
+    best.map(|(_, mount)| mount)
 }
 
 #[cfg(test)]
@@ -434,9 +464,22 @@ mod tests {
     fn the_longest_mount_point_above_a_folder_is_its_file_system() {
         let mounts = "21 1 254:0 / / rw - ext4 /dev/vda rw\n22 21 0:5 / /data rw shared:1 - tmpfs t rw\n23 21 0:6 / /data/a\\040b rw - xfs /dev/vdb rw\n";
         for (folder, kind) in [("/", "ext4"), ("/database", "ext4"), ("/data/x", "tmpfs"), ("/data/a b/c", "xfs")] {
-            assert_eq!(mounted(Path::new(folder), mounts).as_deref(), Some(kind), "{folder}");
+            assert_eq!(mounted(Path::new(folder), mounts).map(|mount| mount.kind).as_deref(), Some(kind), "{folder}");
         }
         assert_eq!(mounted(Path::new("/"), ""), None);
+    }
+
+    #[test]
+    fn a_file_system_that_discards_at_each_removal_is_warned_of() {
+        let mounts = "21 1 254:0 / / rw,noatime shared:1 - ext4 /dev/vda rw,discard,errors=remount-ro\n\
+                      22 21 254:16 / /plain rw - xfs /dev/vdb rw,nodiscard\n\
+                      23 21 0:40 / /late rw - btrfs /dev/vdc rw,discard=async\n\
+                      24 21 254:48 / /discard rw - xfs discard rw\n";
+        for (folder, status) in [("/data", Status::Warn), ("/plain/x", Status::Ok), ("/late", Status::Ok), ("/discard", Status::Ok)] {
+            let line = discard("discard", mounted(Path::new(folder), mounts).as_ref());
+            assert_eq!((line.status, line.remedy.contains("fstrim")), (status, status == Status::Warn), "{folder}: {line:?}");
+        }
+        assert_eq!(discard("discard", None).value, "cannot be read");
     }
 
     #[test]
@@ -445,9 +488,9 @@ mod tests {
         std::fs::create_dir_all(&folder).expect("a folder");
         let lines = data_directory(&folder.join("not/yet/there"), "21 1 254:0 / / rw - ext4 /dev/vda rw\n");
         let names: Vec<&str> = lines.iter().filter_map(|line| line.what.strip_suffix("/not/yet/there")).collect();
-        assert_eq!(names.len(), 4, "{lines:?}");
+        assert_eq!(names.len(), 5, "{lines:?}");
         assert!(lines.iter().all(|line| line.status != Status::Fail), "{lines:?}");
-        assert!(lines[3].value.contains("syncs of 4 KiB"), "{lines:?}");
+        assert!(lines[4].value.contains("syncs of 4 KiB"), "{lines:?}");
         assert_eq!(std::fs::read_dir(&folder).expect("it is there").count(), 0);
         std::fs::remove_dir_all(&folder).expect("it is ours");
     }
