@@ -185,13 +185,8 @@ impl Engine {
         let file = StateFile::of(reference, partition.store.segments.active());
         partition.producers.filed(reference.name);
         let path = paths::state(&partition.folder, reference.name);
-        let mut steps = Vec::new();
-        if let (false, Some(topic)) = (partition.store.has_folder, partition.folder.parent()) {
-            steps.push(Step::MakeDirectory(topic.to_owned()));
-            steps.push(Step::MakeDirectory(partition.folder.clone()));
-            steps.extend(topic.parent().map(|data| Step::SyncDirectory(data.to_owned())));
-            steps.push(Step::SyncDirectory(topic.to_owned()));
-        }
+        let (mut steps, synced_folders) = partition.make_folders();
+        steps.extend(synced_folders.into_iter().map(Step::SyncDirectory));
         steps.extend([
             Step::Open { path, how: OpenHow { write: true, create: true, exclusive: false, direct: false } },
             Step::Truncate { file: Handle::Nth(0), len: 0 }, // one of this name that was never named may be there

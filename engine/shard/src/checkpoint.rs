@@ -79,13 +79,13 @@ impl Checkpoints {
         self.large + self.small > 0
     }
 
-    /// Whether one of so many bytes may begin beside them.
-    fn have_room(&self, bytes: usize, hurry: bool) -> bool {
-        match hurry {
-            false => self.large + self.small < CHECKPOINTS_MAX,
-            true if bytes > PIECE_BYTES => self.large < CHECKPOINTS_MAX,
-            true => self.small_bytes + bytes <= SMALL_CHECKPOINTS_BYTES,
-        }
+    /// Whether one of so many bytes may begin beside them; `hurry` is looked at when it makes a difference.
+    fn have_room(&self, bytes: usize, hurry: impl FnOnce() -> bool) -> bool {
+        let has_room_in_hurry = match bytes > PIECE_BYTES {
+            true => self.large < CHECKPOINTS_MAX,
+            false => self.small_bytes + bytes <= SMALL_CHECKPOINTS_BYTES,
+        };
+        self.large + self.small < CHECKPOINTS_MAX || (has_room_in_hurry && hurry())
     }
 
     fn begin(&mut self, write: &Write) {
@@ -216,7 +216,7 @@ impl Engine {
     /// Whether another checkpoint, of this partition, would not crowd out the journal's writes. One that is gone takes nothing.
     pub fn may_checkpoint(&self, id: PartitionId) -> bool {
         let has_room = |partition: &Partition| {
-            let hurry = self.is_behind(usize::from(partition.directory));
+            let hurry = || self.is_behind(usize::from(partition.directory));
             self.checkpoints.have_room(partition.tail.pending_bytes(), hurry)
         };
         self.partitions.get(&id).is_none_or(|partition| has_room(partition))
@@ -271,16 +271,7 @@ impl Engine {
             self.wants_checkpoint.insert(id);
             return;
         };
-        let (mut steps, mut synced_folders) = partition.make_folders();
-        let file = match partition.store.file {
-            Some(file) => Handle::Open(file),
-            None => {
-                let how = OpenHow { write: true, create: true, exclusive: false, direct: true };
-                steps.push(Step::Open { path: partition.store.segment_path(partition.store.active()), how });
-                synced_folders.push(partition.folder.clone());
-                Handle::Nth(0)
-            }
-        };
+        let (mut steps, file, synced_folders) = partition.open_active();
         let behind: Vec<Slice> = partition
             .tail
             .from(end)
@@ -312,8 +303,7 @@ impl Engine {
         }
         match result {
             Ok(outcome) => {
-                partition.store.has_folder = true;
-                partition.store.file = partition.store.file.or(outcome.opened.first().copied());
+                partition.active_opened(&outcome);
                 partition.store.written();
                 partition.store.index_up_to(write.end, &partition.tail);
                 let index = partition.directory;
@@ -355,9 +345,8 @@ impl Engine {
             }
             let path = partition.store.segment_path(partition.store.active());
             let mut steps: Vec<Step> = partition.store.file.take().map(|file| Step::Close(Handle::Open(file))).into_iter().collect();
-            steps.extend(partition.folder.parent().map(|topic| Step::MakeDirectory(topic.to_owned())));
             steps.extend([
-                Step::MakeDirectory(partition.folder.clone()),
+                Step::MakeDirectories(partition.folder.clone()),
                 Step::Open { path, how: OpenHow { write: true, create: true, exclusive: false, direct: true } },
             ]);
             steps.extend(write_steps(Handle::Nth(0), &write));

@@ -19,14 +19,14 @@ use crate::directory::After;
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::Finish;
 use crate::partition::{Direct, HeldBack, Told};
-use crate::script::{Handle, Outcome, Step};
+use crate::script::{Outcome, Step};
 use crate::store::FRONT_BYTES_MAX;
 use crate::token::{self, Purpose};
 use millrace_base::clock::Nanos;
 use millrace_base::ids::PartitionId;
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::{Offset, Position};
-use millrace_io::{Driver, File, IoError, Op, OpenHow, Pool, Slice};
+use millrace_io::{Driver, File, IoError, Op, Pool, Slice};
 use millrace_log::journal::{PayloadRange, Record, SealedBatches, Urgency};
 
 /// Bytes of direct appends of one partition from which they are stated.
@@ -221,18 +221,9 @@ impl Engine {
         if partition.busy || self.directories[directory].full || self.directories[directory].direct_from > now {
             return;
         }
-        let (mut steps, mut names) = partition.make_folders();
-        let file = match partition.store.file {
-            Some(file) => Handle::Open(file),
-            None => {
-                let how = OpenHow { write: true, create: true, exclusive: false, direct: true };
-                steps.push(Step::Open { path: partition.store.segment_path(partition.store.active()), how });
-                names.push(partition.folder.clone());
-                Handle::Nth(0)
-            }
-        };
+        let (mut steps, file, synced_folders) = partition.open_active();
         steps.extend([Step::Allocate { file, len: bytes }, Step::Sync(file)]);
-        steps.extend(names.into_iter().map(Step::SyncDirectory));
+        steps.extend(synced_folders.into_iter().map(Step::SyncDirectory));
         partition.busy = true;
         self.scripts.start(driver, steps, Finish::Allocated { partition: id, bytes });
     }
@@ -247,8 +238,7 @@ impl Engine {
         let directory = usize::from(partition.directory);
         match result {
             Ok(outcome) => {
-                partition.store.has_folder = true;
-                partition.store.file = partition.store.file.or(outcome.opened.first().copied());
+                partition.active_opened(&outcome);
                 partition.store.allocated(bytes);
             }
             // Without room, or on a file system that reserves none, the journal takes all; it says so if it has no room either.

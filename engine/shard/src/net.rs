@@ -23,7 +23,8 @@ use std::net::SocketAddr;
 /// turn that the others notice.
 const SENT_BYTES_MAX: usize = 128 << 10;
 
-/// Bytes of all larger sends of one turn, some 0.1 ms of copying; in one send where only one connection has that many.
+/// Bytes of all larger sends of one turn, some 0.1 ms of copying; in one send where only one connection has that many. Of one send's bytes while
+/// a journal's entry is being written: producers wait for it.
 const FLUSHED_BYTES_MAX: usize = 256 << 10;
 
 /// Who has no more queued is sent to before the others.
@@ -399,15 +400,16 @@ impl Net {
     }
 
     /// Submits a send for the connections that have bytes and none in flight: those that had few when they were queued, then the others in
-    /// order, for as many bytes as a turn has time for.
-    pub fn flush(&mut self, driver: &mut dyn Driver, now: Nanos) {
+    /// order, for as many bytes as a turn has time for. `is_awaited`: what is being written is to be answered soon.
+    pub fn flush(&mut self, driver: &mut dyn Driver, now: Nanos, is_awaited: bool) {
         self.flush_few(driver, now);
+        let most = if is_awaited { SENT_BYTES_MAX } else { FLUSHED_BYTES_MAX };
         let mut sent = 0;
-        while sent < FLUSHED_BYTES_MAX
+        while sent < most
             && let Some(id) = self.to_flush.pop_front()
         {
             let is_alone = sent == 0 && self.to_flush.is_empty();
-            sent += self.send_on(driver, id, now, if is_alone { FLUSHED_BYTES_MAX } else { SENT_BYTES_MAX });
+            sent += self.send_on(driver, id, now, if is_alone { most } else { SENT_BYTES_MAX });
         }
     }
 

@@ -53,7 +53,9 @@ impl Engine {
     /// The active segment of a partition was opened, to stay open.
     pub fn segment_opened(&mut self, t: &mut Turn<'_>, id: PartitionId) {
         let files = &mut self.open_files;
-        if !files.opened.contains(&id) {
+        if let Some(partition) = self.partitions.get_mut(&id)
+            && !std::mem::replace(&mut partition.is_among_open, true)
+        {
             files.opened.push_back(id);
         }
         for _ in 0..files.opened.len().saturating_sub(files.segments_max) {
@@ -61,7 +63,10 @@ impl Engine {
             let Some(partition) = self.partitions.get_mut(&first) else { continue };
             if partition.busy || !partition.directs.is_empty() {
                 files.opened.push_back(first);
-            } else if let Some(file) = partition.store.file.take() {
+                continue;
+            }
+            partition.is_among_open = false;
+            if let Some(file) = partition.store.file.take() {
                 t.driver.submit(Op::Close { file }, token::pack(Purpose::Nobody, 0, 0));
             }
         }

@@ -9,7 +9,7 @@
 
 use crate::awaited::Awaited;
 use crate::observe::PartitionTraffic;
-use crate::script::Step;
+use crate::script::{Handle, Outcome, Step};
 use crate::store::Store;
 use crate::tail::{Piece, Tail};
 use crate::waits::WaitId;
@@ -18,6 +18,7 @@ use millrace_base::clock::Nanos;
 use millrace_base::ids::{DirectoryIndex, PartitionId};
 use millrace_base::offset::{Offset, Position};
 use millrace_base::planted::{Bug, is_planted};
+use millrace_io::OpenHow;
 use millrace_log::partition_state::{Note, PartitionState};
 use millrace_log::producers::Producers;
 use millrace_raftlog::Core;
@@ -123,6 +124,8 @@ pub struct Partition {
     pub listed: u64,
     /// What it stands in [`crate::cached`] with.
     pub cached_from: Option<u64>,
+    /// Whether it stands among those whose segment was opened, in [`crate::open_files`].
+    pub is_among_open: bool,
     pub traffic: PartitionTraffic,
     /// Direct appends that are not known to be durable, in order; how many have begun, and how many are durable without a gap.
     pub directs: VecDeque<Direct>,
@@ -176,6 +179,7 @@ impl Partition {
             state_sequence: sequence,
             listed: sequence,
             cached_from: None,
+            is_among_open: false,
             traffic: PartitionTraffic::default(),
             directs: VecDeque::new(),
             directs_begun: 0,
@@ -223,16 +227,36 @@ impl Partition {
 
     /// The steps that make its folder, if it is not known to be there, and the folders to sync after them.
     pub fn make_folders(&self) -> (Vec<Step>, Vec<PathBuf>) {
-        let (mut steps, mut synced) = (Vec::new(), Vec::new());
-        if !self.store.has_folder {
-            if let Some(topic) = self.folder.parent() {
-                steps.push(Step::MakeDirectory(topic.to_owned()));
-                synced.extend(topic.parent().map(ToOwned::to_owned));
-                synced.push(topic.to_owned());
-            }
-            steps.push(Step::MakeDirectory(self.folder.clone()));
+        if self.store.has_folder {
+            return (Vec::new(), Vec::new());
         }
-        (steps, synced)
+        let synced = self.folder.ancestors().skip(1).take(2).map(ToOwned::to_owned).collect();
+        (vec![Step::MakeDirectories(self.folder.clone())], synced)
+    }
+
+    /// The steps that open the active segment to write to it, if it is not open, and the folders to sync before what is written counts.
+    pub fn open_active(&self) -> (Vec<Step>, Handle, Vec<PathBuf>) {
+        let (mut steps, mut synced) = self.make_folders();
+        if let Some(file) = self.store.file {
+            return (steps, Handle::Open(file), synced);
+        }
+        // Without `create` a file that is there is opened at once; with it the ring leaves that to a worker.
+        let create = !self.store.is_active_there();
+        steps.push(Step::Open {
+            path: self.store.segment_path(self.store.active()),
+            how: OpenHow { write: true, create, exclusive: false, direct: true },
+        });
+        if create {
+            synced.push(self.folder.clone());
+        }
+        (steps, Handle::Nth(0), synced)
+    }
+
+    /// The steps of [`Self::open_active`] are done, and what they name is synced.
+    pub fn active_opened(&mut self, outcome: &Outcome) {
+        self.store.has_folder = true;
+        self.store.there = Some(self.store.active());
+        self.store.file = self.store.file.or(outcome.opened.first().copied());
     }
 
     /// A batch was appended to the journal entry being built.

@@ -86,6 +86,8 @@ pub enum Step {
     Unlink(PathBuf),
     /// Present is as good.
     MakeDirectory(PathBuf),
+    /// The same, and its parent too if that is absent.
+    MakeDirectories(PathBuf),
     /// Absent or not empty is as good.
     RemoveDirectory(PathBuf),
 }
@@ -335,7 +337,7 @@ impl<F> Running<F> {
             }
             Step::Rename { from, to } => Op::Rename { from: from.clone(), to: to.clone() },
             Step::Unlink(path) => Op::Unlink { path: path.clone() },
-            Step::MakeDirectory(path) => Op::MakeDirectory { path: path.clone() },
+            Step::MakeDirectory(path) | Step::MakeDirectories(path) => Op::MakeDirectory { path: path.clone() },
             Step::RemoveDirectory(path) => Op::RemoveDirectory { path: path.clone() },
         };
         driver.submit(op, token::pack(Purpose::Task, slot, 0));
@@ -376,7 +378,12 @@ impl<F> Running<F> {
             (Step::Unlink(_) | Step::RemoveDirectory(_), Err(IoError::NOT_FOUND)) => {}
             (Step::RemoveDirectory(_), Err(error)) if error == IoError::NOT_EMPTY => {}
             (Step::Unlink(path) | Step::RemoveDirectory(path), Err(error)) => self.outcome.unremoved.push((path.clone(), error)),
-            (Step::MakeDirectory(_), Err(IoError::EXISTS)) => {}
+            (Step::MakeDirectory(_) | Step::MakeDirectories(_), Err(IoError::EXISTS)) => {}
+            (Step::MakeDirectories(path), Err(error @ IoError::NOT_FOUND)) => {
+                let parent = path.parent().ok_or(error)?.to_owned();
+                self.steps.push_front(Step::MakeDirectory(parent));
+                return Ok(true);
+            }
             (Step::Sync(_) | Step::SyncDirectory(_), Err(_)) if is_planted(Bug::IgnoreSyncError) => {}
             (_, Err(error)) => return Err(error),
         }

@@ -60,6 +60,8 @@ pub struct Store {
     indexes: BTreeMap<Offset, Arc<Index>>,
     /// The active segment's file, when open.
     pub file: Option<File>,
+    /// The base of the newest segment whose file and its name are known to be durable.
+    pub there: Option<Offset>,
     /// Bases of segments that are stated and not begun.
     pub rolls: VecDeque<Offset>,
     /// Bytes planned to be in the active segment, and the offset at which they end.
@@ -107,6 +109,7 @@ impl Store {
             segments: Segments::new(Index::new(base, interval)),
             indexes: BTreeMap::new(),
             file: None,
+            there: None,
             rolls: VecDeque::new(),
             planned: 0,
             planned_end: base,
@@ -146,6 +149,7 @@ impl Store {
             segments,
             indexes: BTreeMap::new(),
             file: None,
+            there: None,
             rolls: rolls.into(),
             planned: active.bytes,
             planned_end: active.end,
@@ -175,6 +179,11 @@ impl Store {
     /// Base of the segment that is being written to.
     pub fn active(&self) -> Offset {
         self.segments.active().summary().base
+    }
+
+    /// Whether the active segment's file and its name are known to be durable.
+    pub fn is_active_there(&self) -> bool {
+        self.there == Some(self.active())
     }
 
     /// Bytes in segments.

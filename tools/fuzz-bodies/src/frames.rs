@@ -116,7 +116,7 @@ impl Scene {
                 Event::Accepted { .. } | Event::Sent { .. } | Event::Closed { .. } => {}
             }
         }
-        self.net.flush(&mut self.driver, now);
+        self.net.flush(&mut self.driver, now, now.0.is_multiple_of(2));
         happened
     }
 }

@@ -108,7 +108,7 @@ impl Scene {
                 self.frames(id);
             }
         }
-        self.net.flush(&mut self.driver, now);
+        self.net.flush(&mut self.driver, now, false);
         self.used_most = self.used_most.max(self.shares.receive.used());
     }
 
