@@ -23,11 +23,14 @@ use std::net::SocketAddr;
 /// turn that the others notice.
 const SENT_BYTES_MAX: usize = 128 << 10;
 
-/// Bytes of all larger sends of one turn, some 0.1 ms of copying; in one send where only one connection has that many. Of one send's bytes while
-/// a journal's entry is being written: producers wait for it.
+/// Bytes of all larger sends of one turn, some 0.1 ms of copying.
 const FLUSHED_BYTES_MAX: usize = 256 << 10;
 
-/// Who has no more queued is sent to before the others.
+/// Bytes of a turn's only send, where no other connection has any. In smaller pieces it is one that the client has taken before the next comes:
+/// it goes to sleep, and to wake it costs as much as the copying.
+const ALONE_BYTES_MAX: usize = 512 << 10;
+
+/// Who has no more queued is sent to before the others; and no more than that is left for a send of its own.
 const SMALL_BYTES_MAX: usize = 8 << 10;
 
 /// One connection of this shard; never reused.
@@ -403,13 +406,13 @@ impl Net {
     /// order, for as many bytes as a turn has time for. `is_awaited`: what is being written is to be answered soon.
     pub fn flush(&mut self, driver: &mut dyn Driver, now: Nanos, is_awaited: bool) {
         self.flush_few(driver, now);
-        let most = if is_awaited { SENT_BYTES_MAX } else { FLUSHED_BYTES_MAX };
+        let (in_all, alone) = if is_awaited { (SENT_BYTES_MAX, SENT_BYTES_MAX) } else { (FLUSHED_BYTES_MAX, ALONE_BYTES_MAX) };
         let mut sent = 0;
-        while sent < most
+        while sent < in_all
             && let Some(id) = self.to_flush.pop_front()
         {
             let is_alone = sent == 0 && self.to_flush.is_empty();
-            sent += self.send_on(driver, id, now, if is_alone { most } else { SENT_BYTES_MAX });
+            sent += self.send_on(driver, id, now, if is_alone { alone } else { SENT_BYTES_MAX });
         }
     }
 
@@ -430,12 +433,13 @@ impl Net {
         !self.to_flush.is_empty()
     }
 
-    /// Bytes of the send that is under way with this, at most `most`.
+    /// Bytes of the send that is under way with this: `most`, or a little more if that is all.
     fn send_on(&mut self, driver: &mut dyn Driver, id: ConnectionId, now: Nanos, most: usize) -> usize {
         let Some(connection) = self.get(id) else { return 0 };
         if connection.sending || connection.closing || connection.out.is_empty() {
             return 0;
         }
+        let most = if connection.out_bytes <= most + SMALL_BYTES_MAX { connection.out_bytes } else { most };
         let (mut from, mut bytes) = (Vec::new(), 0);
         for slice in connection.out.iter().take(SEND_SLICES_MAX) {
             let len = slice.len().min(most - bytes);

@@ -378,7 +378,7 @@ impl Store {
         self.indexes.insert(index.summary().base, Arc::clone(&index));
         self.part = Vec::new();
         (self.planned, self.planned_end, self.durable, self.allocated) = (0, index.summary().end, 0, 0);
-        self.is_part_unwritten = false;
+        (self.is_part_unwritten, self.there) = (false, None);
         index
     }
 

@@ -36,6 +36,8 @@ pub struct Config {
     pub directories: usize,
     pub journal: Options,
     pub memory_bytes: usize,
+    /// Descriptors of all shards; None: no bound.
+    pub files_max: Option<u64>,
     /// `key=value`
     pub settings: Vec<String>,
 }
@@ -118,8 +120,9 @@ impl Cluster {
             let advertised = vec![Advertised { name: NAME.to_owned(), host: host.clone(), port }];
             let front = KafkaFront::new(advertised, &settings, shards);
             let fronts = vec![FrontSetup { front: Box::new(front), listeners: vec![listener] }];
-            let shard = Shard::new(Box::new(driver), boot, routes, fronts)
+            let mut shard = Shard::new(Box::new(driver), boot, routes, fronts)
                 .map_err(|error| Refused { what: format!("shard {here}: {error}"), is_damage: false })?;
+            self.config.files_max.into_iter().for_each(|files_max| shard.bound_files(files_max));
             made.insert(id, shard);
         }
         self.shards = made;

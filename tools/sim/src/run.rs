@@ -668,6 +668,7 @@ fn draw_config(prng: &mut Prng) -> Config {
         directories: 1 + prng.below(2) as usize,
         journal,
         memory_bytes: [4 << 20, 16 << 20, 64 << 20][prng.below(3) as usize],
+        files_max: None,
         settings,
     }
 }

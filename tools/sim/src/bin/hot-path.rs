@@ -72,7 +72,8 @@ struct Bench {
 impl Bench {
     fn start(shape: Shape) -> Bench {
         let journal = Options::new(16);
-        let config = Config { shards: 1, directories: 1, journal, memory_bytes: 1 << 30, settings: vec!["shard.spin.us=0".to_owned()] };
+        let settings = vec!["shard.spin.us=0".to_owned()];
+        let config = Config { shards: 1, directories: 1, journal, memory_bytes: 1 << 30, files_max: None, settings };
         let mut node = Node::in_world(World::new(1, Rates::CALM), config);
         if let Err(error) = node.start() {
             panic!("the node starts: {error}");
