@@ -241,7 +241,7 @@ impl Partition {
             return (steps, Handle::Open(file), synced);
         }
         // Without `create` a file that is there is opened at once; with it the ring leaves that to a worker.
-        let create = !self.store.is_active_there();
+        let create = !self.store.has_file;
         steps.push(Step::Open {
             path: self.store.segment_path(self.store.active()),
             how: OpenHow { write: true, create, exclusive: false, direct: true },
@@ -254,8 +254,7 @@ impl Partition {
 
     /// The steps of [`Self::open_active`] are done, and what they name is synced.
     pub fn active_opened(&mut self, outcome: &Outcome) {
-        self.store.has_folder = true;
-        self.store.there = Some(self.store.active());
+        (self.store.has_folder, self.store.has_file) = (true, true);
         self.store.file = self.store.file.or(outcome.opened.first().copied());
     }
 

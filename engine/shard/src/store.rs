@@ -60,8 +60,6 @@ pub struct Store {
     indexes: BTreeMap<Offset, Arc<Index>>,
     /// The active segment's file, when open.
     pub file: Option<File>,
-    /// The base of the newest segment whose file and its name are known to be durable.
-    pub there: Option<Offset>,
     /// Bases of segments that are stated and not begun.
     pub rolls: VecDeque<Offset>,
     /// Bytes planned to be in the active segment, and the offset at which they end.
@@ -81,6 +79,8 @@ pub struct Store {
     allocated: u64,
     /// Whether the folder is known to be there.
     pub has_folder: bool,
+    /// Whether the active segment's file and its name are known to be durable.
+    pub has_file: bool,
     /// Counted for the newest segment, written or not.
     newest: Summary,
     newest_since: Nanos,
@@ -109,7 +109,6 @@ impl Store {
             segments: Segments::new(Index::new(base, interval)),
             indexes: BTreeMap::new(),
             file: None,
-            there: None,
             rolls: VecDeque::new(),
             planned: 0,
             planned_end: base,
@@ -120,6 +119,7 @@ impl Store {
             is_writing_state: false,
             allocated: 0,
             has_folder: false,
+            has_file: false,
             newest: Summary::empty(base),
             newest_since: Nanos(0),
             newest_age_ms: 0,
@@ -149,7 +149,6 @@ impl Store {
             segments,
             indexes: BTreeMap::new(),
             file: None,
-            there: None,
             rolls: rolls.into(),
             planned: active.bytes,
             planned_end: active.end,
@@ -161,6 +160,7 @@ impl Store {
             allocated: 0,
             // Making it again costs little, and a partition that was never checkpointed has none.
             has_folder: false,
+            has_file: false,
             newest,
             newest_since: now,
             newest_age_ms: span_ms(first_timestamp, newest.max_timestamp),
@@ -179,11 +179,6 @@ impl Store {
     /// Base of the segment that is being written to.
     pub fn active(&self) -> Offset {
         self.segments.active().summary().base
-    }
-
-    /// Whether the active segment's file and its name are known to be durable.
-    pub fn is_active_there(&self) -> bool {
-        self.there == Some(self.active())
     }
 
     /// Bytes in segments.
@@ -378,7 +373,7 @@ impl Store {
         self.indexes.insert(index.summary().base, Arc::clone(&index));
         self.part = Vec::new();
         (self.planned, self.planned_end, self.durable, self.allocated) = (0, index.summary().end, 0, 0);
-        (self.is_part_unwritten, self.there) = (false, None);
+        (self.is_part_unwritten, self.has_file) = (false, false);
         index
     }
 

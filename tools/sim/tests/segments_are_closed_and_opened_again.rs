@@ -33,7 +33,8 @@ fn a_segment_that_is_there_is_not_made_again() {
     (0..4).for_each(|round| append(&mut node, &mut end, round));
     node.run(1_000, |_| false);
     let data = Cluster::directory(0);
-    let topic = node.names(&data).into_iter().find(|name| !node.names(&data.join(name).join("39")).is_empty());
+    let last = (PARTITIONS - 1).to_string();
+    let topic = node.names(&data).into_iter().find(|name| !node.names(&data.join(name).join(&last)).is_empty());
     node.fault(&topic.expect("each partition has a segment"), On::Directory, 0, COUNTED, Wrong::Lost);
     (4..8).for_each(|round| append(&mut node, &mut end, round));
     node.run(1_000, |_| false);

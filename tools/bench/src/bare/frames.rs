@@ -77,11 +77,7 @@ pub struct Target {
 /// The partition, the first offset wanted, and the lesser of both bounds in bytes. None: the frame is no Fetch request of version 12 for one
 /// partition.
 pub fn fetch(frame: &[u8]) -> Option<(Target, i64, i32)> {
-    let mut reader = Reader::new(frame);
-    reader.i16()?;
-    reader.i16().filter(|version| *version == FETCH_VERSION)?;
-    reader.i32()?;
-    reader.run(Width::Two)?; // client id
+    let mut reader = behind_client_id(frame, FETCH_VERSION)?;
     reader.skip_tags()?;
     reader.take(12)?; // replica, wait, least bytes
     let max_bytes = reader.i32()?;
@@ -104,11 +100,7 @@ pub fn fetch(frame: &[u8]) -> Option<(Target, i64, i32)> {
 
 /// The partition, and a timestamp or what stands for an end of the log. None: the frame is no ListOffsets request of version 5 for one partition.
 pub fn list_offsets(frame: &[u8]) -> Option<(Target, i64)> {
-    let mut reader = Reader::new(frame);
-    reader.i16()?;
-    reader.i16().filter(|version| *version == LIST_OFFSETS_VERSION)?;
-    reader.i32()?;
-    reader.run(Width::Two)?; // client id
+    let mut reader = behind_client_id(frame, LIST_OFFSETS_VERSION)?;
     reader.take(5)?; // replica, isolation
     one(reader.len(Width::Four)?)?;
     let topic = reader.run(Width::Two)?;
@@ -117,6 +109,16 @@ pub fn list_offsets(frame: &[u8]) -> Option<(Target, i64)> {
     reader.i32()?; // leader epoch
     let timestamp = reader.i64()?;
     reader.is_at_end().then_some((Target { topic, partition }, timestamp))
+}
+
+/// None: the request is of another version.
+fn behind_client_id(frame: &[u8], version: i16) -> Option<Reader<'_>> {
+    let mut reader = Reader::new(frame);
+    reader.i16()?;
+    reader.i16().filter(|found| *found == version)?;
+    reader.i32()?;
+    reader.run(Width::Two)?;
+    Some(reader)
 }
 
 fn one(len: Option<usize>) -> Option<()> {
