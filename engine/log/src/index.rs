@@ -218,6 +218,12 @@ impl Index {
         self.entries.get(found)
     }
 
+    /// The greatest entry at or before byte `place`. None: there is none.
+    pub fn for_place(&self, place: u64) -> Option<&Entry> {
+        let after = self.entries.partition_point(|entry| u64::from(entry.place) <= place);
+        self.entries.get(after.checked_sub(1)?)
+    }
+
     /// Compares the bytes found at `entry.place` with what the entry says.
     ///
     /// # Errors

@@ -2,9 +2,11 @@
 //!
 //! 1. A read of a segment brings 256 KiB at least. Who asks for bytes of a window that is on its way waits for it too, and while it is kept they
 //!    are taken from it: many readers of the same records, and one that asks for little at a time, cost the device one read.
-//! 2. When a reader has been given a window that begins where an earlier one ended, the next is read before it is asked for.
+//! 2. When a reader has been given a window that begins where an earlier one ended, the next is read before it is asked for; and more than one
+//!    when that window was here already and no read waits for others, so that the device has something to do while it is sent.
 //! 3. Both happen while the share for reads is at most half used. A window goes when somebody waits for memory, when something in it is found
-//!    damaged, or [`KEPT_MS`] after it was last asked for.
+//!    damaged, or [`KEPT_MS`] after it was last asked for. Of those that a reader has left behind [`PASSED_BYTES_MAX`] at most are kept, for others
+//!    that are not far behind it: the next is read into the memory of the oldest, where new memory costs a fault and zeros for each page.
 //!
 //! Invariants: none is kept while a read waits for memory; nobody is given what was not there when the window was read.
 //! Knows nothing of what windows hold; whoever takes one proves it as any other.
@@ -19,6 +21,10 @@ use std::collections::BTreeMap;
 
 /// How long a window waits for the next who asks for it.
 pub const KEPT_MS: u64 = 1_000;
+
+/// Memory of windows that are there and that a reader has left behind, and of the share for reads at most an eighth: they are not to be in the
+/// way of those that are read ahead.
+const PASSED_BYTES_MAX: usize = 32 << 20;
 
 /// A partition, a segment, and where in it the window begins.
 pub type Key = (PartitionId, Offset, u64);
@@ -39,6 +45,8 @@ enum State {
 struct One {
     window: Window,
     used: Nanos,
+    /// A reader that goes from window to window has had it.
+    passed: bool,
     state: State,
 }
 
@@ -73,7 +81,7 @@ impl KeptWindows {
         let key = (partition, window.segment, window.place);
         let is_free = self.windows.get(&key).is_none_or(|one| asker.is_some() && matches!(one.state, State::There(_)));
         let state = State::OnItsWay(asker.into_iter().collect());
-        is_free.then(|| self.windows.insert(key, One { window: window.clone(), used: now, state })).map(|_| key)
+        is_free.then(|| self.windows.insert(key, One { window: window.clone(), used: now, passed: false, state })).map(|_| key)
     }
 
     /// Takes bytes of a window that [`KeptWindows::serving`] named. None: it is on its way, and [`KeptWindows::came`] gives them.
@@ -99,6 +107,31 @@ impl KeptWindows {
             self.windows.insert(key, one);
         }
         given
+    }
+
+    /// A reader that goes from window to window has been given `window`, and will want `next`, if anything. `share`: bytes for all reads.
+    pub fn passed(&mut self, partition: PartitionId, window: &Window, next: Option<&Window>, share: usize) {
+        let wanted = next.and_then(|next| self.serving(partition, next)).map(|(key, _)| key);
+        let keys = (partition, window.segment, 0)..=(partition, window.segment, window.place);
+        if let Some((key, one)) = self.windows.range_mut(keys).next_back()
+            && Some(*key) != wanted
+        {
+            one.passed = true;
+            self.forget_passed(PASSED_BYTES_MAX.min(share / 8));
+        }
+    }
+
+    /// Lets go of those that were passed, the one that nobody has asked for the longest first, until the others take `max` bytes at most.
+    fn forget_passed(&mut self, max: usize) {
+        let passed = |one: &One| one.passed && matches!(one.state, State::There(_));
+        let mut bytes: usize = self.windows.values().filter(|one| passed(one)).map(|one| one.window.memory()).sum();
+        while bytes > max
+            && let Some((key, one)) = self.windows.iter().filter(|(_, one)| passed(one)).min_by_key(|(_, one)| one.used)
+        {
+            bytes -= one.window.memory();
+            let key = *key;
+            self.windows.remove(&key);
+        }
     }
 
     /// Lets go of the windows of a segment that are there: something in one of them is not as it was written.
@@ -230,6 +263,32 @@ mod tests {
         assert!(kept.serving(PARTITION, &wanted).is_some());
         kept.forget_segment(PARTITION, 0);
         assert!(kept.serving(PARTITION, &wanted).is_none());
+    }
+
+    #[test]
+    fn of_the_windows_that_readers_have_left_behind_the_oldest_go() {
+        let (pool, mut kept) = (Pool::new(1 << 20), KeptWindows::default());
+        let windows: Vec<_> = (0..4).map(|at| window(at * (BLOCKS * BLOCK) as u64, 10 * at as i64, 1 << 20, 90)).collect();
+        for (at, window) in windows.iter().enumerate() {
+            let key = kept.begin(PARTITION, window, None, Nanos(at as u64)).unwrap();
+            assert!(kept.came(key, Ok(bytes(&pool)), true).is_empty());
+        }
+        kept.passed(PARTITION, &windows[2], None, 1 << 20);
+        kept.passed(PARTITION, &windows[0], Some(&windows[1]), 1 << 20);
+        // What its reader wants next is still in it.
+        kept.passed(
+            PARTITION,
+            &windows[1],
+            Some(&Window { place: windows[1].place + 50, from: 11, max_bytes: 100, ..windows[1].clone() }),
+            1 << 20,
+        );
+        let there = |kept: &KeptWindows| windows.iter().map(|window| kept.serving(PARTITION, window).is_some()).collect::<Vec<_>>();
+        kept.forget_passed(2 * windows[0].memory());
+        assert_eq!(there(&kept), [true, true, true, true]);
+        kept.forget_passed(windows[0].memory());
+        assert_eq!(there(&kept), [false, true, true, true]);
+        kept.forget_passed(0);
+        assert_eq!(there(&kept), [false, true, false, true]);
     }
 
     #[test]

@@ -31,6 +31,10 @@ use millrace_base::offset::{Epoch, Offset};
 use millrace_io::{IoError, Pool, Slice};
 use millrace_log::segments::Lookup;
 
+/// Windows that are read before they are asked for, for who takes one after the other: the device has something to do while one is sent. Where it
+/// has enough to do it is one.
+const WINDOWS_AHEAD: usize = 3;
+
 /// For how long windows that have come are looked at in one turn.
 const WINDOWS_NS: u128 = 100_000;
 
@@ -342,7 +346,7 @@ impl Engine {
                             wait.has_more |= end < data.commit;
                             data.batches = vec![batches];
                         }
-                        self.read_ahead(t, partition, window.from, end, window.max_bytes);
+                        self.read_ahead(t, partition, &window, end);
                     }
                     Cut::Nothing => {}
                     Cut::Further { at, size, base } => {
@@ -401,24 +405,39 @@ impl Engine {
         self.answer_or_wait(t, id);
     }
 
-    /// Begins to read up to `max_bytes` of what lies behind offset `end`, if the reader that was given what lies from `from` to there has gone from
-    /// window to window.
-    fn read_ahead(&mut self, t: &mut Turn<'_>, id: PartitionId, from: Offset, end: Offset, max_bytes: usize) {
+    /// Begins to read what lies behind offset `end`, if the reader that was given what `given` has up to there has gone from window to window:
+    /// the next window, and more of them for who found this one here and takes whole ones.
+    fn read_ahead(&mut self, t: &mut Turn<'_>, id: PartitionId, given: &Window, end: Offset) {
         let Some(partition) = self.partitions.get_mut(&id) else { return };
-        if !partition.reads_on(from, end) || check_readable(partition).is_err() {
+        if !partition.reads_on(given.from, end) || check_readable(partition).is_err() {
             return;
         }
-        let part = ReadPart { partition: id, offset: end, max_bytes, current_epoch: -1, last_read_epoch: -1 };
-        if end >= partition.read_bound() {
-            return;
+        let partition = &*partition;
+        let (bound, max_bytes, directory) = (partition.read_bound(), given.max_bytes, partition.directory);
+        let mut next_windows = Vec::with_capacity(WINDOWS_AHEAD);
+        let mut offset = end;
+        while offset < bound {
+            let part = ReadPart { partition: id, offset, max_bytes, current_epoch: -1, last_read_epoch: -1 };
+            let Look::Load(window, _) = fetch(partition, &part, bound, max_bytes, true) else { break };
+            let behind = offset_behind(partition, &window).filter(|behind| *behind > offset && max_bytes >= window.len);
+            next_windows.push(*window);
+            match behind {
+                Some(behind) if given.kept && next_windows.len() < WINDOWS_AHEAD => offset = behind,
+                _ => break,
+            }
         }
-        let Look::Load(window, _) = fetch(partition, &part, partition.read_bound(), max_bytes, true) else { return };
-        if self.has_room_to_keep(window.memory())
-            && self.kept_windows.serving(id, &window).is_none()
-            && let Some(key) = self.kept_windows.begin(id, &window, None, t.now)
-        {
-            let steps = window.steps(&self.memory.read);
-            self.start_read(t, id, steps, Finish::Window { key });
+        self.kept_windows.passed(id, given, next_windows.first(), self.memory.read.budget());
+        for (nth, window) in next_windows.into_iter().enumerate() {
+            if self.kept_windows.serving(id, &window).is_some() {
+                continue;
+            }
+            if !self.has_room_to_keep(window.memory()) || (nth > 0 && self.scripts.reads_wait(directory)) {
+                return;
+            }
+            if let Some(key) = self.kept_windows.begin(id, &window, None, t.now) {
+                let steps = window.steps(&self.memory.read);
+                self.start_read(t, id, steps, Finish::Window { key });
+            }
         }
     }
 
@@ -597,4 +616,15 @@ fn fetch(partition: &Partition, part: &ReadPart, bound: Offset, max_bytes: usize
         is_half: false,
     };
     Look::Load(Box::new(window), data)
+}
+
+/// The offset from which on a reader asks that was given all of a window, if the index of its segment has it: of the batch that the window
+/// does not have as a whole, or one before it.
+fn offset_behind(partition: &Partition, window: &Window) -> Option<Offset> {
+    let end = window.place + window.len as u64;
+    let index = partition.store.index_of(window.segment)?;
+    if end >= window.end {
+        return Some(index.summary().end);
+    }
+    index.for_place(end).map(|entry| window.segment + i64::from(entry.relative))
 }

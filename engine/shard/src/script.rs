@@ -223,6 +223,11 @@ impl<F> Scripts<F> {
         self.begin_reads(driver, directory);
     }
 
+    /// Whether a script that reads from a data directory waits for others to end.
+    pub fn reads_wait(&self, directory: DirectoryIndex) -> bool {
+        self.reads.get(directory as usize).is_some_and(|reads| !reads.line.waiting.is_empty())
+    }
+
     /// An entry of a data directory's journal is being written.
     pub fn journal_written(&mut self, directory: DirectoryIndex, now: Nanos) {
         self.reads_of(directory).beside_until = now.plus_ms(BESIDE_MS);

@@ -6,7 +6,7 @@
 //                   in_flight= requests on their way per connection, 5 unless said; 0 leaves librdkafka its own bound
 //   latency topic= sends= value=                          one record in flight, acks=all
 //   open    topic= partitions= rate= seconds= warm= value=  a record is due each 1/rate s, whatever the broker does; latency from then on
-//   consume topic= partitions= bytes= pid=                reads `bytes` of values from offset 0 on
+//   consume topic= partitions= bytes= passes= pid=        reads `bytes` of values from offset 0 on, so many times
 // How it works: a record goes to a partition by its key (keyed=1), else a batch's worth of them to one partition and then to the next. With
 // several partitions each gets a record first, which does not count. pid= names the broker's process, whose CPU time is told.
 // A result is one line of `key=value` words on stdout. Exit 1 on any failed delivery, with the reason on stderr.
@@ -25,7 +25,7 @@ enum { CLIENTS_MAX = 64, VALUE_MAX = 1 << 20, FLUSH_MS = 120000 };
 
 typedef struct {
     const char *bootstrap, *topic;
-    long partitions, seconds, warm, value, batch, clients, sends, rate, bytes;
+    long partitions, seconds, warm, value, batch, clients, sends, rate, bytes, passes;
     long keyed, idempotent, lz4, in_flight, pid;
     const char *linger;
 } job_t;
@@ -302,20 +302,16 @@ static void open_loop(const job_t *job) {
     free(open_took);
 }
 
-static void consume(const job_t *job) {
-    rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    set(conf, "group.id", "bench");
-    set(conf, "enable.auto.commit", "false");
-    set(conf, "fetch.message.max.bytes", "8388608");
-    set(conf, "queued.max.messages.kbytes", "262144");
-    rd_kafka_t *client = open_client(RD_KAFKA_CONSUMER, job, conf);
-    rd_kafka_poll_set_consumer(client);
+/// What passes over a topic came to, without what each brought first: that came before its clock ran.
+typedef struct { long bytes; double seconds, cpu_began; } sum_t;
+
+static void consume_once(const job_t *job, rd_kafka_t *client, rd_kafka_queue_t *queue, sum_t *sum) {
     rd_kafka_topic_partition_list_t *all = rd_kafka_topic_partition_list_new((int)job->partitions);
     for (int at = 0; at < job->partitions; at++) rd_kafka_topic_partition_list_add(all, job->topic, at)->offset = 0;
     if (rd_kafka_assign(client, all)) fail("consume", "assign");
-    rd_kafka_queue_t *queue = rd_kafka_queue_get_consumer(client);
+    rd_kafka_topic_partition_list_destroy(all);
     long bytes = 0, first = 0;
-    double began = 0, last = now(), cpu = 0;
+    double began = 0, last = now();
     static rd_kafka_message_t *messages[1000];
     while (bytes < job->bytes) {
         ssize_t some = rd_kafka_consume_batch_queue(queue, 200, messages, 1000);
@@ -326,28 +322,40 @@ static void consume(const job_t *job) {
         }
         if (some > 0) {
             last = now();
-            if (began == 0) began = last, first = bytes, cpu = cpu_seconds(job->pid);
+            if (began == 0) began = last, first = bytes;
+            if (sum->cpu_began < 0) sum->cpu_began = cpu_seconds(job->pid);
         }
         if (now() - last > 60) fail("consume", "nothing came for 60 s");
     }
-    cpu = cpu_seconds(job->pid) - cpu;
-    // What came first came before the clock ran.
-    bytes -= first;
-    if (bytes <= 0 || last <= began) fail("consume", "all came at once; ask for more");
-    printf("mb_per_s=%.3f seconds=%.3f server_cpu_s_per_gb=%.4f\n", bytes / 1e6 / (last - began), last - began, cpu / (bytes / 1e9));
-    rd_kafka_topic_partition_list_destroy(all);
+    if (bytes <= first || last <= began) fail("consume", "all came at once; ask for more");
+    sum->bytes += bytes - first, sum->seconds += last - began;
+}
+
+static void consume(const job_t *job) {
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    set(conf, "group.id", "bench");
+    set(conf, "enable.auto.commit", "false");
+    set(conf, "fetch.message.max.bytes", "8388608");
+    set(conf, "queued.max.messages.kbytes", "262144");
+    rd_kafka_t *client = open_client(RD_KAFKA_CONSUMER, job, conf);
+    rd_kafka_poll_set_consumer(client);
+    rd_kafka_queue_t *queue = rd_kafka_queue_get_consumer(client);
+    sum_t sum = {.cpu_began = -1};
+    for (long pass = 0; pass < job->passes; pass++) consume_once(job, client, queue, &sum);
+    double cpu = cpu_seconds(job->pid) - sum.cpu_began;
+    printf("mb_per_s=%.3f seconds=%.3f server_cpu_s_per_gb=%.4f\n", sum.bytes / 1e6 / sum.seconds, sum.seconds, cpu / (sum.bytes / 1e9));
     rd_kafka_queue_destroy(queue);
     rd_kafka_consumer_close(client);
     rd_kafka_destroy(client);
 }
 
 int main(int count, char **words) {
-    job_t job = {.partitions = 1, .seconds = 1, .value = 1024, .batch = 65536, .clients = 1, .sends = 1000, .rate = 1000, .bytes = 1, .in_flight = 5,
+    job_t job = {.partitions = 1, .seconds = 1, .value = 1024, .batch = 65536, .clients = 1, .sends = 1000, .rate = 1000, .bytes = 1, .passes = 1, .in_flight = 5,
                  .linger = "0"};
     const struct { const char *name; long *number, least, most; } numbers[] = {
         {"partitions", &job.partitions, 1, 100000}, {"seconds", &job.seconds, 1, 86400}, {"warm", &job.warm, 0, 86400},
         {"value", &job.value, 1, VALUE_MAX}, {"batch", &job.batch, 1, 1 << 20}, {"clients", &job.clients, 1, CLIENTS_MAX},
-        {"sends", &job.sends, 1, 10000000}, {"rate", &job.rate, 1, 1000000}, {"bytes", &job.bytes, 1, 1l << 50},
+        {"sends", &job.sends, 1, 10000000}, {"rate", &job.rate, 1, 1000000}, {"bytes", &job.bytes, 1, 1l << 50}, {"passes", &job.passes, 1, 1000},
         {"keyed", &job.keyed, 0, 1}, {"idempotent", &job.idempotent, 0, 1}, {"lz4", &job.lz4, 0, 1},
         {"in_flight", &job.in_flight, 0, 1000000}, {"pid", &job.pid, 1, 1 << 30}};
     if (count < 3) fail("usage", "load BOOTSTRAP produce|latency|open|consume KEY=VALUE ...");

@@ -55,8 +55,8 @@ def parsed(arguments):
     parser.add_argument("--quick", action="store_true", help="one short pass of each: proves that all runs, says little about speed")
     parser.add_argument("--only", type=listed, default=[], metavar="NAME,...", help="groups or rows")
     parser.add_argument("--systems", type=listed, default=list(rows.ALL), metavar="NAME,...", help=f"of {','.join(rows.ALL)}")
-    parser.add_argument("--pairs", type=positive, help="passes of rows that compare servers")
-    parser.add_argument("--versus-pairs", type=positive, help="passes of rows that compare on with off")
+    parser.add_argument("--pairs", type=positive, help="passes of a row")
+    parser.add_argument("--judged-pairs", type=positive, help="passes of a row of scheduling")
     parser.add_argument("--seconds", type=positive, help="of a measured window")
     parser.add_argument("--keep", metavar="FILE", help="append every single result to FILE, a line of JSON each")
     parser.add_argument("--resume", action="store_true", help="leave out what the file of --keep holds already")
@@ -74,7 +74,7 @@ def parsed(arguments):
         options.client_cores = [1] if 1 in os.sched_getaffinity(0) else [0]
     options.systems = [server for server in rows.ALL if server in options.systems]
     sizes = rows.QUICK if options.quick else rows.FULL
-    given = {"pairs": options.pairs, "versus_pairs": options.versus_pairs, "seconds": options.seconds}
+    given = {"pairs": options.pairs, "judged_pairs": options.judged_pairs, "seconds": options.seconds}
     options.sizes = replace(sizes, **{name: value for name, value in given.items() if value})
     try:
         options.rows = rows.chosen(rows.registry(), options.only)
@@ -92,7 +92,7 @@ def machine(options):
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)),
         "broker_cores": listed(options.broker_cores), "client_cores": listed(options.client_cores),
         "both_cores": listed(sorted({*options.broker_cores, *options.client_cores})), "systems": options.systems,
-        "quick": options.quick, "pairs": options.sizes.pairs, "versus_pairs": options.sizes.versus_pairs, "seconds": options.sizes.seconds,
+        "quick": options.quick, "pairs": options.sizes.pairs, "judged_pairs": options.sizes.judged_pairs, "seconds": options.sizes.seconds,
     }  # fmt: skip
 
 
@@ -158,7 +158,7 @@ class Run:
     def versus(self, row):
         """Millrace against itself; with two shards the cores are shared with the client."""
         both = sorted({*self.options.broker_cores, *self.options.client_cores})
-        for number in range(self.sizes.versus_pairs):
+        for number in range(row.passes(self.sizes)):
             for variant in results.order([row.off, row.on], number):
 
                 def measured(variant=variant, number=number):

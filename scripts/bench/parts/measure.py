@@ -109,6 +109,11 @@ class Bench:
     def window(self, seconds=None):
         return ["--seconds", str(seconds or self.sizes.seconds), "--warm-up", str(self.sizes.warm_s)]
 
+    def settle(self):
+        """What was filled goes to where it belongs, as in the warm-up of rows that have one."""
+        os.sync()
+        time.sleep(self.sizes.warm_s)
+
     def fill(self, topic, total_bytes, partitions=1, batch=256 << 10, server=None):
         words = ["--topic", topic, "--partitions", str(partitions), "--total-bytes", str(total_bytes), "--warm-up", "0", "--seconds", str(max(1, int(self.left_s())))]
         self.raw("produce", *words, "--batch-bytes", str(batch), server=server)
@@ -236,18 +241,20 @@ def fetch_cold(bench, args):
         return bench.raw("fetch", "--topic", topic, *words, *bench.cpu_of())
 
 
-def rd_fetch(bench, _args):
-    total = bench.sizes.perf_mb * MB
+def rd_fetch(bench, args):
+    total = getattr(bench.sizes, args["mb"]) * MB
     with bench.topic(1) as topic:
         bench.fill(topic, total, batch=64 << 10)
+        bench.settle()
         # Values are a little less than the batches' bytes.
-        return bench.rd("consume", topic=topic, partitions=1, bytes=total * 9 // 10, pid=bench.server.pid)
+        return bench.rd("consume", topic=topic, partitions=1, bytes=total * 9 // 10, passes=args["passes"], pid=bench.server.pid)
 
 
 def perf_fetch(bench, _args):
     total = bench.sizes.perf_mb * MB
     with bench.topic(1) as topic:
         bench.fill(topic, total, batch=64 << 10)
+        bench.settle()
         return consumed(bench.perf("ConsumerPerformance", "--topic", topic, "--num-records", str(total * 9 // 10 // 1024), "--timeout", "60000"))
 
 

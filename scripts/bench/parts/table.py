@@ -145,7 +145,7 @@ def about(run):
     words = [run.get("date", ""), f"{run.get('cores', '?')} cores", run.get("cpu", ""), f"{run.get('memory_gib', '?')} GiB", f"Linux {run.get('kernel', '?')}"]
     pinned = f"Servers on core {run.get('broker_cores', '?')}, clients on core {run.get('client_cores', '?')}; with two shards both on {run.get('both_cores', '?')}."
     lines = [", ".join(word for word in words if word) + ". " + pinned]
-    lines.append(f"{run.get('pairs', '?')} pairs, {run.get('versus_pairs', '?')} of on and off, in the order A B B A; windows of {run.get('seconds', '?')} s. "
+    lines.append(f"{run.get('pairs', '?')} pairs, {run.get('judged_pairs', '?')} of scheduling, in the order A B B A; windows of {run.get('seconds', '?')} s. "
                  "Median (lowest-highest); a ratio is the median of the pairs' ratios.")  # fmt: skip
     if run.get("quick"):
         lines.append("**--quick: proves that all runs, says little about speed.**")

@@ -1,4 +1,5 @@
-//! A fetch that asks for more than it may be given at once is answered at once when there is more: waiting would bring no more bytes.
+//! A fetch that asks for more than it may be given at once is answered at once when there is more: waiting would bring no more bytes. Who reads
+//! old records finds the next on their way.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
@@ -8,13 +9,13 @@ use millrace_sim::node::{FETCH, Node, config, fetch, produce};
 const MS: u64 = 1_000_000;
 const BATCHES: i64 = 40;
 
-/// A node with all batches in one partition, and who wrote them.
-fn filled() -> (Node, ClientEnd) {
+/// A node with `batches` in one partition, and who wrote them.
+fn filled(batches: i64) -> (Node, ClientEnd) {
     let mut node = Node::new(config(1, 1, 128 << 20));
     node.start().unwrap();
     node.create("t", 1);
     let mut end = node.connect();
-    for batch in 0..BATCHES {
+    for batch in 0..batches {
         assert_eq!(node.produce(&mut end, &produce("t", 0, batch as u32 * 10, 10, 10_000)), (0, batch * 10));
     }
     (node, end)
@@ -33,7 +34,7 @@ fn took(node: &mut Node, end: &mut ClientEnd, offset: i64, part_bytes: i32, min_
 
 #[test]
 fn whether_the_records_are_in_memory_or_in_segments() {
-    let (mut node, mut end) = filled();
+    let (mut node, mut end) = filled(BATCHES);
     for round in ["in memory", "in segments"] {
         for (part_bytes, min_bytes) in [(1 << 20, 1 << 20), (150_000, 1 << 20), (1 << 20, 3 << 20)] {
             let (ms, bytes) = took(&mut node, &mut end, 0, part_bytes, min_bytes);
@@ -53,7 +54,7 @@ fn whether_the_records_are_in_memory_or_in_segments() {
 
 #[test]
 fn a_reader_that_goes_on_from_window_to_window_gets_all_of_it_in_order() {
-    let (mut node, _) = filled();
+    let (mut node, _) = filled(BATCHES);
     node.stop();
     node.start().unwrap();
     // Two readers, one of which leaves the other's windows behind.
@@ -84,6 +85,31 @@ fn a_reader_that_goes_on_from_window_to_window_gets_all_of_it_in_order() {
 /// Reads of files since it was last asked.
 fn reads(node: &Node) -> usize {
     node.world.happenings().iter().filter(|happening| happening.what == "read").count()
+}
+
+#[test]
+fn windows_are_read_before_they_are_asked_for_and_none_of_them_twice() {
+    let (mut node, _) = filled(3 * BATCHES);
+    node.stop();
+    node.start().unwrap();
+    let mut end = node.connect();
+    // Beside a journal that is written to windows are read in pieces.
+    node.run(2_000, |_| false);
+    node.world.keep_happenings();
+    let (mut at, mut all, mut after) = (0, 0, Vec::new());
+    while at < 3 * BATCHES * 10 {
+        let request = fetch("t", [(0, at)].into_iter(), 1 << 20).with_max_bytes(50 << 20);
+        let answer = node.ask(&mut end, FETCH, &request, 20_000).unwrap();
+        let records = answer.responses[0].partitions[0].records.clone().unwrap_or_default();
+        let last = millrace_log::walk::batches(&records).last().unwrap().unwrap();
+        at = last.header.next_offset();
+        node.run(50, |_| false);
+        all += node.world.happenings().iter().filter(|happening| happening.what == "read" && happening.len <= 1 << 20).count();
+        after.push(all);
+    }
+    // One ahead of who goes on, then three; at the end of a segment the next one's index is awaited. Each window is read once.
+    let ahead = after.iter().enumerate().map(|(fetch, reads)| reads - (fetch + 1)).max();
+    assert_eq!((all, ahead), (after.len(), Some(3)), "windows read after each fetch: {after:?}");
 }
 
 #[test]

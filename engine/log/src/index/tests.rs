@@ -45,6 +45,17 @@ fn a_lookup_by_offset_gives_the_greatest_entry_not_above_it() {
 }
 
 #[test]
+fn a_lookup_by_place_gives_the_greatest_entry_not_above_it() {
+    let (segment, index) = sample(200, 1000);
+    for place in (0..segment.len() as u64).step_by(97) {
+        let entry = index.for_place(place).unwrap();
+        let next = index.entries().iter().find(|next| next.place > entry.place);
+        assert!(u64::from(entry.place) <= place && next.is_none_or(|next| u64::from(next.place) > place), "at {place}");
+    }
+    assert_eq!(Index::new(3, 10).for_place(0), None);
+}
+
+#[test]
 fn a_lookup_by_time_starts_at_or_before_the_first_batch_that_is_late_enough() {
     let (segment, index) = sample(200, 1000);
     for timestamp in (900..3100).step_by(7) {
