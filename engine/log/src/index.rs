@@ -214,8 +214,7 @@ impl Index {
 
     /// The entry of the batch at exactly `place`, if it has one: what the header read there is to be compared with.
     pub fn at_place(&self, place: u64) -> Option<&Entry> {
-        let found = self.entries.binary_search_by(|entry| u64::from(entry.place).cmp(&place)).ok()?;
-        self.entries.get(found)
+        self.for_place(place).filter(|entry| u64::from(entry.place) == place)
     }
 
     /// The greatest entry at or before byte `place`. None: there is none.

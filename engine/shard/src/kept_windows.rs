@@ -18,6 +18,7 @@ use millrace_base::ids::PartitionId;
 use millrace_base::offset::Offset;
 use millrace_io::{IoError, Slice};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 /// How long a window waits for the next who asks for it.
 pub const KEPT_MS: u64 = 1_000;
@@ -58,6 +59,11 @@ impl One {
     }
 }
 
+/// Of all windows of the segment that begin where `window` does or before.
+fn up_to(partition: PartitionId, window: &Window) -> RangeInclusive<Key> {
+    (partition, window.segment, 0)..=(partition, window.segment, window.place)
+}
+
 #[derive(Default)]
 pub struct KeptWindows {
     windows: BTreeMap<Key, One>,
@@ -67,8 +73,7 @@ impl KeptWindows {
     /// The window that is to be cut in place of `wanted`, out of one that is there or on its way. Its bound is still the one of when that was
     /// read: what is behind it may have been written since.
     pub fn serving(&self, partition: PartitionId, wanted: &Window) -> Option<(Key, Window)> {
-        let keys = (partition, wanted.segment, 0)..=(partition, wanted.segment, wanted.place);
-        let (key, one) = self.windows.range(keys).next_back()?;
+        let (key, one) = self.windows.range(up_to(partition, wanted)).next_back()?;
         let end = one.window.place + one.window.len as u64;
         let len = usize::try_from(end.checked_sub(wanted.place)?).ok()?;
         let is_enough = len >= wanted.len.min(wanted.max_bytes).max(wanted.least);
@@ -112,8 +117,7 @@ impl KeptWindows {
     /// A reader that goes from window to window has been given `window`, and will want `next`, if anything. `share`: bytes for all reads.
     pub fn passed(&mut self, partition: PartitionId, window: &Window, next: Option<&Window>, share: usize) {
         let wanted = next.and_then(|next| self.serving(partition, next)).map(|(key, _)| key);
-        let keys = (partition, window.segment, 0)..=(partition, window.segment, window.place);
-        if let Some((key, one)) = self.windows.range_mut(keys).next_back()
+        if let Some((key, one)) = self.windows.range_mut(up_to(partition, window)).next_back()
             && Some(*key) != wanted
         {
             one.passed = true;

@@ -302,7 +302,7 @@ static void open_loop(const job_t *job) {
     free(open_took);
 }
 
-/// What passes over a topic came to, without what each brought first: that came before its clock ran.
+// What passes over a topic came to, without what each brought first: that came before its clock ran.
 typedef struct { long bytes; double seconds, cpu_began; } sum_t;
 
 static void consume_once(const job_t *job, rd_kafka_t *client, rd_kafka_queue_t *queue, sum_t *sum) {

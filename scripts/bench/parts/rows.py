@@ -210,7 +210,7 @@ def fetch_rows():
     cold = "cold: 16 consumers, each the older part of its partition, page cache dropped"
     yield Row("fetch-cold-16", "fetch", cold, RAW, "fetch_cold", (MB, CPU), PLAIN, {"connections": 16}, 12, 6, plot="bars")
     yield Row("rd-fetch", "fetch", hot, RD, "rd_fetch", (MB, CPU), PLAIN, {"mb": "hot_mb", "passes": 30}, 6, 2, plot="bars")
-    beyond = "512 MB that were just produced, of which Millrace has the newer half in memory, once"
+    beyond = "512 MB (--quick 64) that were just produced, of which Millrace has 256 MiB in memory, once"
     yield Row("rd-fetch-beyond", "fetch", beyond, RD, "rd_fetch", (MB, CPU), PLAIN, {"mb": "perf_mb", "passes": 1}, 6, 2, plot="bars")
     yield Row("perf-fetch", "fetch", beyond, PERF, "perf_fetch", (MB,), PLAIN, {}, 14, 2, 180, plot="bars")
     alone = Figure("alone_p99_ms", "produce p99 alone", "ms", 3, True)

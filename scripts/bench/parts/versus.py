@@ -4,7 +4,6 @@ Each result bears a proof besides its latency: a figure that shows that on was o
 """
 
 import contextlib
-import os
 import socket
 import struct
 import time
@@ -27,8 +26,7 @@ class OldTopic:
         self.open = contextlib.ExitStack()
         self.name = self.open.enter_context(bench.topic(READERS))
         bench.fill(self.name, OLD_MB * MB, READERS)
-        os.sync()
-        time.sleep(1)  # what was filled has gone to its segments
+        bench.settle()
 
     def remove(self):
         with contextlib.suppress(Hole):
