@@ -2,7 +2,9 @@
 //!
 //! 1. When a partition has at least `journal.direct.append.min.bytes` in a turn, they are laid out behind what its segment holds
 //!    ([`crate::store::Store::lay_out`]) and the whole blocks are written there, synced. An extent in the turn's journal entry says so,
-//!    beside the fragment that fills no block.
+//!    beside the fragment that fills no block. It takes as long as two flushes, which pays when much is on its way: it begins with twice
+//!    those bytes on their way in the directory, and goes on, with an eighth of them in a turn, while there are as many as they are. What
+//!    goes through the journal in between has to be taken along by the next, and everybody waits for that.
 //! 2. The core is told when the entry and all direct appends of the partition before it are durable: [`crate::partition::HeldBack`].
 //! 3. What is durable is stated by a checkpoint record, without a script. The last fragment stays in the journal until a checkpoint writes it.
 //! 4. Room is reserved ahead; where there is none, and in front of a segment that is yet to be begun, batches go through the journal. The next
@@ -38,6 +40,9 @@ const MEMORY_SHARE: usize = 3;
 /// Journal bytes that stating direct appends may take.
 const STATEMENT_BYTES: usize = 64 << 10;
 
+/// Who has gone straight to the segment goes on so with one part in so many of the bytes that it takes to begin.
+const GO_ON_PART: usize = 8;
+
 /// How long a data directory without room for direct appends is left alone.
 const ROOM_RETRY_MS: u64 = 1_000;
 
@@ -49,6 +54,8 @@ pub struct ExtentFlight {
     number: u64,
     file: File,
     place: u64,
+    /// Of its batches.
+    bytes: usize,
 }
 
 impl Engine {
@@ -58,10 +65,15 @@ impl Engine {
         let (id, base, end) = (first.partition, first.base, last.end);
         let bytes: usize = held.iter().map(|held| held.batch.len()).sum();
         let min = usize::try_from(self.settings.journal_direct_append_min_bytes).unwrap_or(usize::MAX);
-        if bytes < min || self.direct_bytes + bytes > self.memory.journal.budget() / MEMORY_SHARE {
+        let Some(partition) = self.partitions.get_mut(&id) else { return false };
+        let unsynced = self.directories[usize::from(partition.directory)].unsynced_lately();
+        partition.goes_direct = match partition.goes_direct {
+            true => unsynced >= min && bytes >= (min / GO_ON_PART).max(BLOCK),
+            false => unsynced >= 2 * min && bytes >= min,
+        };
+        if !partition.goes_direct || self.direct_bytes + bytes > self.memory.journal.budget() / MEMORY_SHARE {
             return false;
         }
-        let Some(partition) = self.partitions.get(&id) else { return false };
         let directory = usize::from(partition.directory);
         // What waits in the journal goes in front, and is in memory twice until it is stated.
         let front: usize = partition.tail.from(partition.store.planned_end()).map(|piece| piece.bytes.len()).sum();
@@ -104,7 +116,7 @@ impl Engine {
         partition.directs.push_back(Direct { key, bytes: layout.place + layout.blocks.len() as u64, is_done: false });
         partition.unstated.push_back((end, bytes));
         self.direct_bytes += bytes;
-        self.extents.insert(key, ExtentFlight { partition: id, directory, number, file, place: layout.place });
+        self.extents.insert(key, ExtentFlight { partition: id, directory, number, file, place: layout.place, bytes });
         driver.submit(Op::Write { file, place: layout.place, from: layout.blocks, synced: true }, token::pack(Purpose::Extent, key, 0));
         true
     }
@@ -132,7 +144,7 @@ impl Engine {
         if self.directories[flight.directory].is_failed() {
             return;
         }
-        self.directories[flight.directory].extent_durable(flight.number);
+        self.directories[flight.directory].extent_durable(flight.number, flight.bytes);
         let Some(partition) = self.partitions.get_mut(&flight.partition) else { return };
         if let Some(direct) = partition.directs.iter_mut().find(|direct| direct.key == key) {
             direct.is_done = true;

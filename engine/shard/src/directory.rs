@@ -26,6 +26,9 @@ const ENTRIES_IN_FLIGHT_MAX: usize = 2;
 /// Entries that are let go together from the memory that readers are served from.
 const CACHED_TOGETHER_BYTES: usize = 1 << 20;
 
+/// The peak of what is on its way is forgotten by one part in so many with each write: some tenths of a second in a busy directory.
+const PEAK_PART: usize = 1024;
+
 /// What is told when an entry is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum After {
@@ -50,6 +53,20 @@ pub enum Health {
     Failed {
         reason: String,
     },
+}
+
+/// Bytes on their way to the device, and how many there were lately at most.
+#[derive(Default)]
+struct Unsynced {
+    bytes: usize,
+    peak: usize,
+}
+
+impl Unsynced {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.peak = self.bytes.max(self.peak - self.peak / PEAK_PART);
+    }
 }
 
 struct InFlight {
@@ -82,6 +99,7 @@ pub struct Directory {
     /// Of the entry being built: batches that are written straight to a segment.
     direct: Vec<SealedBatches>,
     extents: Extents,
+    unsynced: Unsynced,
     /// Entries whose batches are in memory, oldest first: the last sequence of some that follow on each other, and their bytes.
     cached: VecDeque<(u64, usize)>,
     cached_bytes: usize,
@@ -136,6 +154,7 @@ impl Directory {
             in_flight: VecDeque::new(),
             direct: Vec::new(),
             extents,
+            unsynced: Unsynced::default(),
             cached: VecDeque::new(),
             cached_bytes: 0,
             uncached_below: 0,
@@ -211,6 +230,7 @@ impl Directory {
             sealed.batches.append(&mut self.direct);
             sealed.batches.sort_by_key(|batches| (batches.partition, batches.base));
         }
+        self.unsynced.add(sealed.slice.len());
         self.in_flight.push_back(InFlight {
             sequence: sealed.sequence,
             slot: sealed.slot,
@@ -228,6 +248,7 @@ impl Directory {
         }
         let sealed = self.journal.seal_statement(now).ok()?;
         let (sequence, slot, place) = (sealed.sequence, sealed.slot, sealed.place);
+        self.unsynced.add(sealed.slice.len());
         self.in_flight.push_back(InFlight { sequence, slot, place, sealed_at: now, after: Vec::new() });
         Some(sealed)
     }
@@ -235,12 +256,14 @@ impl Directory {
     /// A direct append whose extent was just appended to the entry being built: its batches become readable with those of the entry.
     /// Gives its number among the journal's extents.
     pub fn begin_extent(&mut self, batches: SealedBatches) -> u64 {
+        self.unsynced.add(batches.bytes.len());
         self.direct.push(batches);
         self.extents.begin()
     }
 
-    /// The direct append with this number is durable in its segment.
-    pub fn extent_durable(&mut self, number: u64) {
+    /// The direct append with this number, of batches of so many bytes, is durable in its segment.
+    pub fn extent_durable(&mut self, number: u64, bytes: usize) {
+        self.unsynced.bytes -= bytes;
         let durable = self.extents.done(number);
         // One may be durable before the entry that names it is even sealed.
         self.journal.extents_durable(durable.min(self.journal.extents_before()));
@@ -283,6 +306,7 @@ impl Directory {
         }
         let found = self.in_flight.iter().find(|entry| entry.sequence as u32 & GENERATION_MASK == generation);
         self.entries.bytes += bytes as u64;
+        self.unsynced.bytes -= bytes;
         let sequence = found.expect("a completion is of an entry in flight").sequence;
         let durable = self.journal.completed(sequence, now);
         let mut told = Vec::new();
@@ -328,6 +352,11 @@ impl Directory {
     /// For how long the oldest entry that is not durable has been on its way.
     pub fn unsynced_for(&self, now: Nanos) -> Duration {
         self.in_flight.front().map_or(Duration::ZERO, |entry| now.since(entry.sealed_at))
+    }
+
+    /// Bytes of entries and of direct appends that were on their way to the device at once lately.
+    pub fn unsynced_lately(&self) -> usize {
+        self.unsynced.peak
     }
 
     /// Entries written and not yet durable.

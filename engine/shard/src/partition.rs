@@ -131,7 +131,9 @@ pub struct Partition {
     pub directs: VecDeque<Direct>,
     pub directs_begun: u64,
     pub directs_durable: u64,
-    /// What came last was large enough for a direct append and went through the journal: the next one takes it along.
+    /// What came last was to go straight to its segment.
+    pub goes_direct: bool,
+    /// It went through the journal all the same: the next direct append takes it along.
     pub direct_waits: bool,
     pub held: VecDeque<HeldBack>,
     /// Offset after, and bytes of, direct appends that are not stated: memory that no journal bounds.
@@ -184,6 +186,7 @@ impl Partition {
             directs: VecDeque::new(),
             directs_begun: 0,
             directs_durable: 0,
+            goes_direct: false,
             direct_waits: false,
             held: VecDeque::new(),
             unstated: VecDeque::new(),

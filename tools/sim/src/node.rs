@@ -71,7 +71,7 @@ pub fn produce_batch(name: &str, partition: i32, batch: Vec<u8>) -> ProduceReque
 /// Small journals, so that little fills them; and what is appended directly is smaller than it is by default.
 pub fn config(shards: u16, directories: usize, memory_bytes: usize) -> Config {
     let journal = Options { file_bytes: 1 << 20, entry_bytes_max: 512 << 10, files_first: 2, files_max: 3, reserve_bytes: 256 << 10 };
-    let direct = "journal.direct.append.min.bytes=131072";
+    let direct = "journal.direct.append.min.bytes=65536";
     let settings = ["offsets.topic.num.partitions=8", "shard.spin.us=0", "log.segment.bytes=4194304", direct];
     Config { shards, directories, journal, memory_bytes, files_max: None, settings: settings.map(str::to_owned).to_vec() }
 }

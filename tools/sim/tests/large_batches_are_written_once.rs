@@ -2,6 +2,7 @@
 //! room they go through the journal; if checkpoints were to catch up with them, those would hold up direct appends, and so for good.
 
 use kafka_protocol::messages::ProduceRequest;
+use millrace_base::limits::BLOCK;
 use millrace_io::sim::{ClientEnd, Rates, World};
 use millrace_log::journal::Options;
 use millrace_sim::node::{Frames, Node, PRODUCE, config, decode, framed, produce};
@@ -82,4 +83,32 @@ fn and_a_segment_is_closed_when_its_last_batch_is_committed() {
         let largest = written.iter().max().expect("something is written");
         assert!(*largest < 30_000_000, "seed {seed}: {largest} bytes waited to go in front of a direct append");
     }
+}
+
+/// For batches that are each sent when the one before is acknowledged, behind three large ones: entries of one block, which hold no batch.
+fn without_a_batch(bytes: impl Iterator<Item = usize>) -> usize {
+    let mut node = Node::in_world(World::new(5, Rates::CALM), config(1, 1, 1 << 30));
+    node.start().expect("the node starts");
+    node.create("t", 1);
+    // The first of them makes the segment, which is given room meanwhile.
+    let large = [300_000, 1_000, 300_000];
+    (0..).zip(large).for_each(|(first, bytes)| node.append("t", first, 1, bytes));
+    node.world.keep_happenings();
+    (3..).zip(bytes).for_each(|(first, bytes)| node.append("t", first, 1, bytes));
+    node.world.happenings().iter().filter(|happening| happening.what == "write" && happening.result == BLOCK as i64).count()
+}
+
+/// `journal.direct.append.min.bytes` is 64 KiB here.
+#[test]
+fn who_went_straight_goes_on_with_less_while_much_is_on_its_way() {
+    let direct = without_a_batch([10_000; 20].into_iter());
+    assert!(direct >= 19, "{direct} of 20 entries are without a batch");
+    // Less than an eighth is not worth a write of its own.
+    let direct = without_a_batch([5_000; 20].into_iter());
+    assert!(direct <= 2, "{direct} of 20 entries are without a batch");
+    // When no more has been on its way for some time, the journal is faster; and to begin takes more than to go on.
+    let small = || std::iter::repeat_n(10_000, 1_200);
+    let (alone, behind) = (without_a_batch(small()), without_a_batch(small().chain([70_000; 20])));
+    assert!((500..1_100).contains(&alone), "{alone} of 1,200 entries are without a batch");
+    assert!(behind < alone + 10, "{behind} of 1,220 entries are without a batch, {alone} of the first 1,200");
 }

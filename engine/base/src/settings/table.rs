@@ -93,7 +93,7 @@ settings! {
     journal_max_bytes: u64 = "journal.max.bytes", bytes(16 * MIB, 1 << 40), Some("536870912"), AtStart, None,
         "The live journals of all shards together; a quarter of memory.max.bytes is the bound if that is less.";
     journal_direct_append_min_bytes: u64 = "journal.direct.append.min.bytes", bytes(4096, LONG), Some("327680"), AtStart, None,
-        "Bytes for one partition in one turn from which they are written straight to its segment.";
+        "Bytes for one partition in one turn from which they are written straight to its segment, if twice as many are on their way in its data directory; after that an eighth of them will do, while as many are.";
 
     // Listeners and connections.
     listeners: Vec<String> = "listeners", Kind::List, Some("PLAINTEXT://127.0.0.1:9092"), AtStart, None,
