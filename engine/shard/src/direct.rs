@@ -2,7 +2,7 @@
 //!
 //! 1. When a partition has at least `journal.direct.append.min.bytes` in a turn, they are laid out behind what its segment holds
 //!    ([`crate::store::Store::lay_out`]) and the whole blocks are written there, synced. An extent in the turn's journal entry says so,
-//!    beside the fragment that fills no block. It takes as long as two flushes, which pays when much is on its way: it begins with twice
+//!    beside the fragment that fills no block. It takes two flushes beside each other, which pays when much is on its way: it begins with twice
 //!    those bytes on their way in the directory, and goes on, with an eighth of them in a turn, while there are as many as they are. What
 //!    goes through the journal in between has to be taken along by the next, and everybody waits for that.
 //! 2. The core is told when the entry and all direct appends of the partition before it are durable: [`crate::partition::HeldBack`].

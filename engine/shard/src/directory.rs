@@ -230,15 +230,16 @@ impl Directory {
             sealed.batches.append(&mut self.direct);
             sealed.batches.sort_by_key(|batches| (batches.partition, batches.base));
         }
-        self.unsynced.add(sealed.slice.len());
-        self.in_flight.push_back(InFlight {
-            sequence: sealed.sequence,
-            slot: sealed.slot,
-            place: sealed.place,
-            sealed_at: now,
-            after: std::mem::take(&mut self.after),
-        });
+        let after = std::mem::take(&mut self.after);
+        self.begin(&sealed, now, after);
         Some(sealed)
+    }
+
+    /// A sealed entry is on its way from now on.
+    fn begin(&mut self, sealed: &Sealed, now: Nanos, after: Vec<After>) {
+        let (sequence, slot, place) = (sealed.sequence, sealed.slot, sealed.place);
+        self.unsynced.add(sealed.slice.len());
+        self.in_flight.push_back(InFlight { sequence, slot, place, sealed_at: now, after });
     }
 
     /// An empty entry that states what is synced, when a quiet time asks for it.
@@ -247,9 +248,7 @@ impl Directory {
             return None;
         }
         let sealed = self.journal.seal_statement(now).ok()?;
-        let (sequence, slot, place) = (sealed.sequence, sealed.slot, sealed.place);
-        self.unsynced.add(sealed.slice.len());
-        self.in_flight.push_back(InFlight { sequence, slot, place, sealed_at: now, after: Vec::new() });
+        self.begin(&sealed, now, Vec::new());
         Some(sealed)
     }
 
