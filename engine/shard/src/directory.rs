@@ -9,7 +9,7 @@
 //! Knows nothing of what the records mean.
 
 use crate::observe::EntryCounters;
-use crate::token::{self, GENERATION_MASK, Purpose};
+use crate::token::{self, Purpose};
 use millrace_base::clock::Nanos;
 use millrace_base::ids::{DirectoryIndex, PartitionId, Uuid};
 use millrace_base::offset::{Offset, Position};
@@ -271,7 +271,7 @@ impl Directory {
     /// Submits a sealed entry's write; gives the batches that were in it, whose bytes can be read from now on once committed.
     pub fn write(&mut self, driver: &mut dyn Driver, sealed: Sealed) -> Vec<SealedBatches> {
         let file = *self.files.get(&sealed.slot).expect("every journal file is open");
-        let generation = sealed.sequence as u32 & GENERATION_MASK;
+        let generation = token::generation_of(sealed.sequence);
         let direct = sealed.batches.iter().filter(|batches| !batches.bytes.is_of_chunk(&sealed.slice));
         self.cache(sealed.sequence, sealed.slice.len() + direct.map(|batches| batches.bytes.chunk_bytes()).sum::<usize>());
         let op = Op::Write { file, place: sealed.place, from: sealed.slice, synced: !is_planted(Bug::SkipEntrySync) };
@@ -281,7 +281,7 @@ impl Directory {
 
     /// Submits an entry again whose write was cut short: the same bytes to the same place.
     pub fn write_again(&mut self, driver: &mut dyn Driver, generation: u32, entry: Slice) {
-        let found = self.in_flight.iter().find(|entry| entry.sequence as u32 & GENERATION_MASK == generation);
+        let found = self.in_flight.iter().find(|entry| token::generation_of(entry.sequence) == generation);
         if let Some(found) = found {
             let file = *self.files.get(&found.slot).expect("every journal file is open");
             let op = Op::Write { file, place: found.place, from: entry, synced: true };
@@ -303,7 +303,7 @@ impl Directory {
             Ok(_) => return Err(IoError::DEVICE),
             Err(error) => return Err(error),
         }
-        let found = self.in_flight.iter().find(|entry| entry.sequence as u32 & GENERATION_MASK == generation);
+        let found = self.in_flight.iter().find(|entry| token::generation_of(entry.sequence) == generation);
         self.entries.bytes += bytes as u64;
         self.unsynced.bytes -= bytes;
         let sequence = found.expect("a completion is of an entry in flight").sequence;

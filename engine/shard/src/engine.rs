@@ -29,6 +29,7 @@ use crate::script::Scripts;
 use crate::tail::{Piece, Tail};
 use crate::time_search::Searches;
 use crate::timers::{TimerFor, Timers};
+use crate::token::generation_of;
 use crate::waits::Waits;
 use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::ids::{DirectoryIndex, META_PARTITION, PartitionId, ShardId};
@@ -253,7 +254,7 @@ impl Engine {
         }
         for (index, sealed) in std::mem::take(&mut self.sealed) {
             let sequence = sealed.sequence;
-            self.scripts.journal_written(index as DirectoryIndex, t.now);
+            self.scripts.entry_began(index as DirectoryIndex, generation_of(sequence), t.now);
             for batches in self.directories[index].write(t.driver, sealed) {
                 if let Some(partition) = self.partitions.get_mut(&batches.partition) {
                     let piece = Piece::new(batches.base, batches.end, batches.bytes, sequence);

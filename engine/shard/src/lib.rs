@@ -3,6 +3,7 @@
 pub mod api;
 mod append;
 mod awaited;
+mod beside;
 pub mod boot;
 mod cached;
 mod carry;

@@ -23,8 +23,10 @@ use std::net::SocketAddr;
 /// turn that the others notice.
 const SENT_BYTES_MAX: usize = 128 << 10;
 
-/// Bytes of all larger sends of one turn, some 0.1 ms of copying.
+/// Bytes of all larger sends of one turn, some 0.1 ms of copying; and while an entry is being written, which is some four turns for a record that
+/// waits for it.
 const FLUSHED_BYTES_MAX: usize = 256 << 10;
+const FLUSHED_BESIDE_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes of a turn's only send, where no other connection has any. In smaller pieces it is one that the client has taken before the next comes:
 /// it goes to sleep, and to wake it costs as much as the copying.
@@ -406,13 +408,14 @@ impl Net {
     /// order, for as many bytes as a turn has time for. `is_awaited`: what is being written is to be answered soon.
     pub fn flush(&mut self, driver: &mut dyn Driver, now: Nanos, is_awaited: bool) {
         self.flush_few(driver, now);
-        let (in_all, alone) = if is_awaited { (SENT_BYTES_MAX, SENT_BYTES_MAX) } else { (FLUSHED_BYTES_MAX, ALONE_BYTES_MAX) };
+        let (in_all, alone) =
+            if is_awaited { (FLUSHED_BESIDE_BYTES_MAX, FLUSHED_BESIDE_BYTES_MAX) } else { (FLUSHED_BYTES_MAX, ALONE_BYTES_MAX) };
         let mut sent = 0;
         while sent < in_all
             && let Some(id) = self.to_flush.pop_front()
         {
             let is_alone = sent == 0 && self.to_flush.is_empty();
-            sent += self.send_on(driver, id, now, if is_alone { alone } else { SENT_BYTES_MAX });
+            sent += self.send_on(driver, id, now, if is_alone { alone } else { in_all.min(SENT_BYTES_MAX) });
         }
     }
 

@@ -23,7 +23,7 @@ use crate::room::Asker;
 use crate::script::{Outcome, Step};
 use crate::timers::{TimerFor, TimerKey};
 use crate::waits::WaitId;
-use crate::window::{Cut, WINDOW_BYTES, WINDOW_BYTES_MAX, Window};
+use crate::window::{Cut, WINDOW_BYTES, WINDOW_BYTES_MAX, Walk, Window};
 use millrace_base::batch::HEADER_BYTES;
 use millrace_base::ids::{PartitionId, ShardId};
 use millrace_base::limits::BLOCK;
@@ -35,8 +35,11 @@ use millrace_log::segments::Lookup;
 /// has enough to do it is one.
 const WINDOWS_AHEAD: usize = 3;
 
-/// For how long windows that have come are looked at in one turn.
+/// For how long windows that have come are looked at in one turn, and while an entry is being written; and how much of one before the clock is
+/// looked at: to prove a batch takes as long as its bytes.
 const WINDOWS_NS: u128 = 100_000;
+const WINDOWS_BESIDE_NS: u128 = 30_000;
+const PROVED_AT_ONCE_BYTES: usize = 64 << 10;
 
 /// A read that is not yet answered.
 pub struct ReadWait {
@@ -64,6 +67,14 @@ pub struct WindowRead {
     read: WaitId,
     part: usize,
     bytes: Result<Slice, IoError>,
+    /// None: they have not been looked at.
+    walk: Option<Walk>,
+}
+
+impl WindowRead {
+    fn new(read: WaitId, part: usize, bytes: Result<Slice, IoError>) -> WindowRead {
+        WindowRead { read, part, bytes, walk: None }
+    }
 }
 
 /// What a part can be given at once.
@@ -180,7 +191,7 @@ impl Engine {
         let id = self.reads.insert(wait);
         for (part, key, block) in kept {
             if let Some(bytes) = self.kept_windows.take(key, WindowAsker { read: id, part, block }, t.now) {
-                self.windows_read.push_back(WindowRead { read: id, part, bytes: Ok(bytes) });
+                self.windows_read.push_back(WindowRead::new(id, part, Ok(bytes)));
             }
         }
         for (partition, segment, into) in indexes {
@@ -318,53 +329,64 @@ impl Engine {
 
     /// A window came from a segment: it is looked at when the turn has time for it.
     pub fn window_read(&mut self, read: WaitId, part: usize, result: Result<Outcome, IoError>) {
-        self.windows_read.push_back(WindowRead { read, part, bytes: result.map(Outcome::bytes) });
+        self.windows_read.push_back(WindowRead::new(read, part, result.map(Outcome::bytes)));
     }
 
-    /// Looks at the windows that have come, one at least, for as long as a turn has time: to prove a batch takes as long as its bytes.
+    /// Looks at the windows that have come, for as long as a turn has time.
     pub fn take_windows(&mut self, t: &mut Turn<'_>) {
-        let began = t.driver.now();
-        while let Some(WindowRead { read, part, bytes }) = self.windows_read.pop_front() {
-            self.take_window(t, read, part, bytes);
-            if t.driver.now().since(began).as_nanos() > WINDOWS_NS {
+        let (began, most) = (t.driver.now(), if self.is_writing() { WINDOWS_BESIDE_NS } else { WINDOWS_NS });
+        while let Some(mut come) = self.windows_read.pop_front() {
+            match self.go_over(&mut come) {
+                Some(cut) => {
+                    let (read, part) = (come.read, come.part);
+                    drop(come); // its memory may be what another window takes
+                    self.take_window(t, read, part, cut);
+                }
+                None => self.windows_read.push_front(come),
+            }
+            if t.driver.now().since(began).as_nanos() > most {
                 return;
             }
         }
     }
 
-    fn take_window(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, bytes: Result<Slice, IoError>) {
+    /// Goes on with a window that has come. None: there is more of it.
+    fn go_over(&self, come: &mut WindowRead) -> Option<Result<Cut, IoError>> {
+        let Some(wait) = self.reads.get(come.read) else { return Some(Ok(Cut::Nothing)) };
+        let bytes = match &come.bytes {
+            Ok(bytes) => bytes,
+            Err(error) => return Some(Err(*error)),
+        };
+        let window = wait.windows[come.part].as_ref().expect("a window under way is remembered");
+        let index = self.partitions.get(&wait.read.parts[come.part].partition).and_then(|found| found.store.index_of(window.segment));
+        let walk = come.walk.get_or_insert_with(|| window.walk());
+        window.cut_on(walk, PROVED_AT_ONCE_BYTES, bytes, index).map(Ok)
+    }
+
+    fn take_window(&mut self, t: &mut Turn<'_>, id: WaitId, part: usize, cut: Result<Cut, IoError>) {
         let Some(wait) = self.reads.get_mut(id) else { return };
         wait.loading -= 1;
         let window = wait.windows[part].take().expect("a window under way is remembered");
         let partition = wait.read.parts[part].partition;
-        match bytes {
-            Ok(bytes) => {
-                let index = self.partitions.get(&partition).and_then(|partition| partition.store.index_of(window.segment));
-                match window.cut(&bytes, index) {
-                    Cut::Batches(batches, end) => {
-                        if let Some(Ok(data)) = &mut wait.results[part] {
-                            wait.has_more |= end < data.commit;
-                            data.batches = vec![batches];
-                        }
-                        self.read_ahead(t, partition, &window, end);
-                    }
-                    Cut::Nothing => {}
-                    Cut::Further { at, size, base } => {
-                        drop(bytes);
-                        return self.read_instead(t, id, part, window.behind(at, size, base));
-                    }
-                    Cut::Bad(_) if window.kept => {
-                        // It is an error when it is read so again.
-                        drop(bytes);
-                        self.kept_windows.forget_segment(partition, window.segment);
-                        return self.read_instead(t, id, part, Window { kept: false, ..window });
-                    }
-                    Cut::Bad(corrupt) => {
-                        self.kept_windows.forget_segment(partition, window.segment);
-                        log::error!("partition {partition} is damaged: {corrupt}");
-                        wait.results[part] = Some(Err(ReadError::Storage { reason: corrupt.to_string() }));
-                    }
+        match cut {
+            Ok(Cut::Batches(batches, end)) => {
+                if let Some(Ok(data)) = &mut wait.results[part] {
+                    wait.has_more |= end < data.commit;
+                    data.batches = vec![batches];
                 }
+                self.read_ahead(t, partition, &window, end);
+            }
+            Ok(Cut::Nothing) => {}
+            Ok(Cut::Further { at, size, base }) => return self.read_instead(t, id, part, window.behind(at, size, base)),
+            Ok(Cut::Bad(_)) if window.kept => {
+                // It is an error when it is read so again.
+                self.kept_windows.forget_segment(partition, window.segment);
+                return self.read_instead(t, id, part, Window { kept: false, ..window });
+            }
+            Ok(Cut::Bad(corrupt)) => {
+                self.kept_windows.forget_segment(partition, window.segment);
+                log::error!("partition {partition} is damaged: {corrupt}");
+                wait.results[part] = Some(Err(ReadError::Storage { reason: corrupt.to_string() }));
             }
             // The segment went while it was being read: the log start has moved.
             Err(IoError::NOT_FOUND) => {
@@ -451,7 +473,7 @@ impl Engine {
     pub fn window_came(&mut self, key: Key, result: Result<Outcome, IoError>) {
         let is_wanted = self.has_room_to_keep(0);
         for (WindowAsker { read, part, .. }, bytes) in self.kept_windows.came(key, result.map(Outcome::bytes), is_wanted) {
-            self.windows_read.push_back(WindowRead { read, part, bytes });
+            self.windows_read.push_back(WindowRead::new(read, part, bytes));
         }
     }
 

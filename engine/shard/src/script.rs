@@ -7,14 +7,15 @@
 //! A script that fails closes what it has opened.
 //!
 //! Reads that clients wait for are bounded a data directory, and others wait for their turn: the device's queue is the journal's too. While
-//! the journal is being written to they are fewer, and read in pieces.
+//! the journal is being written to they are fewer, and read in pieces ([`crate::beside`]).
 //!
 //! What only removes files waits for its turn too: the files of a topic with thousands of partitions would take the core for seconds.
 //!
 //! Invariants: one operation of a script in flight at a time; a finished or failed script is told exactly once; no reading script of a data
-//! directory begins while [`READS_MAX`] have, or [`READS_BESIDE_MAX`] beside a journal, and one of them runs while others wait.
+//! directory begins while as many have as may, and one of them runs while others wait.
 //! Knows nothing of partitions or of why the work is done.
 
+use crate::beside::{Beside, READ_BESIDE_BYTES};
 use crate::token::{self, Purpose};
 use millrace_base::clock::Nanos;
 use millrace_base::ids::DirectoryIndex;
@@ -26,17 +27,6 @@ use std::path::PathBuf;
 
 /// The least that a device transfers: a direct read that ends inside one has met the end of the file.
 const SECTOR: usize = 512;
-
-/// Reading scripts of one data directory at once.
-pub const READS_MAX: usize = 8;
-
-/// How many beside a journal that is being written to, and what each reads at a time: what an entry stands behind at most. A device of 2 GB/s
-/// brings that in 0.13 ms.
-pub const READS_BESIDE_MAX: usize = 2;
-pub const READ_BESIDE_BYTES: u32 = 128 << 10;
-
-/// For how long after an entry others are expected.
-const BESIDE_MS: u64 = 1_000;
 
 /// Scripts at once that only remove files: each takes a worker's time, which comes before the shard's, and on some file systems the device's
 /// (`discard`).
@@ -165,14 +155,7 @@ impl<F> Line<F> {
 /// The reading scripts of a data directory.
 struct Reads<F> {
     line: Line<F>,
-    /// Until then its journal counts as being written to.
-    beside_until: Nanos,
-}
-
-impl<F> Reads<F> {
-    fn is_beside(&self, now: Nanos) -> bool {
-        self.beside_until > now
-    }
+    beside: Beside,
 }
 
 /// All scripts of one shard; `F` says what a script was for.
@@ -229,19 +212,25 @@ impl<F> Scripts<F> {
     }
 
     /// An entry of a data directory's journal is being written.
-    pub fn journal_written(&mut self, directory: DirectoryIndex, now: Nanos) {
-        self.reads_of(directory).beside_until = now.plus_ms(BESIDE_MS);
+    pub fn entry_began(&mut self, directory: DirectoryIndex, generation: u32, now: Nanos) {
+        let reads = self.reads_of(directory);
+        reads.beside.entry_began(generation, reads.line.begun, now);
+    }
+
+    /// It is durable.
+    pub fn entry_ended(&mut self, directory: DirectoryIndex, generation: u32, now: Nanos) {
+        self.reads_of(directory).beside.entry_ended(generation, now);
     }
 
     fn reads_of(&mut self, directory: DirectoryIndex) -> &mut Reads<F> {
         while self.reads.len() <= directory as usize {
-            self.reads.push(Reads { line: Line::default(), beside_until: Nanos(0) });
+            self.reads.push(Reads { line: Line::default(), beside: Beside::default() });
         }
         &mut self.reads[directory as usize]
     }
 
     fn begin_reads(&mut self, driver: &mut dyn Driver, directory: DirectoryIndex) {
-        let most = if self.reads_of(directory).is_beside(driver.now()) { READS_BESIDE_MAX } else { READS_MAX };
+        let most = self.reads_of(directory).beside.reads_max(driver.now());
         while let Some((steps, finish)) = self.reads_of(directory).line.next(most) {
             self.begin(driver, steps, Among::Reads(directory), finish);
         }
@@ -309,7 +298,7 @@ impl<F> Running<F> {
 
     /// Submits the operation that is next.
     fn submit(&mut self, driver: &mut dyn Driver, slot: u32, reads: &[Reads<F>]) {
-        let is_beside = matches!(self.among, Among::Reads(directory) if reads[directory as usize].is_beside(driver.now()));
+        let is_beside = matches!(self.among, Among::Reads(directory) if reads[directory as usize].beside.is_beside(driver.now()));
         let read_bytes_max = if is_beside { READ_BESIDE_BYTES } else { u32::MAX };
         let done = self.progress;
         let op = match self.steps.front_mut().expect("a running script has a step") {
@@ -401,6 +390,7 @@ impl<F> Running<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::beside::{BESIDE_MS, READS_MAX};
     use millrace_io::sim::{Rates, World};
     use millrace_io::{Disk, Pool, Wait};
 
@@ -446,7 +436,7 @@ mod tests {
         let mut scripts: Scripts<usize> = Scripts::default();
         for is_beside in [true, false] {
             if is_beside {
-                scripts.journal_written(0, driver.now());
+                scripts.entry_began(0, 0, driver.now());
             }
             // Up to the end of the file and past it, and of whole pieces.
             let lens = [4 * piece, 2 * piece, piece + BLOCK, BLOCK];
@@ -465,7 +455,7 @@ mod tests {
                 let expected = &bytes[..lens[number % lens.len()].min(bytes.len())];
                 assert!(*outcome.unwrap().bytes() == *expected, "{number}");
             }
-            assert_eq!(most, if is_beside { READS_BESIDE_MAX } else { READS_MAX });
+            assert_eq!(most, if is_beside { 1 } else { READS_MAX });
             assert_eq!(progress > 0, is_beside, "in pieces");
             let later = driver.now().plus_ms(BESIDE_MS);
             while driver.now() < later {

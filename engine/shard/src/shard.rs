@@ -177,8 +177,7 @@ impl Shard {
         self.work(now);
         self.net.resume_waiting(&mut *self.driver, now);
         self.resume_answers(now);
-        let is_awaited = self.engine.directories.iter().any(|directory| directory.in_flight() > 0);
-        self.net.flush(&mut *self.driver, now, is_awaited);
+        self.net.flush(&mut *self.driver, now, self.engine.is_writing());
         if worked {
             let is_hit = now.since(self.last_work).as_nanos() <= u128::from(self.spin_ns);
             self.spin_hits = if is_hit { (self.spin_hits + 1).min(SPIN_HITS_MAX) } else { self.spin_hits.saturating_sub(1) };

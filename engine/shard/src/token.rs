@@ -41,6 +41,11 @@ const PURPOSES: [Purpose; 10] = [
 /// Bits of a generation that a token carries.
 pub const GENERATION_MASK: u32 = (1 << 28) - 1;
 
+/// By which an entry of a journal is told from the others that are on their way.
+pub fn generation_of(sequence: u64) -> u32 {
+    sequence as u32 & GENERATION_MASK
+}
+
 pub fn pack(purpose: Purpose, slot: u32, generation: u32) -> Token {
     (u64::from(purpose as u8) << 60) | (u64::from(generation & GENERATION_MASK) << 32) | u64::from(slot)
 }

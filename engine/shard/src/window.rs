@@ -70,44 +70,74 @@ impl Window {
 
     /// What the bytes of the window hold. `index`: the segment's, if it is in memory.
     pub fn cut(&self, bytes: &Slice, index: Option<&Index>) -> Cut {
+        let mut walk = self.walk();
+        loop {
+            if let Some(cut) = self.cut_on(&mut walk, usize::MAX, bytes, index) {
+                return cut;
+            }
+        }
+    }
+
+    /// The beginning of its walk.
+    pub fn walk(&self) -> Walk {
+        Walk { at: 0, begin: None, base: self.base }
+    }
+
+    /// Goes on with the walk of [`Window::cut`] over the same bytes. None: `most` bytes or a batch have been gone over, and it has not come to
+    /// its end.
+    pub fn cut_on(&self, walk: &mut Walk, most: usize, bytes: &Slice, index: Option<&Index>) -> Option<Cut> {
         let skip = (self.place - self.block()) as usize;
         if bytes.len() <= skip {
-            return Cut::Bad(self.corrupt(self.place, "a record batch", "the end of the file"));
+            return Some(Cut::Bad(self.corrupt(self.place, "a record batch", "the end of the file")));
         }
         let body = &bytes[skip..];
-        let (mut at, mut begin, mut base) = (0, None, self.base);
+        let began = walk.at;
         // Behind the bound lie other batches, or the zeros of a segment that is open.
-        while base < self.bound {
-            let here = self.place + at as u64;
-            let header = match self.header(body, at, base, index) {
-                Ok(Some(header)) => header,
-                Ok(None) if begin.is_none() => return self.further(here, HEADER_BYTES, base, body.len().saturating_sub(at)),
-                Err(corrupt) if begin.is_none() => return Cut::Bad(corrupt),
-                // It is met again by who asks for what lies behind the batches before it.
-                Ok(None) | Err(_) => break,
-            };
-            let end = at + header.size;
-            if header.next_offset() > self.from {
-                let first = *begin.get_or_insert(at);
-                let fits = end - first <= self.max_bytes || (first == at && self.first_whole);
-                let proof = match body.get(at..end) {
-                    None if first == at && fits => return self.further(here, header.size, base, body.len().saturating_sub(at)),
-                    None => break,
-                    Some(_) if !fits => break,
-                    Some(batch) => batch::check_stored(batch).map_err(WalkError::Batch),
-                };
-                match proof {
-                    Err(error) if first == at => return Cut::Bad(error.in_file(&self.path.display().to_string(), here)),
-                    Err(_) => break,
-                    Ok(_) => {}
-                }
+        while walk.base < self.bound {
+            if walk.at - began >= most {
+                return None;
             }
-            (at, base) = (end, header.next_offset());
+            match self.batch(walk, body, index) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(cut) => return Some(cut),
+            }
         }
-        match begin {
-            Some(begin) if at > begin => Cut::Batches(bytes.sub(skip + begin..skip + at), base),
+        Some(match walk.begin {
+            Some(begin) if walk.at > begin => Cut::Batches(bytes.sub(skip + begin..skip + walk.at), walk.base),
             _ => Cut::Nothing,
+        })
+    }
+
+    /// Goes over one batch, and proves it if it is to be given. False: what is given ends before it. An error: nothing is given.
+    fn batch(&self, walk: &mut Walk, body: &[u8], index: Option<&Index>) -> Result<bool, Cut> {
+        let Walk { at, base, .. } = *walk;
+        let here = self.place + at as u64;
+        let header = match self.header(body, at, base, index) {
+            Ok(Some(header)) => header,
+            Ok(None) if walk.begin.is_none() => return Err(self.further(here, HEADER_BYTES, base, body.len().saturating_sub(at))),
+            Err(corrupt) if walk.begin.is_none() => return Err(Cut::Bad(corrupt)),
+            // It is met again by who asks for what lies behind the batches before it.
+            Ok(None) | Err(_) => return Ok(false),
+        };
+        let end = at + header.size;
+        if header.next_offset() > self.from {
+            let first = *walk.begin.get_or_insert(at);
+            let fits = end - first <= self.max_bytes || (first == at && self.first_whole);
+            let proof = match body.get(at..end) {
+                None if first == at && fits => return Err(self.further(here, header.size, base, body.len().saturating_sub(at))),
+                None => return Ok(false),
+                Some(_) if !fits => return Ok(false),
+                Some(batch) => batch::check_stored(batch).map_err(WalkError::Batch),
+            };
+            match proof {
+                Err(error) if first == at => return Err(Cut::Bad(error.in_file(&self.path.display().to_string(), here))),
+                Err(_) => return Ok(false),
+                Ok(_) => {}
+            }
         }
+        (walk.at, walk.base) = (end, header.next_offset());
+        Ok(true)
     }
 
     /// The header of the batch that begins at offset `base`, at byte `at` of the window. None: it goes past the bytes.
@@ -150,6 +180,16 @@ impl Window {
     }
 }
 
+/// How far the batches of a window have been gone over.
+#[derive(Clone, Copy, Debug)]
+pub struct Walk {
+    /// Behind the last of them, and its base offset there.
+    at: usize,
+    base: Offset,
+    /// Where the first that is given begins.
+    begin: Option<usize>,
+}
+
 /// What a window held.
 pub enum Cut {
     /// Whole batches, and the offset behind them.
@@ -168,6 +208,75 @@ pub enum Cut {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millrace_base::batch::{Builder, patch};
+
+    #[test]
+    fn a_window_that_is_gone_over_in_steps_holds_what_it_holds_at_once() {
+        let mut bytes = Vec::new();
+        let mut places = Vec::new();
+        for offset in 0..6 {
+            let mut builder = Builder::new(0);
+            builder.push(0, None, Some(&vec![offset as u8; 700 * (1 + offset as usize)]));
+            let mut batch = builder.finish();
+            patch(&mut batch, offset, 0);
+            places.push(bytes.len());
+            bytes.extend_from_slice(&batch);
+        }
+        let end = bytes.len();
+        let whole = Window {
+            path: PathBuf::from("0.log"),
+            segment: 0,
+            place: 0,
+            len: end,
+            least: HEADER_BYTES,
+            end: end as u64,
+            base: 0,
+            from: 1,
+            bound: 6,
+            max_bytes: end,
+            first_whole: true,
+            kept: false,
+            is_half: false,
+        };
+        let pool = Pool::new(1 << 20);
+        let slice = |bytes: &[u8]| {
+            let mut space = pool.take(bytes.len());
+            space.unfrozen()[..bytes.len()].copy_from_slice(bytes);
+            space.freeze(bytes.len())
+        };
+        let mut flipped = bytes.clone();
+        flipped[places[4] + 100] ^= 1;
+        let few = Window { bound: 3, ..whole.clone() };
+        let tight = Window { max_bytes: places[3] - places[1] + 1, ..whole.clone() };
+        let from_bad = Window { from: 4, ..whole.clone() };
+        let told = |cut: Cut| match cut {
+            Cut::Batches(batches, end) => format!("{} bytes up to {end}", batches.len()),
+            Cut::Nothing => "nothing".to_owned(),
+            Cut::Further { at, size, base } => format!("{size} bytes at {at}, offset {base}"),
+            Cut::Bad(corrupt) => format!("bad at {}", corrupt.place),
+        };
+        let between = |from: usize, to: usize| to - from;
+        let cases = [
+            (&whole, slice(&bytes), format!("{} bytes up to 6", between(places[1], end)), 6),
+            (&few, slice(&bytes), format!("{} bytes up to 3", between(places[1], places[3])), 3),
+            (&tight, slice(&bytes), format!("{} bytes up to 3", between(places[1], places[3])), 3),
+            (&whole, slice(&flipped), format!("{} bytes up to 4", between(places[1], places[4])), 4),
+            (&from_bad, slice(&flipped), format!("bad at {}", places[4]), 4),
+            (&whole, slice(&bytes[..places[1] + 20]), format!("{HEADER_BYTES} bytes at {}, offset 1", places[1]), 1),
+        ];
+        for (window, bytes, expected, batches) in cases {
+            assert_eq!(told(window.cut(&bytes, None)), expected);
+            let (mut walk, mut steps) = (window.walk(), 0);
+            let cut = loop {
+                match window.cut_on(&mut walk, 1, &bytes, None) {
+                    Some(cut) => break cut,
+                    None => steps += 1,
+                }
+            };
+            assert_eq!(told(cut), expected);
+            assert!((batches - 1..=batches).contains(&steps), "{expected}: a batch a step, {steps} steps");
+        }
+    }
 
     #[test]
     fn a_window_that_cannot_be_read_is_halved_down_to_what_its_first_batch_needs() {

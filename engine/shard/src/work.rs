@@ -25,7 +25,7 @@ use crate::time_search::Searches;
 use crate::token::{self, Purpose};
 use crate::waits::Waits;
 use millrace_base::clock::Nanos;
-use millrace_base::ids::{META_PARTITION, PartitionId, ShardId, Uuid};
+use millrace_base::ids::{DirectoryIndex, META_PARTITION, PartitionId, ShardId, Uuid};
 use millrace_base::planted::{Bug, is_planted};
 use millrace_io::{File, IoError, OpenHow, Slice};
 use millrace_log::image::PendingBytes;
@@ -365,7 +365,10 @@ impl Engine {
             return self.directories[index].write_again(t.driver, generation, entry);
         }
         match self.directories[index].completed(generation, result, entry.len(), t.now) {
-            Ok(told) => self.durable(t, told),
+            Ok(told) => {
+                self.scripts.entry_ended(index as DirectoryIndex, generation, t.now);
+                self.durable(t, told);
+            }
             Err(error) => self.device_failed(t, index, format!("a journal write failed: {error}")),
         }
     }
@@ -379,6 +382,11 @@ impl Engine {
             || !self.windows_read.is_empty()
             || self.searches.can_begin()
             || !self.sealed.is_empty()
+    }
+
+    /// Whether an entry of a journal is being written, which somebody may wait for.
+    pub fn is_writing(&self) -> bool {
+        self.directories.iter().any(|directory| directory.in_flight() > 0)
     }
 
     /// When a journal wants to state what is synced.
