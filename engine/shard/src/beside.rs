@@ -96,10 +96,12 @@ impl Beside {
     fn judge(&mut self) {
         self.entries = 0;
         let (Some(alone), Some(beside)) = (self.alone.0, self.among_most.0) else { return };
-        let most = match beside {
-            _ if beside > alone + alone / 4 => (self.most - 1).max(1),
-            _ if beside < alone + alone / 10 => (self.most + 1).min(READS_MAX),
-            _ => self.most,
+        let most = if beside > alone + alone / 4 {
+            (self.most - 1).max(1)
+        } else if beside < alone + alone / 10 {
+            (self.most + 1).min(READS_MAX)
+        } else {
+            self.most
         };
         if most != self.most {
             (self.most, self.among_most) = (most, Median::default());

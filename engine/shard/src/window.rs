@@ -255,12 +255,11 @@ mod tests {
             Cut::Further { at, size, base } => format!("{size} bytes at {at}, offset {base}"),
             Cut::Bad(corrupt) => format!("bad at {}", corrupt.place),
         };
-        let between = |from: usize, to: usize| to - from;
         let cases = [
-            (&whole, slice(&bytes), format!("{} bytes up to 6", between(places[1], end)), 6),
-            (&few, slice(&bytes), format!("{} bytes up to 3", between(places[1], places[3])), 3),
-            (&tight, slice(&bytes), format!("{} bytes up to 3", between(places[1], places[3])), 3),
-            (&whole, slice(&flipped), format!("{} bytes up to 4", between(places[1], places[4])), 4),
+            (&whole, slice(&bytes), format!("{} bytes up to 6", end - places[1]), 6),
+            (&few, slice(&bytes), format!("{} bytes up to 3", places[3] - places[1]), 3),
+            (&tight, slice(&bytes), format!("{} bytes up to 3", places[3] - places[1]), 3),
+            (&whole, slice(&flipped), format!("{} bytes up to 4", places[4] - places[1]), 4),
             (&from_bad, slice(&flipped), format!("bad at {}", places[4]), 4),
             (&whole, slice(&bytes[..places[1] + 20]), format!("{HEADER_BYTES} bytes at {}, offset 1", places[1]), 1),
         ];
