@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 MOVED_MAX = 0.20
 JUDGED_PAIRS_MIN = 9
+# When the quartiles of the ratios are further apart than no effect (1) is from nothing, their distance would allow everything.
+SPREAD_MAX = 1.0
 HOLES_MAX = 2  # of one row on one server; then the rest of its passes is left out
 
 
@@ -94,7 +96,7 @@ class Verdict:
     """What a row of scheduling comes to.
 
     `moved` is the median over the pairs of on / off - 1, `spread` the quartiles' distance of these ratios, `allowed` the larger of 20 % and
-    that; `passed` is None when there are too few pairs to say, or the proof is missing."""
+    that; `passed` is None when there are too few pairs to say, they are too far apart, or the proof is missing."""
 
     pairs: int
     moved: float
@@ -112,5 +114,5 @@ def judge(on, off, proof_on, proof_off):
     moved, spread = statistics.median(ratios) - 1, quartile_range(ratios)
     allowed = max(MOVED_MAX, spread)
     proven = bool(proof_on) and statistics.median(proof_on.values()) > 2 * statistics.median(proof_off.values() or [0])
-    passed = moved <= allowed if proven and len(ratios) >= JUDGED_PAIRS_MIN else None
+    passed = moved <= allowed if proven and len(ratios) >= JUDGED_PAIRS_MIN and spread <= SPREAD_MAX else None
     return Verdict(len(ratios), moved, spread, allowed, proven, passed)

@@ -102,6 +102,13 @@ class JudgeTest(unittest.TestCase):
         self.assertEqual(verdict.pairs, 8)
         self.assertIsNone(self.judge({}))
 
+    def test_pairs_too_far_apart_are_not_judged(self):
+        on = dict(enumerate([0.1, 0.2, 1.0, 1.1, 1.2, 1.3, 2.3, 40.0, 50.0]))
+        self.assertGreater(self.judge(on).spread, results.SPREAD_MAX)
+        self.assertIsNone(self.judge(on).passed)
+        on[6] = 1.9
+        self.assertTrue(self.judge(on).passed)
+
     def test_without_the_proof_that_on_was_on_nothing_is_judged(self):
         on = {number: 1.0 for number in range(9)}
         for proofs in (({}, {}), ({0: 0.0}, {0: 0.0}), ({0: 10.0}, {0: 6.0})):

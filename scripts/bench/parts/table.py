@@ -5,7 +5,7 @@ Knows nothing of how anything was measured; rows and results are data.
 
 import statistics
 
-from results import judge, pair_ratios
+from results import SPREAD_MAX, judge, pair_ratios
 from rows import ALL, BARE, FLUSH, KAFKA, MILLRACE, Versus
 
 NAMES = {BARE: "bare ring server", MILLRACE: "Millrace", KAFKA: "Kafka", FLUSH: "Kafka, flush per message"}
@@ -100,6 +100,8 @@ def compared(rows, results, notes):
 def verdict_words(verdict):
     if not verdict.proven:
         return "not proven that on was on"
+    if verdict.spread > SPREAD_MAX:
+        return "pairs too far apart to judge"
     if verdict.passed is None:
         return f"{verdict.pairs} pairs are too few to judge"
     return "holds" if verdict.passed else "**moved too far**"

@@ -58,14 +58,15 @@ class ComparedTest(unittest.TestCase):
 
 
 class VersusTest(unittest.TestCase):
-    def judged(self, times, moved=8.0):
-        entries = [("c", name, at, {"p99_ms": value, "moved_mib": proof}) for at in range(9) for name, value, proof in (("off", 2.0, 0.0), ("on", 2.0 * times, moved))]
+    def judged(self, times, moved=8.0, unrest=0.0):
+        entries = [("c", name, at, {"p99_ms": value, "moved_mib": proof}) for at in range(9) for name, value, proof in (("off", 2.0, 0.0), ("on", 2.0 * (times + unrest * at), moved))]
         return cells(table.markdown([JUDGED], of(*entries)), "checkpoints")
 
     def test_the_verdict_follows_the_rule(self):
         self.assertEqual(self.judged(1.1)[1:6], ["2.000 (2.000-2.000)", "2.200 (2.200-2.200)", "1.10", "0.00", "0.20"])
         self.assertEqual(self.judged(1.1)[-1], "holds")
         self.assertEqual(self.judged(1.5)[-1], "**moved too far**")
+        self.assertEqual(self.judged(1.1, unrest=1.0)[-1], "pairs too far apart to judge")
         self.assertEqual(self.judged(1.1, moved=0.0)[-1], "not proven that on was on")
 
     def test_shards_are_named(self):
