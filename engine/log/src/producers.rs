@@ -40,8 +40,9 @@ const VERSION: u8 = 1;
 const BATCH_BYTES: usize = 32;
 const PRODUCER_BYTES_MIN: usize = 11;
 const PENDING_BYTES_MIN: usize = 27;
-/// More than a journal can hold of uncommitted batches.
-const PENDING_MAX: usize = 1 << 23;
+/// More than a journal can hold of uncommitted batches, and of producers: those with uncommitted batches are kept beyond [`PRODUCERS_MAX`]. What is
+/// read is bounded by its bytes.
+const LISTED_MAX: usize = 1 << 23;
 
 /// One batch as remembered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,8 +110,9 @@ pub struct Producers {
     pending: VecDeque<Pending>,
     /// Only producers with something pending.
     ahead: BTreeMap<i64, Ahead>,
-    /// Committed producers that came, changed or went since the last delta.
-    changed: BTreeSet<i64>,
+    /// Committed producers that came, changed or went since the last delta or whole state, and whether they were there then. Who came and went
+    /// again is not among them, so they are never more than those that were there and those that are.
+    changed: BTreeMap<i64, bool>,
     /// The same since they all went to this state file. None: there is no file, or too much has changed.
     behind: Option<(state_file::Name, BTreeSet<i64>)>,
     /// Batches that end at or before it have been taken in.
@@ -248,8 +250,9 @@ impl Producers {
     /// Everything that ends at or before `to` is committed.
     pub fn commit(&mut self, to: Offset) {
         while let Some(step) = self.pending.pop_front_if(|step| step.end <= to) {
+            let was_there = self.committed.contains_key(&step.id);
             self.committed.entry(step.id).or_insert_with(|| Producer::new(step.epoch, step.last_use)).apply(&step);
-            self.note(step.id);
+            self.note(step.id, was_there);
             let ahead = self.ahead.get_mut(&step.id).expect("a producer with pending batches stands in `ahead`");
             ahead.pending -= 1;
             if ahead.pending == 0 {
@@ -272,12 +275,12 @@ impl Producers {
         self.ahead.clear();
         let lost: Vec<i64> = self.committed.iter().filter(|(_, producer)| producer.end() > to).map(|(id, _)| *id).collect();
         for id in lost {
-            self.note(id);
             let producer = self.committed.get_mut(&id).expect("listed a line above");
             producer.batches.retain(|batch| batch.end <= to);
             if producer.batches.is_empty() {
                 self.committed.remove(&id);
             }
+            self.note(id, true);
         }
         kept.into_iter().for_each(|step| self.push(step));
     }
@@ -297,7 +300,7 @@ impl Producers {
             }
             keep
         });
-        gone.into_iter().for_each(|id| self.note(id));
+        gone.into_iter().for_each(|id| self.note(id, true));
         before - self.committed.len()
     }
 
@@ -312,13 +315,19 @@ impl Producers {
         let unused: Vec<i64> = by_use.into_iter().map(|(_, id)| id).filter(|id| !self.ahead.contains_key(id)).take(surplus).collect();
         for id in unused {
             self.committed.remove(&id);
-            self.note(id);
+            self.note(id, true);
         }
     }
 
-    /// A committed producer came, changed or went.
-    fn note(&mut self, id: i64) {
-        self.changed.insert(id);
+    /// A committed producer came, changed or went. `was_there`: before that.
+    fn note(&mut self, id: i64, was_there: bool) {
+        if !*self.changed.entry(id).or_insert(was_there) && !self.committed.contains_key(&id) {
+            self.changed.remove(&id);
+        }
+        self.note_behind(id);
+    }
+
+    fn note_behind(&mut self, id: i64) {
         if let Some((_, behind)) = &mut self.behind {
             behind.insert(id);
         }
@@ -343,7 +352,7 @@ impl Producers {
     /// What changed since the last delta or [`Producers::forget_changes`]; the changes are then forgotten.
     pub fn encode_delta(&mut self, out: &mut Vec<u8>) {
         let changed = std::mem::take(&mut self.changed);
-        self.put_delta(&changed, out);
+        self.put_delta(changed.keys(), out);
     }
 
     /// All that is here goes to this state file.
@@ -355,10 +364,11 @@ impl Producers {
     pub fn encode_behind(&self, file: state_file::Name, out: &mut Vec<u8>) -> bool {
         let behind = self.behind.as_ref().filter(|(name, _)| *name == file);
         let nothing = BTreeSet::new();
-        behind.inspect(|(_, behind)| self.put_delta(if is_planted(Bug::ForgetBehindFile) { &nothing } else { behind }, out)).is_some()
+        let of = |behind| if is_planted(Bug::ForgetBehindFile) { &nothing } else { behind };
+        behind.inspect(|(_, behind)| self.put_delta(of(behind).iter(), out)).is_some()
     }
 
-    fn put_delta(&self, changed: &BTreeSet<i64>, out: &mut Vec<u8>) {
+    fn put_delta<'a>(&self, changed: impl ExactSizeIterator<Item = &'a i64>, out: &mut Vec<u8>) {
         out.put_u8(VERSION);
         out.put_i64(self.through);
         out.put_u32(changed.len() as u32);
@@ -377,7 +387,7 @@ impl Producers {
 
     /// A whole state was written: the next delta starts from it.
     pub fn forget_changes(&mut self) {
-        self.changed = BTreeSet::new();
+        self.changed = BTreeMap::new();
     }
 
     fn put_pending(&self, out: &mut Vec<u8>) {
@@ -398,7 +408,7 @@ impl Producers {
     /// Bytes that [`Producers::encode`] cannot have written.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Producers, Malformed> {
         let mut producers = Producers { through: read_head(reader)?, ..Producers::default() };
-        let count = reader.count(PRODUCERS_MAX, 8 + PRODUCER_BYTES_MIN, "number of producers")?;
+        let count = reader.count(LISTED_MAX, 8 + PRODUCER_BYTES_MIN, "number of producers")?;
         for _ in 0..count {
             let id = reader.i64("producer id")?;
             producers.committed.insert(id, read_producer(reader, producers.through)?);
@@ -407,13 +417,13 @@ impl Producers {
         Ok(producers)
     }
 
-    /// Takes a delta in, as if it had happened here.
+    /// Takes a delta in, as if it had happened here and been written.
     ///
     /// # Errors
     /// Bytes that [`Producers::encode_delta`] cannot have written; `self` is then not to be used.
     pub fn apply_delta(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
         let before = std::mem::replace(&mut self.through, read_head(reader)?);
-        let count = reader.count(4 * PRODUCERS_MAX, 9, "number of changed producers")?;
+        let count = reader.count(LISTED_MAX, 9, "number of changed producers")?;
         for _ in 0..count {
             let id = reader.i64("producer id")?;
             if reader.flag("whether the producer is here")? {
@@ -421,8 +431,9 @@ impl Producers {
             } else {
                 self.committed.remove(&id);
             }
-            self.note(id);
+            self.note_behind(id);
         }
+        self.changed.clear();
         if self.through < before && self.committed.values().any(|producer| producer.end() > self.through) {
             return Err(reader.malformed("remembered batches below the log's end"));
         }
@@ -434,7 +445,7 @@ impl Producers {
     }
 
     fn read_pending(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
-        let count = reader.count(PENDING_MAX, PENDING_BYTES_MIN, "number of uncommitted batches")?;
+        let count = reader.count(LISTED_MAX, PENDING_BYTES_MIN, "number of uncommitted batches")?;
         let mut last_end = 0;
         for _ in 0..count {
             let (id, epoch) = (reader.i64("producer id")?, reader.i16("producer epoch")?);

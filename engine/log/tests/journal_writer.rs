@@ -144,6 +144,25 @@ fn a_statement_is_due_after_a_quiet_millisecond_and_once() {
 }
 
 #[test]
+fn an_extent_that_is_durable_after_its_entry_is_stated_after_a_quiet_millisecond_too() {
+    let mut journal = fresh(small());
+    let quiet = |ms: u64| Nanos(0).plus_ms(ms);
+    let tail = PayloadRange { start: 0, len: 0 };
+    let extent = Record::Extent { partition: partition(0), base: 0, end: 1, segment: 0, place: 0, bytes: 4_096, crc: 7, tail };
+    journal.append(Urgency::Data, extent, &[]).unwrap();
+    let sealed = journal.seal(Nanos(0)).unwrap();
+    journal.completed(sealed.sequence, quiet(1));
+    let statement = journal.seal_statement(quiet(2)).unwrap();
+    journal.completed(statement.sequence, quiet(2));
+    assert_eq!(journal.statement_at(), None, "the extent is on its way");
+    journal.extents_durable(1, quiet(9));
+    assert_eq!((journal.statement_due(quiet(9)), journal.statement_at()), (false, Some(quiet(10))));
+    let statement = journal.seal_statement(quiet(10)).unwrap();
+    journal.completed(statement.sequence, quiet(10));
+    assert_eq!(journal.statement_at(), None);
+}
+
+#[test]
 fn a_file_is_wanted_once_when_none_is_free_and_used_when_added() {
     let mut journal = fresh(Options { files_max: 3, ..small() });
     assert_eq!(journal.wants_file(), None);

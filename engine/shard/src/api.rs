@@ -149,7 +149,7 @@ pub enum ProduceError {
     DiskFull {
         directory: String,
     },
-    /// The data directory failed, or the partition is damaged.
+    /// The data directory failed, the partition is damaged, or too many of its segments wait to be closed.
     Storage {
         reason: String,
     },

@@ -368,10 +368,11 @@ struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
-    /// Reads a data directory's journals; they are moved first if they are of another number of shards.
+    /// Reads a data directory's journals; they are moved first if they are of another number of shards. What they say is durable then: files
+    /// are removed by it before a journal is written to.
     fn recover(&mut self, path: &Path) -> Result<Found, BootError> {
         crate::rehome::finish(self.disk, path).map_err(BootError::io("finish moving the journals of", path))?;
-        let mut found = recover_directory(self.disk, path, self.pools, self.notes, true)?;
+        let mut found = self.recover_synced(path)?;
         let shards: Vec<ShardId> = found.journals.keys().copied().collect();
         let wanted: Vec<ShardId> = (0..self.plan.shards).collect();
         if !shards.is_empty() && shards != wanted {
@@ -382,7 +383,15 @@ impl Recovery<'_> {
             self.notes.push(format!("{}: the journals of {} shards move to {}", path.display(), shards.len(), self.plan.shards));
             let states = partitions_of(self.disk, path, &mut found, 0, self.pools);
             crate::rehome::rehome(self.disk, path, states, self.plan.shards, self.options, self.pools, self.entropy)?;
-            found = recover_directory(self.disk, path, self.pools, self.notes, true)?;
+            found = self.recover_synced(path)?;
+        }
+        Ok(found)
+    }
+
+    fn recover_synced(&mut self, path: &Path) -> Result<Found, BootError> {
+        let found = recover_directory(self.disk, path, self.pools, self.notes, true)?;
+        for (shard, recovered) in &found.journals {
+            journal::sync(self.disk, &paths::journal(path, *shard), recovered)?;
         }
         Ok(found)
     }

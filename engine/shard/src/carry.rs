@@ -10,6 +10,7 @@ use crate::checkpoint::NOWHERE;
 use crate::directory::After;
 use crate::engine::{Engine, Turn};
 use crate::lifecycle::Finish;
+use crate::partition::Standing;
 use crate::script::{Handle, Outcome, Step};
 use crate::tail::Piece;
 use millrace_base::ids::PartitionId;
@@ -24,6 +25,9 @@ const INLINE_SHARE: usize = 2048;
 
 /// Large parts of a state beyond this go to a state file when only the journal's reserve is left, and always in a journal of small files.
 const INLINE_BYTES_TIGHT: usize = 512;
+
+/// More than a record takes in an entry, besides its payload: it stands there twice.
+const RECORD_BYTES_MAX: usize = 96;
 
 /// How long after a damaged journal could not be copied that is tried again.
 const KEEP_PAUSE_MS: u64 = 1_000;
@@ -63,7 +67,7 @@ impl Engine {
             return Ok(());
         }
         // Room for all of it in one entry: half a carried partition would be worth nothing.
-        if self.directories[directory].journal().room_for(Urgency::Relief) < total + 64 * (pending.len() + 1) {
+        if self.directories[directory].journal().room_for(Urgency::Relief) < total + RECORD_BYTES_MAX * (pending.len() + 1) {
             let sealed = self.directories[directory].seal(t.now);
             self.sealed.extend(sealed.map(|sealed| (directory, sealed)));
         }
@@ -228,6 +232,9 @@ impl Engine {
         if let Err(error) = result {
             let reason = format!("a state file of {} failed: {error}", partition.folder.display());
             return self.device_failed(t, directory, reason);
+        }
+        if matches!(partition.standing, Standing::Deleting) {
+            return self.script_ended(t, id); // a state behind a deletion would be the birth of another partition
         }
         partition.store.has_folder = true;
         if partition.note.is_some() {

@@ -72,11 +72,14 @@ pub struct Checkpoints {
     /// How many more of one write each, and the bytes of those.
     small: usize,
     small_bytes: usize,
+    /// All of them, by data directory.
+    of_directories: Vec<usize>,
 }
 
 impl Checkpoints {
-    pub fn any(&self) -> bool {
-        self.large + self.small > 0
+    /// Whether one of this data directory is under way.
+    pub fn any(&self, directory: usize) -> bool {
+        self.of_directories.get(directory).is_some_and(|count| *count > 0)
     }
 
     /// Whether one of so many bytes may begin beside them; `hurry` is looked at when it makes a difference.
@@ -88,7 +91,10 @@ impl Checkpoints {
         self.large + self.small < CHECKPOINTS_MAX || (has_room_in_hurry && hurry())
     }
 
-    fn begin(&mut self, write: &Write) {
+    fn begin(&mut self, directory: DirectoryIndex, write: &Write) {
+        let directory = usize::from(directory);
+        self.of_directories.resize(self.of_directories.len().max(directory + 1), 0);
+        self.of_directories[directory] += 1;
         if write.bytes.len() > PIECE_BYTES {
             self.large += 1;
         } else {
@@ -96,7 +102,8 @@ impl Checkpoints {
         }
     }
 
-    fn end(&mut self, write: &Write) {
+    fn end(&mut self, directory: DirectoryIndex, write: &Write) {
+        self.of_directories[usize::from(directory)] -= 1;
         if write.bytes.len() > PIECE_BYTES {
             self.large -= 1;
         } else {
@@ -284,13 +291,14 @@ impl Engine {
         steps.extend((!is_planted(Bug::SkipSegmentSync)).then_some(Step::Sync(file)));
         steps.extend(synced_folders.into_iter().map(Step::SyncDirectory));
         partition.busy = true;
-        self.checkpoints.begin(&write);
+        self.checkpoints.begin(partition.directory, &write);
         self.scripts.start(t.driver, steps, Finish::Checkpoint(id, write));
     }
 
     /// The batches are durable in the segment: that is stated.
     pub fn checkpoint_written(&mut self, t: &mut Turn<'_>, id: PartitionId, write: Write, result: Result<Outcome, IoError>) {
-        self.checkpoints.end(&write);
+        let partition = self.partitions.get(&id).expect("a partition stays while a script works on it");
+        self.checkpoints.end(partition.directory, &write);
         self.relieve_at_once(t, id, result.is_ok());
         let is_short = result.as_ref().err().is_some_and(|error| self.is_out_of_files(t.now, *error));
         if result.as_ref().is_ok_and(|outcome| !outcome.opened.is_empty()) {
@@ -352,7 +360,7 @@ impl Engine {
             steps.extend(write_steps(Handle::Nth(0), &write));
             steps.push(Step::Sync(Handle::Nth(0)));
             steps.extend(partition.folder.ancestors().take(3).map(|folder| Step::SyncDirectory(folder.to_owned())));
-            self.checkpoints.begin(&write);
+            self.checkpoints.begin(partition.directory, &write);
             self.scripts.start(t.driver, steps, Finish::Checkpoint(id, write));
         }
     }
@@ -505,6 +513,9 @@ impl Engine {
     }
 
     fn state_roll(&mut self, t: &mut Turn<'_>, id: PartitionId, base: Offset) -> Result<(), NoRoom> {
+        if self.partitions[&id].store.has_rolls_max() {
+            return Err(NoRoom::Journal);
+        }
         let directory = usize::from(self.partitions[&id].directory);
         self.journal(t, directory, Urgency::Data, Record::Roll { partition: id, base }, &[], None)?;
         if let Some(partition) = self.partitions.get_mut(&id) {

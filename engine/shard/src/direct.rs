@@ -144,7 +144,7 @@ impl Engine {
         if self.directories[flight.directory].is_failed() {
             return;
         }
-        self.directories[flight.directory].extent_durable(flight.number, flight.bytes);
+        self.directories[flight.directory].extent_durable(flight.number, flight.bytes, t.now);
         let Some(partition) = self.partitions.get_mut(&flight.partition) else { return };
         if let Some(direct) = partition.directs.iter_mut().find(|direct| direct.key == key) {
             direct.is_done = true;

@@ -109,7 +109,8 @@ pub struct Directory {
 
 /// Which of the extents of a journal are durable in their segments: later entries state how many are, without a gap.
 struct Extents {
-    /// Number of the first that is not known to be durable, and of the next one.
+    /// Number of the first of this start, of the first that is not known to be durable, and of the next one.
+    begin: u64,
     first: u64,
     next: u64,
     done: VecDeque<bool>,
@@ -122,14 +123,12 @@ impl Extents {
         self.next - 1
     }
 
-    /// Gives how many are durable.
-    fn done(&mut self, number: u64) -> u64 {
+    fn done(&mut self, number: u64) {
         self.done[(number - self.first) as usize] = true;
         while self.done.front() == Some(&true) {
             self.done.pop_front();
             self.first += 1;
         }
-        self.first
     }
 }
 
@@ -137,7 +136,8 @@ impl Directory {
     /// `files`: the journal's files, open, by slot.
     pub fn new(index: DirectoryIndex, id: Uuid, path: PathBuf, journal: Journal, files: BTreeMap<u32, File>) -> Directory {
         // Recovery has found or cut off the extents of before, and synced them.
-        let extents = Extents { first: journal.extents_before(), next: journal.extents_before(), done: VecDeque::new() };
+        let begin = journal.extents_before();
+        let extents = Extents { begin, first: begin, next: begin, done: VecDeque::new() };
         Directory {
             index,
             id,
@@ -226,6 +226,7 @@ impl Directory {
     /// Ends the entry being built.
     pub fn seal(&mut self, now: Nanos) -> Option<Sealed> {
         let mut sealed = self.journal.seal(now)?;
+        self.tell_extents(now);
         if !self.direct.is_empty() {
             sealed.batches.append(&mut self.direct);
             sealed.batches.sort_by_key(|batches| (batches.partition, batches.base));
@@ -261,11 +262,18 @@ impl Directory {
     }
 
     /// The direct append with this number, of batches of so many bytes, is durable in its segment.
-    pub fn extent_durable(&mut self, number: u64, bytes: usize) {
+    pub fn extent_durable(&mut self, number: u64, bytes: usize, now: Nanos) {
         self.unsynced.bytes -= bytes;
-        let durable = self.extents.done(number);
-        // One may be durable before the entry that names it is even sealed.
-        self.journal.extents_durable(durable.min(self.journal.extents_before()));
+        self.extents.done(number);
+        self.tell_extents(now);
+    }
+
+    /// One may be durable before the entry that names it is even sealed: that is told when it is.
+    fn tell_extents(&mut self, now: Nanos) {
+        let Extents { begin, first, .. } = self.extents;
+        if first > begin {
+            self.journal.extents_durable(first.min(self.journal.extents_before()), now);
+        }
     }
 
     /// Submits a sealed entry's write; gives the batches that were in it, whose bytes can be read from now on once committed.

@@ -219,7 +219,7 @@ impl Engine {
         self.woken.extend(partition.readers.drain(..).map(|reader| (reader, id)));
         for waiter in answered {
             match waiter.what {
-                Waiting::Produce { wait, part } => self.produce_committed(wait, part),
+                Waiting::Produce { wait, .. } => self.produce_committed(wait),
                 Waiting::Coordinator { token } => self.coordinator_written(t, id, token),
             }
         }
@@ -273,7 +273,8 @@ impl Engine {
         }
         // Statements of what is being written may go into the same entry.
         let gathers = directory.journal().should_gather()
-            && (self.checkpoints.any() || self.partitions.values().any(|p| usize::from(p.directory) == index && p.store.is_writing_state));
+            && (self.checkpoints.any(index)
+                || self.partitions.values().any(|p| usize::from(p.directory) == index && p.store.is_writing_state));
         !self.holding[index].is_empty() || (directory.journal().is_building() && !gathers)
     }
 

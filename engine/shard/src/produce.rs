@@ -140,6 +140,13 @@ impl Engine {
             self.refused_for_now(part, t.now);
             return Outcome::Refused(ProduceError::DiskFull { directory });
         }
+        if partition.store.has_rolls_max() {
+            let waiting = partition.store.rolls.len();
+            self.refused_for_now(part, t.now);
+            let reason =
+                format!("{waiting} segments wait to be closed: they hold too few records each, or too many offsets; it may succeed later");
+            return Outcome::Refused(ProduceError::Storage { reason });
+        }
         let log_start = partition.log_start();
         match partition.producers.check(&part.header) {
             Verdict::Append => {
@@ -208,7 +215,7 @@ impl Engine {
         }
     }
 
-    pub fn produce_committed(&mut self, wait: WaitId, _part: usize) {
+    pub fn produce_committed(&mut self, wait: WaitId) {
         self.let_go(wait);
     }
 

@@ -207,8 +207,11 @@ impl Engine {
                     if !self.raise_log_start(t, delete.partition, start) {
                         let reason = "the journal has no room for a log start; it may later".to_owned();
                         self.start_settled(id, part, Err(ReadError::Storage { reason }));
-                    } else if let Some(partition) = self.partitions.get_mut(&delete.partition) {
+                    } else if let Some(partition) = self.partitions.get_mut(&delete.partition).filter(|partition| partition.is_writable()) {
                         partition.start_waiters.push(StartWaiter { start, wait: id, part });
+                    } else {
+                        let reason = "the data directory has failed".to_owned();
+                        self.start_settled(id, part, Err(ReadError::Storage { reason }));
                     }
                 }
                 Ok((start, false)) => self.start_settled(id, part, Ok(start)),

@@ -7,10 +7,10 @@
 //!    device cannot read as a whole is read in part.
 //! 4. A window serves all who ask for what is in it, and who reads on where one ended finds the next on its way ([`crate::kept_windows`]).
 //! 5. With too few bytes and no error the read waits: its partitions wake it when their commit moves, its deadline ends it. Not when a part
-//!    has more than it may give at once: waiting would bring no more.
+//!    has more than it may give at once: waiting would bring no more. It remembers how many bytes there were, and looks anew in the end.
 //!
 //! Invariants: nothing at or above the commit is given; only whole batches; the first batch comes whatever its size; a read is
-//! answered once.
+//! answered once, by a look that nothing was waited for after; who waits holds nothing of what it would be given.
 //! Knows nothing of fetch sessions or protocols.
 
 use crate::api::{EpochEnd, Read, ReadData, ReadError, ReadPart, Reply};
@@ -60,6 +60,10 @@ pub struct ReadWait {
     further: Option<(usize, Window)>,
     /// A part has more than it is given now.
     has_more: bool,
+    /// Something was loaded since it looked, and its partitions could not wake it meanwhile.
+    has_loaded: bool,
+    /// What it would have been given when it began to wait.
+    bytes: usize,
 }
 
 /// The bytes of a window, for a part of a read.
@@ -104,6 +108,8 @@ impl Engine {
             lacks: 0,
             further: None,
             has_more: false,
+            has_loaded: false,
+            bytes: 0,
         });
         self.look(t, id);
     }
@@ -174,7 +180,7 @@ impl Engine {
                 }
                 Ok(Look::Index(segment)) => {
                     if windows > 0 && windows + INDEX_BYTES_MAX > windows_max {
-                        // As with windows.
+                        wait.has_more = true;
                     } else if self.has_room_to_read(INDEX_BYTES_MAX) {
                         any = true;
                         windows += INDEX_BYTES_MAX;
@@ -188,6 +194,7 @@ impl Engine {
             });
         }
         wait.loading = scripts.len() + indexes.len() + kept.len();
+        wait.has_loaded = wait.loading > 0;
         let id = self.reads.insert(wait);
         for (part, key, block) in kept {
             if let Some(bytes) = self.kept_windows.take(key, WindowAsker { read: id, part, block }, t.now) {
@@ -233,11 +240,17 @@ impl Engine {
         if enough || bytes >= wait.read.min_bytes || (wait.lacks > 0 && bytes > 0) {
             return self.answer_read(t, id);
         }
+        wait.bytes = bytes;
+        wait.results.iter_mut().flatten().flatten().for_each(|data| data.batches = Vec::new());
+        if wait.has_loaded && !self.is_far_from_enough(t, id) {
+            return self.look(t, id);
+        }
+        let wait = self.reads.get_mut(id).expect("it was there above");
         wait.timer = Some(t.timers.add(deadline, TimerFor::Read { slot: id.slot, generation: id.generation }));
         self.routes.park(wait.from, wait.ticket);
         if wait.lacks > 0 {
             let lacks = wait.lacks;
-            return self.wait_for_room(Asker::Read(id), lacks, t.now);
+            self.wait_for_room(Asker::Read(id), lacks, t.now);
         }
         // What it leaves behind when it is answered is found dead: to be taken out of each list would cost as much as there are readers.
         let reads = &self.reads;
@@ -288,36 +301,40 @@ impl Engine {
     }
 
     /// Whether a read that waits has nothing to be told yet, found without collecting what there is: with many that wait for much, that
-    /// would be done for each of them at each commit.
+    /// would be done for each of them at each commit. What there was then is remembered, and only what has come since is counted.
     fn is_far_from_enough(&self, t: &Turn<'_>, id: WaitId) -> bool {
-        let Some(wait) = self.reads.get(id).filter(|wait| !wait.stale && wait.lacks == 0 && wait.read.deadline > t.now) else {
-            return false;
-        };
-        let bytes_at_most = |part: &ReadPart| {
+        let Some(wait) = self.reads.get(id).filter(|wait| !wait.stale && wait.read.deadline > t.now) else { return false };
+        let came_at_most = |(part, looked): (&ReadPart, &Option<Result<ReadData, ReadError>>)| {
+            let Some(Ok(data)) = looked else { return None };
             let partition = self.partitions.get(&part.partition)?;
             check_readable(partition).and_then(|()| check_epoch(partition, part.current_epoch)).ok()?;
             let is_in_range = part.offset >= partition.log_start() && part.offset <= partition.read_bound();
             if !is_in_range || diverging(partition, part).is_some() {
                 return None;
             }
-            partition.tail.bytes_at_most(part.offset, partition.read_bound())
+            // More of what it has no room for changes nothing.
+            let is_left_out = wait.lacks > 0 && part.offset < data.commit;
+            if is_left_out { Some(0) } else { partition.tail.bytes_at_most(data.commit, partition.read_bound()) }
         };
-        let all: Option<u64> = wait.read.parts.iter().map(bytes_at_most).sum();
-        all.is_some_and(|bytes| bytes < wait.read.min_bytes as u64)
+        let came: Option<u64> = wait.read.parts.iter().zip(&wait.results).map(came_at_most).sum();
+        // With something to give it does not wait for room.
+        let enough = if wait.lacks > 0 { 1 } else { wait.read.min_bytes };
+        came.is_some_and(|came| wait.bytes as u64 + came < enough as u64)
     }
 
     pub fn read_deadline(&mut self, t: &mut Turn<'_>, id: WaitId) {
         if self.reads.get_mut(id).is_some_and(|wait| wait.loading == 0 && wait.read.deadline <= t.now) {
-            self.answer_read(t, id);
+            self.look(t, id);
         }
     }
 
     /// The submitter has enough from elsewhere.
     pub fn stop_waiting(&mut self, t: &mut Turn<'_>, from: ShardId, ticket: u64) {
         let Some(id) = self.read_tickets.get(&(from, ticket)).copied() else { return };
-        match self.reads.get_mut(id) {
-            Some(wait) if wait.loading > 0 => wait.read.min_bytes = 0,
-            _ => self.answer_read(t, id),
+        let Some(wait) = self.reads.get_mut(id) else { return };
+        wait.read.min_bytes = 0;
+        if wait.loading == 0 {
+            self.look(t, id);
         }
     }
 
@@ -388,10 +405,15 @@ impl Engine {
                 log::error!("partition {partition} is damaged: {corrupt}");
                 wait.results[part] = Some(Err(ReadError::Storage { reason: corrupt.to_string() }));
             }
-            // The segment went while it was being read: the log start has moved.
+            // The segment went while it was being read: the log start has moved. If it has not, records are missing.
             Err(IoError::NOT_FOUND) => {
                 wait.results[part] = Some(Err(match self.partitions.get(&partition) {
-                    Some(partition) => out_of_range(partition),
+                    Some(partition) if window.from < partition.log_start() => out_of_range(partition),
+                    Some(_) => {
+                        let reason = format!("{} is missing", window.path.display());
+                        log::error!("partition {partition} cannot be read: {reason}");
+                        ReadError::Storage { reason }
+                    }
                     None => ReadError::UnknownPartition,
                 }));
             }

@@ -20,6 +20,9 @@ use std::path::{Path, PathBuf};
 /// More than the records of a state take in an entry, besides their payload.
 const RECORDS_BYTES: usize = 512;
 
+/// What a state says in the journal itself in any case.
+const INLINE_BYTES_MIN: usize = 256;
+
 fn next_of(data: &Path) -> PathBuf {
     data.join("journal.next")
 }
@@ -127,7 +130,8 @@ pub enum Stand {
     InPlace,
 }
 
-/// States partitions of the data directory `data` in a journal, each in one entry, durable.
+/// States partitions of the data directory `data` in a journal, each in one entry, durable. Where there are many, more goes to state files: the
+/// journal has one file for them.
 ///
 /// # Errors
 /// The disk's, or no room.
@@ -139,8 +143,9 @@ pub fn write_states(
     states: &[Settled],
     stand: Stand,
 ) -> Result<(), IoError> {
+    let inline_max = (journal.options().file_bytes as usize / 4 / states.len().max(1)).clamp(INLINE_BYTES_MIN, INLINE_BYTES_MAX);
     for Settled { id, state, state_file } in states {
-        let (bytes, file) = state.clone().split(state_file.map(|file| file.name()), INLINE_BYTES_MAX);
+        let (bytes, file) = state.clone().split(state_file.map(|file| file.name()), inline_max);
         if let Some((reference, contents)) = file {
             let partition = paths::partition(data, *id);
             disk.make_directories(&partition)?;

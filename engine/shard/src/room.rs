@@ -18,6 +18,9 @@ use millrace_base::ids::PartitionId;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// Length of the queue below which nobody is looked for who waits no longer.
+const QUEUE_MIN: usize = 16;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Asker {
     Read(WaitId),
@@ -35,6 +38,8 @@ pub struct Room {
     queue: VecDeque<(Asker, usize)>,
     /// When somebody came to his turn last, or the queue began.
     moved: Nanos,
+    /// Length from which on those are looked for that wait no longer.
+    queue_max: usize,
     /// The first of the queue is at its turn.
     serving: bool,
     /// Since when produce has been held back for memory of the journal.
@@ -66,7 +71,22 @@ impl Engine {
         if self.room.queue.is_empty() {
             self.room.moved = now;
         }
+        if self.room.queue.len() >= self.room.queue_max {
+            let mut queue = std::mem::take(&mut self.room.queue);
+            queue.retain(|(asker, _)| self.is_waiting(*asker));
+            self.room.queue_max = QUEUE_MIN + 2 * queue.len();
+            self.room.queue = queue;
+        }
         self.room.queue.push_back((asker, bytes));
+    }
+
+    /// Whether it still wants what it waits for: a read has a deadline.
+    fn is_waiting(&self, asker: Asker) -> bool {
+        match asker {
+            Asker::Read(id) => self.reads.get(id).is_some(),
+            Asker::Query { query, .. } => self.queries.get(query).is_some(),
+            Asker::Coordinator(id) => self.partitions.contains_key(&id),
+        }
     }
 
     /// Lets those go on that there is room for now, in order.
@@ -74,6 +94,11 @@ impl Engine {
         // Each at most once: who lacks more than it knew waits again.
         for _ in 0..self.room.queue.len() {
             let Some((asker, bytes)) = self.room.queue.front().copied() else { return };
+            // The last stays although it waits no longer: that it has not come to its turn is not forgotten.
+            if self.room.queue.len() > 1 && !self.is_waiting(asker) {
+                self.room.queue.pop_front();
+                continue;
+            }
             let share = &self.memory.read;
             if !share.has_room(bytes) && share.used() > 0 {
                 return;

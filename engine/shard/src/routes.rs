@@ -71,6 +71,8 @@ pub struct Routes {
     free: Vec<u32>,
     /// Tickets of fronts' reads, by front and token.
     reads: BTreeMap<(usize, u64), u64>,
+    /// Whose lane is looked at first.
+    next_from: usize,
 }
 
 impl Routes {
@@ -86,6 +88,7 @@ impl Routes {
             tickets: Vec::new(),
             free: Vec::new(),
             reads: BTreeMap::new(),
+            next_from: 0,
         }
     }
 
@@ -166,10 +169,15 @@ impl Routes {
 
     /// The next thing that has come from other shards, in turn.
     pub fn receive(&mut self) -> Option<Inward> {
-        for from in 0..self.routes.len() {
+        let shards = self.routes.len();
+        for from in (self.next_from..shards).chain(0..self.next_from) {
             let route = &mut self.routes[from];
             let Some(lane) = &mut route.lane else { continue };
-            match lane.receive() {
+            let message = lane.receive();
+            if message.is_some() {
+                self.next_from = (from + 1) % shards;
+            }
+            match message {
                 Some(Message::Request(ticket, request)) => {
                     return Some(Inward::Request { from: from as ShardId, ticket, request });
                 }
@@ -278,6 +286,29 @@ mod tests {
         }
         assert_eq!(seen, [0, 1, 2, 3, 4]);
         assert!(!here.is_congested(1));
+    }
+
+    #[test]
+    fn lanes_are_served_in_turn() {
+        let (mut lanes, mut ends) = (vec![None], Vec::new());
+        for _ in 0..2 {
+            let (here, there) = lane::pair(16);
+            lanes.push(Some(here));
+            ends.push(there);
+        }
+        let mut here = Routes::new(0, lanes, vec![doorbell(), doorbell(), doorbell()]);
+        let mut others: Vec<Routes> = Vec::new();
+        for (shard, end) in (1..).zip(ends) {
+            others.push(Routes::new(shard, vec![Some(end), None, None], vec![doorbell(), doorbell(), doorbell()]));
+        }
+        for other in &mut others {
+            (0..4).for_each(|token| other.submit(0, 0, token, Request::StopWaiting { token }));
+        }
+        let mut order = Vec::new();
+        while let Some(Inward::Request { from, .. }) = here.receive() {
+            order.push(from);
+        }
+        assert_eq!(order, [1, 2, 1, 2, 1, 2, 1, 2]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use millrace_base::prng::Prng;
 use millrace_io::{File, Pool, Slice};
 use millrace_log::extent::Layout;
 use millrace_log::index::{Entry, Index, NO_TIMESTAMP, Summary};
-use millrace_log::partition_state::StateFile;
+use millrace_log::partition_state::{ROLLS_MAX, StateFile};
 use millrace_log::segments::{Lookup, Segments};
 use millrace_log::{paths, retention, walk};
 use millrace_state::meta::topic_configs::TopicConfig;
@@ -230,6 +230,11 @@ impl Store {
         self.newest.bytes > 0 && age_ms(now, self.newest_since).saturating_add(self.newest_age_ms) >= due
     }
 
+    /// Whether so many segments wait to be begun that none more may be stated: recovery refuses more than [`ROLLS_MAX`].
+    pub fn has_rolls_max(&self) -> bool {
+        self.rolls.len() >= ROLLS_MAX / 2
+    }
+
     pub fn newest_holds_something(&self) -> bool {
         self.newest.bytes > 0
     }
@@ -328,7 +333,8 @@ impl Store {
         let step = (self.planned / 2).max(4 * size as u64).clamp(*ALLOCATE_BYTES.start(), *ALLOCATE_BYTES.end());
         let needed = self.planned + size as u64;
         let room = (needed + step).next_multiple_of(BLOCK as u64).min(most);
-        let is_short = self.allocated < needed + step / 2 && self.allocated < room;
+        // A file that was closed for others is opened again so.
+        let is_short = self.file.is_none() || (self.allocated < needed + step / 2 && self.allocated < room);
         (is_short && self.rolls.is_empty()).then_some(room)
     }
 

@@ -212,7 +212,7 @@ impl Engine {
         step.encode(&mut bytes);
         let record = Record::Raft { partition: id, truncate: step.truncate, log_start: None, step: PayloadRange { start: 0, len: 0 } };
         let directory = usize::from(self.partitions[&id].directory);
-        if self.journal(t, directory, Urgency::Reserved, record, &[&bytes], None).is_err() {
+        if self.journal(t, directory, Urgency::Relief, record, &[&bytes], None).is_err() {
             self.fail_directory(t, directory, "the journal has no room to state a truncation".to_owned());
         }
     }

@@ -181,7 +181,7 @@ impl Sessions {
             session.forget(&key);
         }
         let room = (room + before).min(SESSION_PARTITIONS_MAX) - session.parts.len().min(SESSION_PARTITIONS_MAX);
-        if ask.wanted.len() > room {
+        if ask.wanted.iter().filter(|(key, _)| !session.parts.contains_key(key)).count() > room {
             // The client starts again with a full fetch and gets no session.
             self.partitions -= before - session.parts.len();
             self.remove(ask.id);
@@ -381,6 +381,16 @@ mod tests {
         assert_eq!(sessions.begin(last, seconds(0)).unwrap().kind, Kind::Sessionless);
         assert!(sessions.is_empty());
         assert_eq!(sessions.partitions, 0);
+    }
+
+    #[test]
+    fn a_large_session_may_ask_anew_for_all_it_has_and_not_for_more_than_there_may_be() {
+        let mut sessions = Sessions::new(2);
+        let all: Vec<(&str, i32)> = (0..SESSION_PARTITIONS_MAX as i32).map(|index| ("t", index)).collect();
+        let (id, _) = fetch(&mut sessions, ask(0, 0, &all), QUIET, seconds(0)).unwrap();
+        assert_eq!(sessions.begin(ask(id, 1, &all), seconds(0)).unwrap().parts.len(), all.len());
+        let more = ask(id, 2, &[("t", SESSION_PARTITIONS_MAX as i32)]);
+        assert_eq!(sessions.begin(more, seconds(0)).err(), Some(ErrorCode::FetchSessionIdNotFound));
     }
 
     #[test]

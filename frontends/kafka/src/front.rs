@@ -326,7 +326,6 @@ fn end_connection(cx: &mut Cx<'_>, id: ConnectionId, host: &str, reason: &str) {
     }
 }
 
-/// The length of the frame at the front of `bytes`, its prefix included.
 /// The frame at the front of a connection's bytes: its length prefix, and `FRAME_BYTES_MIN` to `max` bytes behind it.
 pub fn frame_length(bytes: &[u8], max: usize) -> Frame {
     let Some(prefix) = bytes.first_chunk::<4>() else { return Frame::More };

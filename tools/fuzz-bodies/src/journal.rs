@@ -320,7 +320,7 @@ impl Script {
                 self.journal.release(sequence);
             }
             12 if !self.journal.is_building() => self.flights.extend(self.journal.seal_statement(now)),
-            13 => self.journal.extents_durable(self.journal.extents_before().min(u64::from(choices.u8()))),
+            13 => self.journal.extents_durable(self.journal.extents_before().min(u64::from(choices.u8())), now),
             14 => {
                 if let Some(slot) = self.journal.wants_file() {
                     self.disk.files.insert(path(&layout::file_name(slot)), vec![0; OPTIONS.file_bytes as usize]);

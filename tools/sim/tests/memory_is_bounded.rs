@@ -79,14 +79,14 @@ impl Scene {
     }
 
     /// A client that produces and reads, old data and new: each request is to be answered in time.
-    fn serve_good_ones(&mut self, rounds: u32, end: i64) {
+    fn serve_good_ones(&mut self, rounds: u32, end: i64, part_bytes: i32) {
         let mut good = self.node.connect();
         for round in 0..rounds {
             let began = self.node.world.now();
             assert_eq!(self.node.produce(&mut good, &produce("t", 0, 1_000_000 + round * 10, 5, 2_000)).0, 0, "round {round}");
             assert!(self.node.world.now().since(began).as_secs() < 3, "produce is answered in time");
             let offset = i64::from(round) * 10 % (end - 10);
-            let old = fetch("t", [(1, offset)].into_iter(), 64 << 10);
+            let old = fetch("t", [(1, offset)].into_iter(), part_bytes);
             // While there is no memory to read with, a fetch is answered with nothing at its deadline, and asked again.
             let mut found = None;
             for _ in 0..20 {
@@ -126,7 +126,7 @@ fn connections_that_dribble_hold_a_block_each() {
         scene.add(vec![0, 0, 200]);
     }
     scene.run(10);
-    scene.serve_good_ones(3, end);
+    scene.serve_good_ones(3, end, 64 << 10);
     let used = scene.node.cluster.memory()[0].receive.used() - before;
     assert!((900 * 4096..=1_001 * 4096).contains(&used), "{used}");
     assert_eq!(scene.gone(), 0);
@@ -141,7 +141,7 @@ fn large_requests_that_never_become_whole_do_not_stop_others() {
         part[..4].copy_from_slice(&(14u32 << 20).to_be_bytes());
         scene.add(part);
     }
-    scene.serve_good_ones(20, end);
+    scene.serve_good_ones(20, end, 64 << 10);
     assert!(scene.used_most.get() > 8 << 20);
 }
 
@@ -154,7 +154,8 @@ fn answers_of_old_data_that_nobody_takes_are_bounded() {
         let one = framed(FETCH, &fetch("t", parts, 1 << 20));
         scene.add([&one[..], &one, &one, &one].concat());
     }
-    scene.serve_good_ones(20, end);
+    // What is left is less than these need.
+    scene.serve_good_ones(20, end, 1 << 20);
     assert!(scene.gone() > 0, "who takes nothing is closed for those who wait");
 }
 
@@ -169,5 +170,5 @@ fn one_fetch_of_many_old_partitions_takes_memory_for_what_it_may_answer() {
     assert!(scene.node.ask(&mut good, FETCH, &request, 5_000).is_some());
     scene.run(10);
     assert_eq!(scene.node.cluster.memory()[0].read.used(), before);
-    scene.serve_good_ones(3, end);
+    scene.serve_good_ones(3, end, 64 << 10);
 }

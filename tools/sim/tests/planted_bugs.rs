@@ -36,7 +36,7 @@ const FAULTS: &[Harm] = &[Harm::Broken];
 const BUGS: &[Row] = &[
     row(Bug::AcknowledgeOutOfOrder, Check::Assertion, 0, ALL),
     row(Bug::SkipSynced, Check::Start, 7, ALL),
-    row(Bug::ServeUnsynced, Check::Rule(Rule::Damage), 106, CRASHES),
+    row(Bug::ServeUnsynced, Check::Rule(Rule::Damage), 110, CRASHES),
     row(Bug::IgnoreCrc, Check::Rule(Rule::Client), 16, ALL),
     row(Bug::SkipEntrySync, Check::Start, 17, ALL),
     row(Bug::ReleaseTooMuch, Check::Rule(Rule::Agreement), 38, ALL),
@@ -48,7 +48,7 @@ const BUGS: &[Row] = &[
     row(Bug::LoseCheckpoint, Check::Progress, 1, ALL),
     row(Bug::IgnoreDirects, Check::Rule(Rule::Lost), 58, CRASHES),
     row(Bug::IgnoreExtentCrc, Check::Rule(Rule::Client), 66, ALL),
-    row(Bug::ForgetTruncation, Check::Progress, 305, CRASHES),
+    row(Bug::ForgetTruncation, Check::Progress, 54, CRASHES),
     row(Bug::AnswerEarly, Check::Rule(Rule::Lost), 11, ALL),
     row(Bug::AnswerDuplicateEarly, Check::Rule(Rule::WentBack), 18, ALL),
     row(Bug::ReadUncommitted, Check::Rule(Rule::Time), 124, ALL),

@@ -45,14 +45,7 @@ pub fn prepare(
     let openings = recovered.openings.with(opening, recovered.oldest_live);
     check_end(disk, folder, recovered)?;
     make_folder(disk, folder)?;
-    let writes = OpenHow { write: true, direct: true, ..OpenHow::default() };
-    for file in &recovered.files {
-        let path = folder.join(layout::file_name(file.slot));
-        let handle = disk.open(&path, writes).map_err(JournalError::io("open", &path))?;
-        let synced = if is_planted(Bug::ServeUnsynced) { Ok(()) } else { disk.sync(handle) };
-        disk.close(handle);
-        synced.map_err(JournalError::io("sync", &path))?;
-    }
+    sync(disk, folder, recovered)?;
     let free = free_files(disk, folder, recovered, &options)?;
     let incarnation = if is_planted(Bug::KeepIncarnation) && !recovered.openings.list.is_empty() {
         recovered.openings.list.last().map_or(incarnation, |opening| opening.incarnation)
@@ -70,6 +63,22 @@ pub fn prepare(
         openings: openings.list.len(),
     };
     Ok(Journal::new(options, pool.clone(), &begin, Files::new(used_files(recovered), free)))
+}
+
+/// Makes durable what was read: before anything is done by it that cannot be undone, and before it is served.
+///
+/// # Errors
+/// [`JournalError`]: a file cannot be opened or synced.
+pub fn sync(disk: &mut dyn Disk, folder: &Path, recovered: &Recovered) -> Result<(), JournalError> {
+    let writes = OpenHow { write: true, direct: true, ..OpenHow::default() };
+    for file in &recovered.files {
+        let path = folder.join(layout::file_name(file.slot));
+        let handle = disk.open(&path, writes).map_err(JournalError::io("open", &path))?;
+        let synced = if is_planted(Bug::ServeUnsynced) { Ok(()) } else { disk.sync(handle) };
+        disk.close(handle);
+        synced.map_err(JournalError::io("sync", &path))?;
+    }
+    Ok(())
 }
 
 /// That behind the last entry the disk still has what recovery found there: nothing that counts.

@@ -211,6 +211,8 @@ pub struct Journal {
     quiet_since: Nanos,
     extents_before: u64,
     extents_durable: u64,
+    /// By a sealed entry.
+    extents_stated: u64,
     openings: usize,
 }
 
@@ -238,6 +240,7 @@ impl Journal {
             quiet_since: Nanos(0),
             extents_before: begin.extents_before,
             extents_durable: begin.extents_durable,
+            extents_stated: begin.extents_durable,
             openings: begin.openings,
         }
     }
@@ -497,6 +500,7 @@ impl Journal {
         self.chain = header.header_crc;
         self.extents_before += building.extents;
         self.synced_stated = self.synced_stated.max(header.synced);
+        self.extents_stated = header.extents_durable;
         self.oldest_sealed = header.oldest_live;
         self.flights.push_back(Flight { sequence, oldest_live: header.oldest_live, completed: false });
         self.quiet_since = now;
@@ -541,10 +545,11 @@ impl Journal {
         self.oldest_live
     }
 
-    /// When an empty entry has to state what was synced, or what is free: None while nothing waits for it.
+    /// When an empty entry has to state what was synced, extents included, or what is free: None while nothing waits for it.
     pub fn statement_at(&self) -> Option<Nanos> {
         let frees = self.would_free();
-        let waits = (frees || self.durable.min(self.told) > self.synced_stated) && self.files.has_room_to_state(&self.options, frees);
+        let is_stated = self.durable.min(self.told) <= self.synced_stated && self.extents_durable <= self.extents_stated;
+        let waits = (frees || !is_stated) && self.files.has_room_to_state(&self.options, frees);
         (waits && self.building.is_none() && self.flights.is_empty()).then(|| self.quiet_since.plus_ms(QUIET_MS))
     }
 
@@ -559,9 +564,10 @@ impl Journal {
     }
 
     /// The first `count` extents are durable in their segments. Only grows; later entries state it.
-    pub fn extents_durable(&mut self, count: u64) {
+    pub fn extents_durable(&mut self, count: u64, now: Nanos) {
         assert!(count <= self.extents_before);
         self.extents_durable = self.extents_durable.max(count);
+        self.quiet_since = now;
     }
 
     /// Extents in all sealed entries: the number of the first extent in the entry being built.

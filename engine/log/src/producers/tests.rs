@@ -239,3 +239,21 @@ fn arbitrary_bytes_never_panic_and_never_take_much_memory() {
         let _ = Producers::default().apply_delta(&mut Reader::new(&bad));
     }
 }
+
+#[test]
+fn a_delta_is_no_longer_than_the_producers_before_and_after_however_many_came_and_went() {
+    let (mut live, mut copy) = (Producers::default(), Producers::default());
+    let mut id = 0;
+    for round in 0..3 {
+        for _ in 0..5 * PRODUCERS_MAX as i64 {
+            live.append(&header(id, 0, 0, id, 1), id);
+            id += 1;
+            live.commit(id);
+        }
+        assert!(live.changed.len() <= 2 * PRODUCERS_MAX, "round {round}: {}", live.changed.len());
+        let mut delta = Vec::new();
+        live.encode_delta(&mut delta);
+        copy.apply_delta(&mut Reader::new(&delta)).unwrap();
+        assert_eq!(copy, live, "round {round}");
+    }
+}

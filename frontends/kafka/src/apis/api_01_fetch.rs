@@ -7,7 +7,8 @@
 //! 1. The session says which partitions are meant, and in which order ([`crate::fetch_session`]).
 //! 2. Partitions that do not exist have their error at once; the others are read by the shards that own them.
 //! 3. All on one shard: one read that waits there for `min_bytes` or the deadline.
-//!    On several: first what is there at once; if that is too little, each waits, and the first that has something stops the others.
+//!    On several: first what is there at once; if that is too little, each waits for its share of what is missing. One that has its share
+//!    while the sum is too little waits for its share of the rest; else it stops the others.
 //! 4. The answer keeps the request's order and the limits; its first batch comes whole. Records are lent, never copied.
 //!
 //! Until transactions land a read of committed records has an empty list of aborted ones.
@@ -55,8 +56,9 @@ struct ShardRead {
     shard: ShardId,
     entries: Vec<usize>,
     parts: Vec<ReadPart>,
-    /// Bytes that it had when asked without waiting.
+    /// Bytes that it had when it was asked last, and that it is asked to wait for.
     bytes: usize,
+    min_bytes: usize,
     is_asked: bool,
 }
 
@@ -64,8 +66,10 @@ struct ShardRead {
 enum Phase {
     /// Several shards say what they have.
     Look,
-    /// Reads wait; the first to come back stops the others.
+    /// Reads wait, until the sum is enough.
     Wait,
+    /// Those that still wait have been stopped.
+    Stop,
 }
 
 /// Partitions of all fetches of one shard that wait: each takes some 400 bytes here and where it is led, for as long as the client likes.
@@ -144,8 +148,14 @@ pub fn handle(call: &mut Call<'_, '_>, request: FetchRequest<'_>) -> Outcome {
         };
         entries.push(Entry { key, wanted, result });
     }
-    let shard_read =
-        |(shard, (entries, parts)): (ShardId, (Vec<usize>, Vec<ReadPart>))| ShardRead { shard, entries, parts, bytes: 0, is_asked: false };
+    let shard_read = |(shard, (entries, parts)): (ShardId, (Vec<usize>, Vec<ReadPart>))| ShardRead {
+        shard,
+        entries,
+        parts,
+        bytes: 0,
+        min_bytes: 0,
+        is_asked: false,
+    };
     let counted = call.shared.waiting_partitions.count(entries.len());
     let (min_bytes, wait_ms) = if counted.is_some() { (request.min_bytes, request.max_wait_ms) } else { (0, 0) };
     let fetching = Fetching {
@@ -233,17 +243,17 @@ impl Fetching {
         Outcome::Wait(Box::new(self))
     }
 
-    /// Part numbers of the two phases differ, so that a late reply of the first is never taken for one of the second.
+    /// Part numbers of looking and waiting differ, so that a late reply of the first is never taken for one of the second.
     fn part(&self, at: usize) -> u32 {
-        (2 * at) as u32 + u32::from(self.phase == Phase::Wait)
+        (2 * at) as u32 + u32::from(self.phase != Phase::Look)
     }
 
     fn submit(&mut self, call: &mut Call<'_, '_>, at: usize, min_bytes: usize, deadline: Nanos) {
-        let part = self.part(at);
+        let (part, is_only) = (self.part(at), self.shards.len() == 1);
         let read = &mut self.shards[at];
-        read.is_asked = true;
-        // The list is needed again only if this is a look before a wait.
-        let parts = if self.phase == Phase::Look { read.parts.clone() } else { std::mem::take(&mut read.parts) };
+        (read.is_asked, read.min_bytes) = (true, min_bytes);
+        // Several may be asked again.
+        let parts = if is_only { std::mem::take(&mut read.parts) } else { read.parts.clone() };
         let (max_bytes, committed_only) = (self.max_bytes, self.committed_only);
         call.submit(read.shard, part, Request::Read(Read { parts, max_bytes, min_bytes, deadline, committed_only }));
     }
@@ -257,17 +267,22 @@ impl Fetching {
         }
     }
 
-    /// Asks all shards again, to wait until the sum would be enough.
-    fn wait(&mut self, call: &mut Call<'_, '_>) {
-        self.phase = Phase::Wait;
-        let total: usize = self.shards.iter().map(|read| read.bytes).sum();
-        for at in 0..self.shards.len() {
-            let others = total - self.shards[at].bytes;
-            self.submit(call, at, self.min_bytes.saturating_sub(others).max(1), self.deadline);
+    /// Asks a shard again, to wait for its share of what the sum lacks: while none has that, the sum is too little. What it has given is let go.
+    fn wait(&mut self, call: &mut Call<'_, '_>, at: usize) {
+        let share = self.min_bytes.saturating_sub(self.bytes()).div_ceil(self.shards.len());
+        let read = &self.shards[at];
+        for entry in &read.entries {
+            self.entries[*entry].result = EntryResult::Missing;
         }
+        self.submit(call, at, read.bytes + share, self.deadline);
+    }
+
+    fn bytes(&self) -> usize {
+        self.shards.iter().map(|read| read.bytes).sum()
     }
 
     fn stop_others(&mut self, call: &mut Call<'_, '_>) {
+        self.phase = Phase::Stop;
         for at in 0..self.shards.len() {
             if self.shards[at].is_asked {
                 let token = token(call.id, self.part(at));
@@ -277,13 +292,12 @@ impl Fetching {
     }
 
     fn is_enough(&self, now: Nanos) -> bool {
-        let bytes: usize = self.shards.iter().map(|read| read.bytes).sum();
         let is_news = |entry: &Entry| match &entry.result {
             EntryResult::Read(Ok(data)) => data.diverging.is_some(),
             EntryResult::Read(Err(_)) => true,
             EntryResult::Refused(_) | EntryResult::Missing => false,
         };
-        bytes >= self.min_bytes || now >= self.deadline || self.entries.iter().any(is_news)
+        self.bytes() >= self.min_bytes || now >= self.deadline || self.entries.iter().any(is_news)
     }
 
     fn answer(&mut self, call: &mut Call<'_, '_>) -> Answer {
@@ -323,19 +337,26 @@ impl Pending for Fetching {
         let Reply::Read(results) = reply else { return Some(refuse(self.asked, ErrorCode::UnknownServerError)) };
         self.store(at, results);
         let is_complete = self.shards.iter().all(|read| !read.is_asked);
-        match (self.phase, is_complete) {
-            (Phase::Look, false) => None,
-            (Phase::Look, true) if self.is_enough(call.now()) => Some(self.answer(call)),
-            (Phase::Look, true) => {
-                self.wait(call);
-                None
+        match self.phase {
+            Phase::Look if !is_complete => return None,
+            Phase::Look if !self.is_enough(call.now()) => {
+                self.phase = Phase::Wait;
+                (0..self.shards.len()).for_each(|at| self.wait(call, at));
+                return None;
             }
-            (Phase::Wait, false) => {
+            // Who comes with less than it was to wait for has another reason.
+            Phase::Wait if self.shards[at].bytes >= self.shards[at].min_bytes && !self.is_enough(call.now()) => {
+                self.wait(call, at);
+                return None;
+            }
+            Phase::Wait if !is_complete => {
                 self.stop_others(call);
-                None
+                return None;
             }
-            (Phase::Wait, true) => Some(self.answer(call)),
+            Phase::Stop if !is_complete => return None,
+            _ => {}
         }
+        Some(self.answer(call))
     }
 
     fn cancelled(&mut self, call: &mut Call<'_, '_>) {
