@@ -42,7 +42,7 @@ const BUGS: &[Row] = &[
     row(Bug::ReleaseTooMuch, Check::Rule(Rule::Agreement), 38, ALL),
     row(Bug::SkipSegmentSync, Check::Start, 7, ALL),
     row(Bug::SkipDirectorySync, Check::Progress, 3, ALL),
-    row(Bug::IgnoreSyncError, Check::Start, 185, FAULTS),
+    row(Bug::IgnoreSyncError, Check::Rule(Rule::Damage), 1012, FAULTS),
     row(Bug::IgnoreSettleError, Check::Start, 0, FAULTS),
     row(Bug::IgnoreWriteError, Check::Start, 10, FAULTS),
     row(Bug::LoseCheckpoint, Check::Progress, 1, ALL),
