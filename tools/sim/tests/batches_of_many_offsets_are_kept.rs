@@ -1,8 +1,6 @@
 //! A compressed batch may say that it holds 2^31 - 1 records: nobody opens it. Each such batch needs a segment of its own, since the offsets of
 //! a segment are told in 31 bits. However many come, all of them are there after a start, with another number of shards too.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
-
 use kafka_protocol::messages::ProduceRequest;
 use millrace_base::batch::{self, Header};
 use millrace_base::crc::crc32c;
