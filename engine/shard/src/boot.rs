@@ -437,6 +437,14 @@ pub(crate) fn journal_options(plan: &Plan) -> Options {
     Options::new(files)
 }
 
+/// Makes a file of these bytes, or writes it anew, and syncs it; its name is not yet durable.
+pub(crate) fn write_file(disk: &mut dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), IoError> {
+    let file = disk.open(path, OpenHow { write: true, create: true, ..OpenHow::default() })?;
+    let written = disk.truncate(file, 0).and_then(|()| disk.write(file, 0, bytes)).and_then(|()| disk.sync(file));
+    disk.close(file);
+    written
+}
+
 pub(crate) fn read_file(disk: &mut dyn Disk, path: &Path) -> Result<Vec<u8>, IoError> {
     let file = disk.open(path, OpenHow::default())?;
     let read = disk.len(file).and_then(|len| {

@@ -11,9 +11,9 @@
 //! node or cluster, or of a newer format is always a refusal.
 //! Knows nothing of journals.
 
-use crate::boot::{BootError, Plan, read_file};
+use crate::boot::{BootError, Plan, read_file, write_file};
 use millrace_base::ids::{NodeId, PartitionId, Uuid};
-use millrace_io::{Disk, IoError, OpenHow};
+use millrace_io::{Disk, IoError};
 use millrace_log::journal::JournalError;
 use millrace_log::paths;
 use millrace_state::meta::{Directory, Meta};
@@ -358,11 +358,7 @@ fn make(disk: &mut dyn Disk, claim: &mut Claim, cluster: Uuid, node: NodeId, ent
 
 fn write_identity(disk: &mut dyn Disk, path: &Path, meta: &paths::Meta) -> Result<(), IoError> {
     let (file, unfinished) = (paths::meta(path), path.join("millrace.meta.new"));
-    let how = OpenHow { write: true, create: true, ..OpenHow::default() };
-    let handle = disk.open(&unfinished, how)?;
-    let written = disk.truncate(handle, 0).and_then(|()| disk.write(handle, 0, meta.encode().as_bytes())).and_then(|()| disk.sync(handle));
-    disk.close(handle);
-    written?;
+    write_file(disk, &unfinished, meta.encode().as_bytes())?;
     disk.rename(&unfinished, &file)?;
     disk.sync_directory(path)?;
     // Any of the folders above may have been made just now, and be lost with all that is in it.

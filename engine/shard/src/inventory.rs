@@ -7,6 +7,7 @@
 //!
 //! Invariants: segments meet; each is as long as its batches; none is scanned for an end.
 
+use crate::boot::write_file;
 use millrace_base::batch;
 use millrace_base::fault::Corrupt;
 use millrace_base::limits::BLOCK;
@@ -204,10 +205,6 @@ pub fn rebuild_index(disk: &mut dyn Disk, segment: &Path, base: Offset, end: Off
 }
 
 fn write_index(disk: &mut dyn Disk, folder: &Path, index: &index::Index) -> Result<(), IoError> {
-    let path = paths::index(folder, index.summary().base);
-    let file = disk.open(&path, OpenHow { write: true, create: true, ..OpenHow::default() })?;
-    let written = disk.truncate(file, 0).and_then(|()| disk.write(file, 0, &index.encode())).and_then(|()| disk.sync(file));
-    disk.close(file);
-    written?;
+    write_file(disk, &paths::index(folder, index.summary().base), &index.encode())?;
     disk.sync_directory(folder)
 }

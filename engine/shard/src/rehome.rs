@@ -6,7 +6,7 @@
 //!
 //! Invariants: at every moment one complete set of journals is there: `journal`, or, between the two renames, `journal.next`.
 
-use crate::boot::{BootError, PartitionBoot};
+use crate::boot::{BootError, PartitionBoot, write_file};
 use crate::settle;
 use millrace_base::clock::Nanos;
 use millrace_base::ids::PartitionId;
@@ -149,10 +149,7 @@ pub fn write_states(
         if let Some((reference, contents)) = file {
             let partition = paths::partition(data, *id);
             disk.make_directories(&partition)?;
-            let file = disk.open(&paths::state(&partition, reference.name), OpenHow { write: true, create: true, ..OpenHow::default() })?;
-            let written = disk.truncate(file, 0).and_then(|()| disk.write(file, 0, &contents)).and_then(|()| disk.sync(file));
-            disk.close(file);
-            written?;
+            write_file(disk, &paths::state(&partition, reference.name), &contents)?;
             disk.sync_directory(&partition)?;
         }
         if journal.room_for(Urgency::Relief) < bytes.len() + RECORDS_BYTES {

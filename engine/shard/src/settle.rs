@@ -6,7 +6,7 @@
 //!
 //! Invariants: nothing is changed in `found` before its batches are durable; no byte in front of them, nor behind, is changed.
 
-use crate::boot::PartitionFound;
+use crate::boot::{PartitionFound, write_file};
 use millrace_base::ids::PartitionId;
 use millrace_base::limits::BLOCK;
 use millrace_base::offset::Offset;
@@ -36,23 +36,16 @@ impl Filled {
     }
 
     fn write(&self, disk: &mut dyn Disk, folder: &Path, is_closed: bool) -> Result<(), IoError> {
-        let how = OpenHow { write: true, create: true, ..OpenHow::default() };
-        let base = self.index.summary().base;
-        let file = disk.open(&paths::segment(folder, base), how)?;
+        let summary = self.index.summary();
+        let file = disk.open(&paths::segment(folder, summary.base), OpenHow { write: true, create: true, ..OpenHow::default() })?;
         let mut written = disk.write(file, self.place, &self.bytes);
         if is_closed {
-            written = written.and_then(|()| disk.truncate(file, self.index.summary().bytes));
+            written = written.and_then(|()| disk.truncate(file, summary.bytes));
         }
         written = written.and_then(|()| disk.sync(file));
         disk.close(file);
         written?;
-        if is_closed {
-            let file = disk.open(&paths::index(folder, base), how)?;
-            let written = disk.truncate(file, 0).and_then(|()| disk.write(file, 0, &self.index.encode())).and_then(|()| disk.sync(file));
-            disk.close(file);
-            written?;
-        }
-        Ok(())
+        if is_closed { write_file(disk, &paths::index(folder, summary.base), &self.index.encode()) } else { Ok(()) }
     }
 }
 
