@@ -378,7 +378,8 @@ impl Settings {
 
     /// The settings whose value topic config `config` takes as its default, the first one with a value in force first.
     pub fn topic_synonyms(&self, config: &str) -> impl Iterator<Item = Entry<'_>> {
-        self.entries().filter(move |entry| entry.value().is_some() && entry.setting.topic.is_some_and(|topic| topic.config == config))
+        self.entries()
+            .filter(move |entry| entry.setting.topic.is_some_and(|topic| topic.config == config) && entry.in_force().value.is_some())
     }
 
     /// Every topic config that a setting gives a default to, with that default in the config's own unit.

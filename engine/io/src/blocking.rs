@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -116,6 +116,13 @@ pub(crate) fn open(path: &Path, how: OpenHow) -> Result<OpenFile, IoError> {
     }
 }
 
+/// Drops what the page cache has of a file and counts as clean: after a failed sync it may not be what is on the disk, which is what who asks
+/// for direct reads wants to see.
+fn forget_cached(fd: &fs::File) {
+    // SAFETY: the descriptor is open for the call, which touches no memory of the caller.
+    let _ = unsafe { libc::posix_fadvise(fd.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+}
+
 /// Reads until `into` is full or the file ends.
 fn read_cached(fd: &fs::File, place: u64, into: &mut [u8]) -> Result<usize, IoError> {
     let mut done = 0;
@@ -192,7 +199,11 @@ impl Disk for BlockingDisk {
     }
 
     fn open(&mut self, path: &Path, how: OpenHow) -> Result<File, IoError> {
-        Ok(File(self.files.insert(open(path, how)?)))
+        let opened = open(path, how)?;
+        if how.direct && !opened.direct {
+            forget_cached(&opened.fd);
+        }
+        Ok(File(self.files.insert(opened)))
     }
 
     fn close(&mut self, file: File) {

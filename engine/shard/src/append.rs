@@ -12,6 +12,7 @@ use crate::engine::{Engine, Turn};
 use millrace_base::batch::{self, Header};
 use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::ids::PartitionId;
+use millrace_base::limits::BATCH_BYTES_MAX;
 use millrace_base::offset::{Epoch, Offset, Position};
 use millrace_base::planted::{Bug, is_planted};
 use millrace_io::{Driver, Slice};
@@ -52,9 +53,9 @@ impl Holding {
     }
 }
 
-/// Whether a batch of so many bytes is no larger than an entry of the journal.
+/// Whether a batch of so many bytes is no larger than any that is stored, nor than an entry of the journal.
 pub fn fits_an_entry(batch_bytes: usize, entry_bytes_max: usize) -> bool {
-    batch_bytes + 2 * AROUND_BYTES <= entry_bytes_max
+    batch_bytes <= BATCH_BYTES_MAX && batch_bytes + 2 * AROUND_BYTES <= entry_bytes_max
 }
 
 /// Patches batches in their new place, `bytes`.
@@ -91,7 +92,10 @@ impl Engine {
         let partition = self.partitions.get(&id).expect("the caller has found it");
         let (base, epoch) = (partition.core.log_end(), partition.core.epoch());
         let directory = usize::from(partition.directory);
-        self.roll_if_due(t, id, batch.len(), header.last_offset_delta + 1)?;
+        if batch.len() > BATCH_BYTES_MAX {
+            return Err(NoRoom::TooLarge); // it could not be read again
+        }
+        self.roll_if_due(t, id, batch.len(), header.last_offset_delta + 1, urgency)?;
         self.make_room(t.driver, t.now, directory, batch.len() + AROUND_BYTES, urgency)?;
         let end = base + i64::from(header.last_offset_delta) + 1;
         let holding = &mut self.holding[directory];

@@ -29,7 +29,7 @@ use millrace_log::extent;
 use millrace_log::image::{ExtentFound, ImageError, PartitionImage, PendingBytes, Recovered as RecoveredImage, Step};
 use millrace_log::journal::{self, Journal, JournalError, Options, Record, Touched, Verdict};
 use millrace_log::partition_state::Note;
-use millrace_log::paths;
+use millrace_log::paths::{self, Named};
 use millrace_log::segments::Segments;
 use millrace_log::walk;
 use millrace_raftlog::{Record as ConsensusRecord, State};
@@ -277,6 +277,9 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
     }
     let without_journals = |index: usize| found[index].as_ref().is_some_and(|found| found.journals.is_empty());
     claims.settle(recovery.disk, &replayed.meta, recovery.entropy, without_journals)?;
+    for (id, directory, reason) in without_birth(recovery.disk, &replayed.meta, &claims.list, &partitions) {
+        partitions.entry(id).or_insert_with(|| PartitionBoot { id, directory, found: Err(NotServed::Lost(Note { end: 0, reason })) });
+    }
     let mut journals: Vec<Vec<Result<JournalBoot, String>>> = Vec::new();
     for (index, claim) in claims.list.iter_mut().enumerate() {
         let found = found.get_mut(index).and_then(Option::take);
@@ -328,6 +331,36 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
     Ok(Boot { shards, notes })
 }
 
+/// Every partition of every topic, and the data directory that it belongs to.
+fn homes(meta: &Meta) -> impl Iterator<Item = (PartitionId, Uuid)> {
+    meta.topics().flat_map(|topic| {
+        let of = |(index, home): (u32, &Uuid)| (PartitionId { topic: topic.id, index }, *home);
+        (0..).zip(&topic.directories).map(of).collect::<Vec<_>>()
+    })
+}
+
+/// Partitions that no journal knows and that have segments: a journal that knew them is gone. They must not be born again over these.
+pub(crate) fn without_birth(
+    disk: &mut dyn Disk,
+    meta: &Meta,
+    claims: &[Claim],
+    known: &BTreeMap<PartitionId, PartitionBoot>,
+) -> Vec<(PartitionId, usize, String)> {
+    let mut found = Vec::new();
+    for (id, home) in homes(meta).filter(|(id, _)| !known.contains_key(id)) {
+        let Some(directory) = claims.iter().position(|claim| claim.id() == home && claim.failure().is_none()) else { continue };
+        let folder = paths::partition(&claims[directory].path, id);
+        let is_segment = |entry: &millrace_io::Entry| matches!(paths::named(&entry.name), Some(Named::Segment(_)));
+        let holds = match disk.list(&folder) {
+            Ok(names) if names.iter().any(is_segment) => format!("there are segments in {}", folder.display()),
+            Ok(_) | Err(IoError::NOT_FOUND) => continue,
+            Err(error) => format!("{} cannot be read: {error}", folder.display()),
+        };
+        found.push((id, directory, format!("no journal knows the partition, and {holds}")));
+    }
+    found
+}
+
 /// Partitions that replica set 0 knows and no journal, though a journal that would know them has lost something unknown.
 pub(crate) fn may_have_been(
     meta: &Meta,
@@ -335,16 +368,12 @@ pub(crate) fn may_have_been(
     unnamed: &[BTreeMap<ShardId, String>],
     shards: u16,
 ) -> Vec<(PartitionId, usize, String)> {
-    let homes = meta.topics().flat_map(|topic| {
-        let of = |(index, home): (u32, &Uuid)| (PartitionId { topic: topic.id, index }, *home);
-        (0..).zip(&topic.directories).map(of).collect::<Vec<_>>()
-    });
     let lost = |(id, home): (PartitionId, Uuid)| {
         let directory = claims.iter().position(|claim| claim.id() == home && claim.failure().is_none())?;
         let reason = unnamed.get(directory)?.get(&id.shard(shards))?;
         Some((id, directory, format!("no journal knows the partition, and {reason}")))
     };
-    homes.filter_map(lost).collect()
+    homes(meta).filter_map(lost).collect()
 }
 
 /// The largest producer id of a partition's producers and of the batches behind them; -1: none.
@@ -368,11 +397,11 @@ struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
-    /// Reads a data directory's journals; they are moved first if they are of another number of shards. What they say is durable then: files
-    /// are removed by it before a journal is written to.
+    /// Reads a data directory's journals; they are moved first if they are of another number of shards. What they say is confirmed and durable
+    /// then: files are cut and removed by it before a journal is written to.
     fn recover(&mut self, path: &Path) -> Result<Found, BootError> {
         crate::rehome::finish(self.disk, path).map_err(BootError::io("finish moving the journals of", path))?;
-        let mut found = self.recover_synced(path)?;
+        let mut found = self.recover_confirmed(path)?;
         let shards: Vec<ShardId> = found.journals.keys().copied().collect();
         let wanted: Vec<ShardId> = (0..self.plan.shards).collect();
         if !shards.is_empty() && shards != wanted {
@@ -383,15 +412,15 @@ impl Recovery<'_> {
             self.notes.push(format!("{}: the journals of {} shards move to {}", path.display(), shards.len(), self.plan.shards));
             let states = partitions_of(self.disk, path, &mut found, 0, self.pools);
             crate::rehome::rehome(self.disk, path, states, self.plan.shards, self.options, self.pools, self.entropy)?;
-            found = self.recover_synced(path)?;
+            found = self.recover_confirmed(path)?;
         }
         Ok(found)
     }
 
-    fn recover_synced(&mut self, path: &Path) -> Result<Found, BootError> {
+    fn recover_confirmed(&mut self, path: &Path) -> Result<Found, BootError> {
         let found = recover_directory(self.disk, path, self.pools, self.notes, true)?;
         for (shard, recovered) in &found.journals {
-            journal::sync(self.disk, &paths::journal(path, *shard), recovered)?;
+            journal::confirm(self.disk, &paths::journal(path, *shard), recovered)?;
         }
         Ok(found)
     }

@@ -155,6 +155,13 @@ impl Engine {
         }
     }
 
+    /// A file of the journal may be free by what has just been stated: those that wait for it do not wait for the pause between two looks.
+    pub fn relieve_for_stalled(&mut self, t: &mut Turn<'_>) {
+        if !self.stalled.is_empty() {
+            self.relief_at = t.now;
+        }
+    }
+
     /// A write for a partition has ended. When only the journal's reserve is left the next one begins in this turn, so that what they state
     /// goes into the same entry.
     pub fn relieve_at_once(&mut self, t: &mut Turn<'_>, id: PartitionId, is_written: bool) {
@@ -384,6 +391,7 @@ impl Engine {
 
     /// The checkpoint is stated: the memory of its batches is only a cache now.
     pub fn checkpoint_stated(&mut self, t: &mut Turn<'_>, id: PartitionId, end: Offset) {
+        self.relieve_for_stalled(t);
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.tail.checkpoint(end);
         partition.tail.evict_below(self.directories[usize::from(partition.directory)].uncached_below());
@@ -493,13 +501,13 @@ impl Engine {
     }
 
     /// States a new segment before a batch that the newest one has no room for.
-    pub fn roll_if_due(&mut self, t: &mut Turn<'_>, id: PartitionId, size: usize, records: i32) -> Result<(), NoRoom> {
+    pub fn roll_if_due(&mut self, t: &mut Turn<'_>, id: PartitionId, size: usize, records: i32, urgency: Urgency) -> Result<(), NoRoom> {
         let Some(partition) = self.partitions.get(&id) else { return Ok(()) };
         let base = partition.core.log_end();
         if !partition.store.is_roll_due(id, &partition.config, size, base + i64::from(records), t.now) {
             return Ok(());
         }
-        self.state_roll(t, id, base)
+        self.state_roll(t, id, base, urgency)
     }
 
     /// A segment that is older than its topic allows is closed though nothing is appended.
@@ -507,17 +515,18 @@ impl Engine {
         let Some(partition) = self.partitions.get(&id) else { return };
         let base = partition.core.log_end();
         let due = force || partition.store.is_old(id, &partition.config, t.now);
-        if due && partition.is_writable() && partition.store.newest_holds_something() && self.state_roll(t, id, base).is_ok() {
+        if due && partition.is_writable() && partition.store.newest_holds_something() && self.state_roll(t, id, base, Urgency::Data).is_ok()
+        {
             self.checkpoint(t, id);
         }
     }
 
-    fn state_roll(&mut self, t: &mut Turn<'_>, id: PartitionId, base: Offset) -> Result<(), NoRoom> {
+    fn state_roll(&mut self, t: &mut Turn<'_>, id: PartitionId, base: Offset, urgency: Urgency) -> Result<(), NoRoom> {
         if self.partitions[&id].store.has_rolls_max() {
             return Err(NoRoom::Journal);
         }
         let directory = usize::from(self.partitions[&id].directory);
-        self.journal(t, directory, Urgency::Data, Record::Roll { partition: id, base }, &[], None)?;
+        self.journal(t, directory, urgency, Record::Roll { partition: id, base }, &[], None)?;
         if let Some(partition) = self.partitions.get_mut(&id) {
             partition.store.rolled(base);
         }

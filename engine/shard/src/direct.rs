@@ -215,6 +215,7 @@ impl Engine {
 
     /// Direct appends below `end` are stated: their memory is only a cache now.
     pub fn directs_stated(&mut self, t: &mut Turn<'_>, id: PartitionId, end: Offset) {
+        self.relieve_for_stalled(t);
         let Some(partition) = self.partitions.get_mut(&id) else { return };
         partition.tail.checkpoint(end);
         partition.tail.evict_below(self.directories[usize::from(partition.directory)].uncached_below());

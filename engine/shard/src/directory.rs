@@ -268,6 +268,11 @@ impl Directory {
         self.tell_extents(now);
     }
 
+    /// Recovery has found all extents of before this start, and synced them, or cut what was torn, and said so: no partition is damaged.
+    pub fn state_found_extents(&mut self, now: Nanos) {
+        self.journal.extents_durable(self.extents.begin, now);
+    }
+
     /// One may be durable before the entry that names it is even sealed: that is told when it is.
     fn tell_extents(&mut self, now: Nanos) {
         let Extents { begin, first, .. } = self.extents;

@@ -11,7 +11,7 @@ use crate::directory::Directory;
 use crate::net::{ConnectionId, Net};
 use crate::observe::RequestCounters;
 use crate::routes::Routes;
-use crate::timers::{TimerFor, Timers};
+use crate::timers::{TimerFor, TimerKey, Timers};
 use crate::visits::Visits;
 use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::ids::{PartitionId, ShardId};
@@ -184,9 +184,14 @@ impl Cx<'_> {
         self.visits.ask_for_more(connection);
     }
 
-    /// Calls [`Front::timer`] with `token` at `at`, once.
-    pub fn timer(&mut self, at: Nanos, token: u64) {
-        self.timers.add(at, TimerFor::Front { front: self.front, token });
+    /// Calls [`Front::timer`] with `token` at `at`, once, unless it is taken back.
+    pub fn timer(&mut self, at: Nanos, token: u64) -> TimerKey {
+        self.timers.add(at, TimerFor::Front { front: self.front, token })
+    }
+
+    /// Takes back what has not fired yet.
+    pub fn forget_timer(&mut self, key: TimerKey) {
+        self.timers.remove(key);
     }
 
     /// 64 fresh random bits.

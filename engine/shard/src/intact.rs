@@ -40,6 +40,40 @@ pub fn read(
     // An extent that differs ends the log before it, stated durable or not: both are behind a damage that is known.
     let _ = image.take_extents(|direct, begin| extent::find(disk, &paths::segment(folder, direct.segment), direct, begin, pool));
     let segments = segments_as_they_are(disk, folder, &mut image)?;
+    found(disk, folder, image, segments, damage, oldest_sequence, reached)
+}
+
+/// The same of a partition that was whole but for what its segments hold: all of that is proved, and the first batch that is not intact ends it.
+///
+/// # Errors
+/// Likewise.
+pub fn prove(disk: &mut dyn Disk, folder: &Path, whole: PartitionFound, damage: String) -> Result<PartitionFound, String> {
+    let PartitionFound { mut image, mut segments, oldest_sequence, .. } = whole;
+    let reached = image.log_end.max(image.lost.end);
+    if let Some(bad) = first_bad(disk, folder, &segments) {
+        let closed = segments.all().copied().take_while(|summary| summary.base < bad.base).collect();
+        segments = up_to(disk, folder, &mut image, closed, bad.base, bad.end)?;
+    }
+    found(disk, folder, image, segments, damage, oldest_sequence, reached)
+}
+
+/// The first segment whose batches are not all intact.
+pub fn first_bad(disk: &mut dyn Disk, folder: &Path, segments: &Segments) -> Option<Summary> {
+    segments.all().copied().find(|summary| {
+        let intact = longest(disk, &paths::segment(folder, summary.base), summary.base, summary.end, |_, _| {});
+        intact.summary().end < summary.end
+    })
+}
+
+fn found(
+    disk: &mut dyn Disk,
+    folder: &Path,
+    image: Recovered,
+    segments: Segments,
+    damage: String,
+    oldest_sequence: u64,
+    reached: Offset,
+) -> Result<PartitionFound, String> {
     let consensus = consensus_up_to(&image)?;
     let part = active_part(disk, &paths::segment(folder, image.segment), image.segment_bytes)?;
     let damage = Some(Note { end: reached.max(image.log_end), reason: damage });

@@ -164,14 +164,12 @@ impl Engine {
     pub fn config_of(&self, id: PartitionId) -> Arc<TopicConfig> {
         let none = Default::default();
         match self.meta.topic(id.topic) {
-            Some(topic) => Arc::new(self.meta.topic_config(topic, self.facts.node, &self.topic_defaults)),
-            None => {
-                let mut config = TopicConfig::effective(&none, &none);
-                config.cleanup_delete = false; // replica set 0 keeps its log; snapshots bound it
-                config.retention_ms = None;
-                config.retention_bytes = None;
-                Arc::new(config)
+            Some(topic) => {
+                let config = self.meta.topic_config(topic, self.facts.node, &self.topic_defaults);
+                // Coordinators bound their logs themselves; what retention would remove may be live.
+                Arc::new(if topic.name == OFFSETS_TOPIC { kept(config) } else { config })
             }
+            None => Arc::new(kept(TopicConfig::effective(&none, &none))), // replica set 0: snapshots bound its log
         }
     }
 
@@ -344,7 +342,7 @@ impl Engine {
             Finish::StateFile { partition, file, inline } => self.state_file_written(t, partition, file, &inline, result),
             Finish::IndexRead { partition, segment, then } => self.index_read(t, partition, segment, then, result),
             Finish::CoordinatorRead { partition, window } => {
-                self.coordinator_window(t, partition, &window, result.ok().map(Outcome::bytes));
+                self.coordinator_window(t, partition, &window, result.map(Outcome::bytes));
             }
             Finish::Allocated { partition, bytes } => self.room_reserved(t, partition, bytes, result),
             Finish::JournalFile { directory, slot } => self.journal_file_made(t, directory, slot, result),
@@ -477,6 +475,11 @@ impl Engine {
             controller.applied();
         }
     }
+}
+
+/// The same without retention.
+fn kept(config: TopicConfig) -> TopicConfig {
+    TopicConfig { cleanup_delete: false, retention_ms: None, retention_bytes: None, ..config }
 }
 
 /// The broker settings that topics take their defaults from, by name, in their own units.

@@ -75,6 +75,7 @@ pub(crate) struct Connection {
     pub(crate) frame_hint: usize,
     /// It stands in the queue of those that wait for memory to receive into.
     pub(crate) waits: Option<Size>,
+    pub(crate) waits_since: Nanos,
     /// Its next request waits for memory to be answered from.
     waits_to_answer: bool,
     pub(crate) paused: bool,
@@ -97,6 +98,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// What it had to wait is not time in which it sent nothing.
+    pub(crate) fn waits_no_more(&mut self, now: Nanos) {
+        if self.waits.take().is_some() {
+            self.moved = self.moved + now.since(self.waits_since);
+        }
+    }
+
     fn is_quiet(&self) -> bool {
         let is_still = self.operations == 0 && self.out.is_empty() && !self.closing && !self.finishing;
         is_still && self.waits.is_none() && !self.waits_to_answer && self.filled <= RECEIVE_BYTES
@@ -247,6 +255,7 @@ impl Net {
             eager: false,
             frame_hint: 0,
             waits: None,
+            waits_since: now,
             waits_to_answer: false,
             paused: false,
             out: VecDeque::new(),
@@ -358,9 +367,11 @@ impl Net {
     }
 
     /// Whether a request may begin whose answer is expected to take so many bytes. If not, the connection waits for
-    /// [`Net::next_to_answer`]. Who has nothing unsent may use all there is; who does not take its answers, half of it.
+    /// [`Net::next_to_answer`]. Who has nothing unsent may use all there is; who does not take its answers, half of it. More than half is never
+    /// waited for: on a shard that always has answers under way it would not come, and everybody would wait behind it.
     pub fn may_answer(&mut self, id: ConnectionId, expected: usize) -> bool {
         let (used, budget) = (self.answers.used(), self.answers.budget());
+        let expected = expected.min(budget / 2);
         let now = self.now;
         let Some(connection) = self.get(id) else { return false };
         let most = if connection.out.is_empty() { budget } else { budget / 2 };
@@ -502,6 +513,7 @@ impl Net {
         if let Some(connection) = self.get(id) {
             connection.paused = false;
             (connection.dribbles_since, connection.dribbled) = (now, 0);
+            (connection.moved, connection.came_since) = (now, 0);
         }
     }
 

@@ -1,7 +1,8 @@
 //! What a shard tells of itself to who asks from another thread.
 //!
 //! 1. Counters are plain numbers of the shard's own thread, kept where the work is done ([`Histogram`], [`Traffic`] and others).
-//! 2. An [`Observer`] asks, and rings the shard; at the end of a turn the shard answers with a [`Snapshot`], a copy of all of them.
+//! 2. An [`Observer`] asks, and rings the shard; at the end of a turn the shard answers with a [`Snapshot`], a copy of all of them,
+//!    which all who have asked by then share.
 //!
 //! Invariants: a shard that nobody asks pays for the counting alone; one that does not answer in time is told of, not waited for.
 //! Knows nothing of how it is shown.
@@ -165,14 +166,14 @@ pub struct Snapshot {
 pub struct Observer {
     shard: ShardId,
     is_wanted: Arc<AtomicBool>,
-    asks: Sender<Sender<Box<Snapshot>>>,
+    asks: Sender<Sender<Arc<Snapshot>>>,
     doorbell: Doorbell,
 }
 
 /// The shard's end.
 pub struct Observed {
     is_wanted: Arc<AtomicBool>,
-    asks: Receiver<Sender<Box<Snapshot>>>,
+    asks: Receiver<Sender<Arc<Snapshot>>>,
 }
 
 /// Both ends, for a shard that `doorbell` wakes.
@@ -188,18 +189,18 @@ impl Observer {
     }
 
     /// How the shard stands; None: it does not answer within `wait`, or has ended.
-    pub fn look(&self, wait: Duration) -> Option<Snapshot> {
+    pub fn look(&self, wait: Duration) -> Option<Arc<Snapshot>> {
         let (answer, answered) = channel();
         self.asks.send(answer).ok()?;
         self.is_wanted.store(true, Ordering::Release);
         self.doorbell.ring();
-        answered.recv_timeout(wait).ok().map(|snapshot| *snapshot)
+        answered.recv_timeout(wait).ok()
     }
 }
 
 impl Observed {
     /// Who asks now.
-    pub(crate) fn askers(&self) -> Vec<Sender<Box<Snapshot>>> {
+    pub(crate) fn askers(&self) -> Vec<Sender<Arc<Snapshot>>> {
         if !self.is_wanted.load(Ordering::Relaxed) {
             return Vec::new();
         }

@@ -15,6 +15,7 @@ use crate::partition::{CommitWaiter, Standing, Waiting};
 use crate::waits::WaitId;
 use millrace_base::clock::{Nanos, WallMs};
 use millrace_base::ids::{PartitionId, ShardId};
+use millrace_base::limits::BATCH_BYTES_MAX;
 use millrace_base::offset::Offset;
 use millrace_base::planted::{Bug, is_planted};
 use millrace_log::journal::{NoRoom, Urgency};
@@ -172,7 +173,7 @@ impl Engine {
             Ok((base, end)) => Outcome::Waits { end, produced: Produced { base, append_time: stamp.unwrap_or(-1), log_start } },
             Err(NoRoom::TooLarge) => Outcome::Refused(ProduceError::BatchTooLarge {
                 size: part.batch.len(),
-                max: self.directories[0].journal().options().entry_bytes_max,
+                max: BATCH_BYTES_MAX.min(self.directories[0].journal().options().entry_bytes_max),
             }),
             Err(NoRoom::Journal | NoRoom::Entry) => Outcome::Stall,
         }

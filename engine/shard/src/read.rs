@@ -536,18 +536,27 @@ impl Engine {
         }
     }
 
-    pub fn coordinator_window(&mut self, t: &mut Turn<'_>, id: PartitionId, window: &Window, bytes: Option<Slice>) {
+    pub fn coordinator_window(&mut self, t: &mut Turn<'_>, id: PartitionId, window: &Window, read: Result<Slice, IoError>) {
+        let bytes = match read {
+            Ok(bytes) => bytes,
+            Err(error) if self.is_out_of_files(t.now, error) => return self.load_coordinator_later(t, id),
+            // Once more, and less of it each time: what cannot be read may lie behind what is asked for, or be read the next time.
+            Err(error) => match window.half() {
+                Some(half) => return self.read_window_for_coordinator(t, id, half),
+                None => return self.coordinator_unreadable(id, format!("{} at byte {}: {error}", window.path.display(), window.place)),
+            },
+        };
         let index = self.partitions.get(&id).and_then(|partition| partition.store.index_of(window.segment));
-        match bytes.map(|bytes| window.cut(&bytes, index)) {
-            Some(Cut::Batches(batches, _)) => self.coordinator_read(t, id, &[&batches]),
-            Some(Cut::Further { at, size, base }) => {
+        match window.cut(&bytes, index) {
+            Cut::Batches(batches, _) => self.coordinator_read(t, id, &[&batches]),
+            Cut::Further { at, size, base } => {
                 let window = window.clone().behind(at, size, base);
                 // The coordinator's own records are bounded by the batches that it writes: this window is hardly ever needed, and always had.
                 let steps = window.steps(&self.memory.read);
                 self.start_read(t, id, steps, Finish::CoordinatorRead { partition: id, window });
             }
-            Some(Cut::Bad(corrupt)) => self.coordinator_unreadable(id, corrupt.to_string()),
-            Some(Cut::Nothing) | None => self.coordinator_read(t, id, &[]),
+            Cut::Bad(corrupt) => self.coordinator_unreadable(id, corrupt.to_string()),
+            Cut::Nothing => self.coordinator_read(t, id, &[]),
         }
     }
 }

@@ -193,6 +193,9 @@ impl Net {
                 if connection.filled == 0 || connection.dribbled >= DRIBBLE_BYTES_MIN {
                     (connection.dribbles_since, connection.dribbled) = (now, 0);
                 }
+                if connection.filled == 0 {
+                    (connection.moved, connection.came_since) = (now, 0);
+                }
                 connection.filled += bytes as usize;
                 connection.came_since += bytes as usize;
                 if connection.came_since >= MOVED_BYTES {
@@ -366,7 +369,7 @@ impl Net {
     fn wait_for_memory(&mut self, id: ConnectionId, into: Into) {
         let (size, now) = (size(into), self.now);
         let Some(connection) = self.get(id) else { return };
-        connection.waits = Some(size);
+        (connection.waits, connection.waits_since) = (Some(size), now);
         let is_finisher = self.waiting.finisher == Some(id);
         if size == Size::Large && self.waiting.large.ids.is_empty() {
             self.waiting.refused_at = self.pool.used();
@@ -402,14 +405,14 @@ impl Net {
 
     /// Lets the first of a queue go on; false: it goes on waiting, first again.
     fn resume_next(&mut self, driver: &mut dyn Driver, size: Size) -> bool {
+        let now = self.now;
         let queue = self.queue(size);
         let before = queue.moved;
         let Some(id) = queue.ids.pop_front() else { return true };
         let Some(connection) = self.get(id) else { return true };
-        connection.waits = None;
+        connection.waits_no_more(now);
         (connection.dribbles_since, connection.dribbled) = (connection.dribbles_since.max(before), 0);
         let went_on = self.receive_or_wait(driver, id, true);
-        let now = self.now;
         let queue = self.queue(size);
         queue.moved = if went_on { now } else { before };
         if !went_on && queue.ids.back() == Some(&id) {
@@ -427,13 +430,13 @@ impl Net {
 
     /// Lets any of the large ones go on that can, in order: the first cannot, and nothing has moved for long.
     pub(crate) fn resume_any(&mut self, driver: &mut dyn Driver) {
-        let mut moved = self.waiting.large.moved;
+        let (mut moved, now) = (self.waiting.large.moved, self.now);
         for _ in 0..self.waiting.large.ids.len() {
             let Some(id) = self.waiting.large.ids.pop_front() else { return };
             let Some(connection) = self.get(id) else { continue };
-            connection.waits = None;
+            connection.waits_no_more(now);
             if self.receive_or_wait(driver, id, true) {
-                moved = self.now;
+                moved = now;
             }
         }
         self.waiting.large.moved = moved;

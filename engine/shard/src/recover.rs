@@ -2,7 +2,8 @@
 //!
 //! 1. The data directories are locked and recovered as by a start, with the number of shards that they have; nothing is copied or made.
 //! 2. What is intact of each damaged partition is what a start would serve. Where the journal cannot even say that, it is the intact front of
-//!    its segments ([`longest`]), and where there is none, a log without records that goes on at the last offset known.
+//!    its segments ([`longest`]), and where there is none, a log without records that goes on at the last offset known. Of replica set 0,
+//!    which is served whole or not at all, what the segments hold is proved too when it cannot be replayed.
 //! 3. To give up the rest, its journal is copied to `damaged/`, what is intact is settled in its segments, and one entry says that the
 //!    partition as it was is gone and what it is now. Then the bytes behind its end are cut off and the files behind them removed.
 //!
@@ -15,7 +16,7 @@
 
 use crate::boot::{self, BootError, Found, NotServed, PartitionBoot, PartitionFound, Plan};
 use crate::claim::Claims;
-use crate::intact::longest;
+use crate::intact::{self, longest};
 use crate::rehome::{self, Settled, Stand};
 use crate::{evidence, inventory, replay, settle};
 use millrace_base::fault::Fault;
@@ -187,7 +188,14 @@ pub fn recover(disk: &mut dyn Disk, plan: &Plan, accept: &Accept, entropy: &mut 
         }
     }
     claims.check_meta(partitions.get(&META_PARTITION).map(|partition| partition.directory), false)?;
-    let replayed = replay::replay_meta(disk, partitions.get(&META_PARTITION), &claims.list, true)?;
+    let replayed = match replay::replay_meta(disk, partitions.get(&META_PARTITION), &claims.list, true) {
+        Err(error @ (BootError::Meta { .. } | BootError::Io { .. })) => {
+            let Some(meta) = partitions.get_mut(&META_PARTITION) else { return Err(error.into()) };
+            prove(disk, &claims.list[meta.directory].path, meta);
+            replay::replay_meta(disk, partitions.get(&META_PARTITION), &claims.list, true)?
+        }
+        replayed => replayed?,
+    };
     for (index, found) in found.iter().enumerate() {
         let Some(found) = found else { continue };
         let unnamed: Vec<BTreeMap<ShardId, String>> =
@@ -196,6 +204,9 @@ pub fn recover(disk: &mut dyn Disk, plan: &Plan, accept: &Accept, entropy: &mut 
             let lost = || PartitionBoot { id, directory, found: Err(NotServed::Lost(Note { end: 0, reason })) };
             partitions.entry(id).or_insert_with(lost);
         }
+    }
+    for (id, directory, reason) in boot::without_birth(disk, &replayed.meta, &claims.list, &partitions) {
+        partitions.entry(id).or_insert_with(|| PartitionBoot { id, directory, found: Err(NotServed::Lost(Note { end: 0, reason })) });
     }
     let mut damaged = Vec::new();
     for partition in partitions.into_values().filter(|partition| !replayed.deleted.contains(&partition.id.topic)) {
@@ -240,7 +251,25 @@ pub fn recover(disk: &mut dyn Disk, plan: &Plan, accept: &Accept, entropy: &mut 
 
 fn look(disk: &mut dyn Disk, path: &Path) -> Result<Found, BootError> {
     rehome::finish(disk, path).map_err(BootError::io("finish moving the journals of", path))?;
-    boot::recover_directory(disk, path, &[Pool::new(0)], &mut Vec::new(), false)
+    let found = boot::recover_directory(disk, path, &[Pool::new(0)], &mut Vec::new(), false)?;
+    for (shard, recovered) in &found.journals {
+        journal::confirm(disk, &paths::journal(path, *shard), recovered)?; // what comes next may cut and remove files by it
+    }
+    Ok(found)
+}
+
+/// A partition whose batches are not what they were, which no statement of the journal tells: what is intact of it. One whose batches are
+/// intact stays as it is.
+fn prove(disk: &mut dyn Disk, data: &Path, partition: &mut PartitionBoot) {
+    let Ok(whole) = &partition.found else { return };
+    let folder = paths::partition(data, partition.id);
+    let Some(bad) = intact::first_bad(disk, &folder, &whole.segments) else { return };
+    let damage = format!("{} holds a batch that is not intact", paths::segment(&folder, bad.base).display());
+    let end = whole.image.log_end;
+    let lost = |reason: String| Err(NotServed::Damage(Note { end, reason }));
+    if let Ok(whole) = std::mem::replace(&mut partition.found, lost(damage.clone())) {
+        partition.found = intact::prove(disk, &folder, whole, damage).or_else(lost);
+    }
 }
 
 fn shards(found: &Found) -> u16 {

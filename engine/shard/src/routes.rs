@@ -14,11 +14,16 @@ use millrace_base::lane::{End, Message};
 use millrace_io::Doorbell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Requests that one shard may have at another, parked ones aside.
-pub const LANE_CREDITS: usize = 2048;
+/// Requests that one shard may have at all others together, as long as each gets no fewer than the least: a lane has memory for three times as
+/// many messages of some 200 bytes in each direction, and there are as many lanes as pairs of shards.
+const CREDITS: usize = 8192;
+const LANE_CREDITS_MIN: usize = 64;
+const LANE_CREDITS_MAX: usize = 2048;
 
-/// Credits that parking may return before the other side is woken for them: it lacks none that it needs while most are returned.
-const QUIET_CREDITS: usize = LANE_CREDITS / 4;
+/// Requests that one of so many shards may have at another, parked ones aside.
+fn lane_credits(shards: usize) -> usize {
+    (CREDITS / shards).clamp(LANE_CREDITS_MIN, LANE_CREDITS_MAX)
+}
 
 /// Who submitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,13 +153,15 @@ impl Routes {
 
     /// A request that came in waits for something that may be long in coming. May be said again.
     pub fn park(&mut self, from: ShardId, ticket: u64) {
+        let quiet_max = lane_credits(self.routes.len()) / 4;
         let Some(route) = self.routes.get_mut(from as usize) else { return };
         if let Some(lane) = &mut route.lane
             && route.parked.insert(ticket)
         {
             lane.park();
             route.quiet += 1;
-            route.ring |= route.quiet >= QUIET_CREDITS;
+            // The other side lacks none that it needs while most are returned.
+            route.ring |= route.quiet >= quiet_max;
         }
     }
 
@@ -246,7 +253,7 @@ pub fn lanes(shards: u16) -> Vec<Vec<Option<End<Request, Reply>>>> {
     for here in 0..usize::from(shards) {
         let mut ends = Vec::new();
         for others in &mut all {
-            let (own, other) = millrace_base::lane::pair(LANE_CREDITS);
+            let (own, other) = millrace_base::lane::pair(lane_credits(usize::from(shards)));
             others.push(Some(other));
             ends.push(Some(own));
         }

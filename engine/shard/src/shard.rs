@@ -26,6 +26,7 @@ use millrace_base::clock::Nanos;
 use millrace_base::ids::ShardId;
 use millrace_io::{Completion, Driver, IoError, Listener, Memory, Wait};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Messages of other shards handled at once, and for how long: no client is to ask for so much that others wait for it.
 const MESSAGES_AT_ONCE: usize = 1024;
@@ -148,6 +149,11 @@ impl Shard {
         self.engine.is_open
     }
 
+    /// How many times it waits for, for a front or for itself.
+    pub fn timers(&self) -> usize {
+        self.timers.count()
+    }
+
     /// Begins a clean stop: no new connections; what is acknowledged is durable already.
     pub fn stop(&mut self) {
         if !self.engine.stopping {
@@ -202,8 +208,13 @@ impl Shard {
     }
 
     fn tell_observers(&self) {
-        for asker in self.observed.iter().flat_map(Observed::askers) {
-            let _ = asker.send(Box::new(observe::snapshot(&self.engine, &self.net, &self.fronts))); // it may have given up
+        let askers: Vec<_> = self.observed.iter().flat_map(Observed::askers).collect();
+        if askers.is_empty() {
+            return;
+        }
+        let snapshot = Arc::new(observe::snapshot(&self.engine, &self.net, &self.fronts));
+        for asker in askers {
+            let _ = asker.send(Arc::clone(&snapshot)); // it may have given up
         }
     }
 

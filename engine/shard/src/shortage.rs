@@ -32,7 +32,7 @@ struct Holder {
 
 impl Holder {
     fn badness(&self) -> u128 {
-        self.bytes as u128 * self.still.as_micros()
+        self.bytes as u128 * self.still.as_micros().max(1)
     }
 }
 
@@ -127,7 +127,8 @@ impl Net {
                 bytes
             }
         };
-        let since = |connection: &Connection| now.since(connection.send_progress);
+        // What has not been given to the kernel waits for this shard, not for its reader.
+        let since = |connection: &Connection| if connection.sending { now.since(connection.send_progress) } else { Duration::ZERO };
         let mut still = self.holders(of(|slice| slice.is_wanted_back() || slice.is_asked_back()), since);
         let enough = still.iter().map(|holder| holder.bytes).sum::<usize>() / 8;
         still.retain(|holder| holder.still >= Duration::from_millis(STUCK_MS));

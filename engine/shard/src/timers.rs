@@ -31,6 +31,11 @@ impl<T> Timers<T> {
         self.due.remove(&(key.0, key.1));
     }
 
+    /// How many have been asked for and have neither fired nor been taken back.
+    pub fn count(&self) -> usize {
+        self.due.len()
+    }
+
     /// The earliest time asked for.
     pub fn next(&self) -> Nanos {
         self.due.keys().next().map_or(Nanos::NEVER, |(at, _)| *at)

@@ -117,6 +117,12 @@ impl Engine {
                 gone.push(id);
             }
         }
+        // Of a partition that is damaged not every extent was looked at.
+        let damaged: BTreeSet<DirectoryIndex> =
+            engine.partitions.values().filter(|partition| partition.note.is_some()).map(|partition| partition.directory).collect();
+        for directory in engine.directories.iter_mut().filter(|directory| !directory.is_failed() && !damaged.contains(&directory.index)) {
+            directory.state_found_extents(t.now);
+        }
         for id in gone {
             engine.delete_partition(t, id);
         }
@@ -435,6 +441,7 @@ impl Engine {
         if self.retention_at <= t.now {
             self.retention_at = t.now.plus_ms(self.settings.log_retention_check_interval_ms);
             self.apply_retention(t);
+            self.coordinators_forget_lost_topics(t);
         }
         self.resume_stalled(t);
     }

@@ -4,6 +4,7 @@ use millrace_base::ids::{NodeId, ShardId};
 use millrace_base::offset::Offset;
 use millrace_shard::observe::{GroupFacts, Observer, RequestCounters, Snapshot};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What never changes while the node runs.
@@ -28,7 +29,7 @@ pub struct Machine {
 
 /// What was found.
 pub struct Look {
-    pub shards: Vec<Snapshot>,
+    pub shards: Vec<Arc<Snapshot>>,
     /// Shards that did not answer.
     pub silent: Vec<ShardId>,
     pub machine: Machine,

@@ -153,6 +153,8 @@ pub struct Call<'c, 'a> {
     pub owner: Option<ShardId>,
     /// The fetch session that was used, so that it can move with the connection.
     pub session: Option<i32>,
+    /// When [`Pending::timer`] is to be called; forgotten when the call ends first.
+    pub timer: Option<Nanos>,
     pub(crate) engine: &'c mut (dyn Engine<'a> + 'c),
 }
 
@@ -165,7 +167,7 @@ impl<'c, 'a> Call<'c, 'a> {
         shared: &'c mut Shared,
         engine: &'c mut (dyn Engine<'a> + 'c),
     ) -> Call<'c, 'a> {
-        Call { id, asked, listener, host, shared, owner: None, session: None, engine }
+        Call { id, asked, listener, host, shared, owner: None, session: None, timer: None, engine }
     }
 
     pub fn version(&self) -> i16 {
@@ -208,11 +210,6 @@ impl<'c, 'a> Call<'c, 'a> {
     /// Asks a shard; the reply comes with `part`.
     pub fn submit(&mut self, to: ShardId, part: u32, request: Request) {
         self.engine.submit(to, token(self.id, part), request);
-    }
-
-    /// Asks for [`Pending::timer`] at `at`.
-    pub fn timer(&mut self, at: Nanos) {
-        self.engine.timer(at, self.id);
     }
 
     pub fn entropy(&mut self) -> u64 {

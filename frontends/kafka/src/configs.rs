@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use millrace_base::ids::NodeId;
 use millrace_base::settings::{self, Changes, Entry, Given, Kind as BrokerKind, Layer, Setting, Settings, Source};
 use millrace_shard::state::meta::topic_configs::{self, Kind, Row};
-use millrace_shard::state::meta::{ConfigChange, ConfigChanges, Meta, NodeScope, Topic};
+use millrace_shard::state::meta::{ConfigChange, ConfigChanges, Meta, NodeScope};
 
 use crate::errors::{self, Refusal};
 use crate::wire::errors::ErrorCode;
@@ -88,11 +88,28 @@ fn layer_synonym(setting: &Setting, layer: &Layer) -> Synonym {
 
 /// The settings of a topic; `overrides` are its own.
 pub fn of_topic(overrides: &BTreeMap<String, String>, settings: &Settings) -> Vec<Described> {
-    let defaults: BTreeMap<&str, String> = settings.topic_defaults().into_iter().collect();
-    topic_configs::TABLE.iter().map(|row| topic_row(row, overrides, settings, &defaults)).collect()
+    OfTopics::new(settings).rows(overrides, |_| true)
 }
 
-fn topic_row(row: &Row, overrides: &BTreeMap<String, String>, settings: &Settings, defaults: &BTreeMap<&str, String>) -> Described {
+/// The settings of many topics, whose defaults are the same.
+pub struct OfTopics<'a> {
+    settings: &'a Settings,
+    defaults: BTreeMap<&'static str, String>,
+}
+
+impl OfTopics<'_> {
+    pub fn new(settings: &Settings) -> OfTopics<'_> {
+        OfTopics { settings, defaults: settings.topic_defaults().into_iter().collect() }
+    }
+
+    /// Those of one topic that are wanted, by name.
+    pub fn rows(&self, overrides: &BTreeMap<String, String>, is_wanted: impl Fn(&str) -> bool) -> Vec<Described> {
+        let wanted = topic_configs::TABLE.iter().filter(|row| is_wanted(row.key));
+        wanted.map(|row| topic_row(row, overrides, self.settings, &self.defaults)).collect()
+    }
+}
+
+fn topic_row(row: &Row, overrides: &BTreeMap<String, String>, settings: &Settings, defaults: &BTreeMap<&'static str, String>) -> Described {
     let own = overrides.get(row.key);
     let broker: Vec<Entry<'_>> = settings.topic_synonyms(row.key).collect();
     let default_source = broker.first().map_or(SOURCE_DEFAULT, |entry| source(entry.source()));
@@ -287,11 +304,6 @@ fn whole_change(key: &str, change: ConfigChange, present: &BTreeMap<String, Stri
         list.retain(|item| !named.contains(item));
     }
     Ok(ConfigChange::Set(list.join(",")))
-}
-
-/// The settings of a topic that exists.
-pub fn of_existing(topic: &Topic, settings: &Settings) -> Vec<Described> {
-    of_topic(&topic.configs, settings)
 }
 
 #[cfg(test)]

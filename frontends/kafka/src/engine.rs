@@ -20,7 +20,6 @@ pub trait Engine<'a> {
     /// The data directories of this node.
     fn directories(&mut self) -> Vec<DataDirectory>;
     fn submit(&mut self, to: ShardId, token: u64, request: Request);
-    fn timer(&mut self, at: Nanos, token: u64);
     fn entropy(&mut self) -> u64;
 }
 
@@ -55,10 +54,6 @@ impl<'a> Engine<'a> for Cx<'a> {
 
     fn submit(&mut self, to: ShardId, token: u64, request: Request) {
         Cx::submit(self, to, token, request);
-    }
-
-    fn timer(&mut self, at: Nanos, token: u64) {
-        Cx::timer(self, at, token);
     }
 
     fn entropy(&mut self) -> u64 {

@@ -5,7 +5,8 @@
 //! 2. A handler that waits is kept under its call's id; replies and timers find it there.
 //! 3. Answers are put into memory that can be sent and leave in order.
 //!
-//! Invariants: every pending call belongs to a connection that is open here; a connection departs only when it has none.
+//! Invariants: every pending call belongs to a connection that is open here; a connection departs only when it has none; a call's timer goes
+//! with it.
 //! Knows nothing of what the APIs mean.
 
 use std::any::Any;
@@ -20,6 +21,7 @@ use millrace_shard::api::Reply;
 use millrace_shard::front::{Cx, Frame, Front};
 use millrace_shard::net::ConnectionId;
 use millrace_shard::observe::RequestCounters;
+use millrace_shard::timers::TimerKey;
 
 use crate::answered::Answered;
 use crate::apis::api_01_fetch::WaitingPartitions;
@@ -41,6 +43,7 @@ struct Waiting {
     connection: ConnectionId,
     asked: Asked,
     pending: Box<dyn Pending>,
+    timer: Option<TimerKey>,
 }
 
 /// What moves with a connection.
@@ -146,6 +149,7 @@ impl KafkaFront {
         let outcome = dispatch::begin(&mut turn, &body);
         let owner = turn.owner;
         connection.session = turn.session.unwrap_or(connection.session);
+        let timer = turn.timer;
         if matches!(asked.api, Api::Produce | Api::Fetch)
             && let Some(target) = connection.affinity.note(owner, here)
         {
@@ -157,7 +161,8 @@ impl KafkaFront {
                 self.shared.answered.count(asked.api, ended, cx.now);
             }
             Outcome::Wait(pending) => {
-                self.waiting.insert(call, Waiting { connection: id, asked, pending });
+                let timer = timer.map(|at| cx.timer(at, call));
+                self.waiting.insert(call, Waiting { connection: id, asked, pending, timer });
             }
         }
         self.wake(cx);
@@ -185,8 +190,15 @@ impl KafkaFront {
         let mut turn = Call::new(call, waiting.asked, connection.listener, &connection.host, &mut self.shared, &mut *cx);
         let answer = step(waiting.pending.as_mut(), &mut turn);
         connection.session = turn.session.unwrap_or(connection.session);
+        let timer = turn.timer;
+        if (answer.is_some() || timer.is_some())
+            && let Some(key) = waiting.timer.take()
+        {
+            cx.forget_timer(key);
+        }
         match answer {
             None => {
+                waiting.timer = timer.map(|at| cx.timer(at, call)).or(waiting.timer);
                 self.waiting.insert(call, waiting);
             }
             Some(answer) => {
@@ -269,6 +281,9 @@ impl Front for KafkaFront {
             let Some(mut waiting) = self.waiting.remove(&call) else { continue };
             let mut turn = Call::new(call, waiting.asked, state.listener, &state.host, &mut self.shared, &mut *cx);
             waiting.pending.cancelled(&mut turn);
+            if let Some(key) = waiting.timer {
+                cx.forget_timer(key);
+            }
         }
         self.wake(cx);
     }

@@ -29,6 +29,14 @@ pub struct Gather<Q, R> {
     part: u32,
     chunk: usize,
     slots: Vec<Option<R>>,
+    bound: Option<Bound<R>>,
+}
+
+/// What all answers of one call may weigh together.
+struct Bound<R> {
+    left: usize,
+    weigh: fn(&R) -> usize,
+    beyond: fn() -> R,
 }
 
 struct Chunk<Q> {
@@ -44,7 +52,12 @@ impl<Q, R> Gather<Q, R> {
     /// With so many questions in one request to a shard.
     pub fn with_chunk(chunk: usize) -> Gather<Q, R> {
         assert!(chunk > 0);
-        Gather { open: BTreeMap::new(), full: VecDeque::new(), flying: BTreeMap::new(), part: 0, chunk, slots: Vec::new() }
+        Gather { open: BTreeMap::new(), full: VecDeque::new(), flying: BTreeMap::new(), part: 0, chunk, slots: Vec::new(), bound: None }
+    }
+
+    /// With answers that weigh no more than `most` together: instead of one that there is no room for the slot has `beyond`.
+    pub fn bounded(self, most: usize, weigh: fn(&R) -> usize, beyond: fn() -> R) -> Gather<Q, R> {
+        Gather { bound: Some(Bound { left: most, weigh, beyond }), ..self }
     }
 
     /// The next slot, filled.
@@ -80,12 +93,27 @@ impl<Q, R> Gather<Q, R> {
     /// Fills the slots of a chunk that came back.
     fn back(&mut self, part: u32, results: Vec<R>) {
         for (slot, result) in self.flying.remove(&part).into_iter().flatten().zip(results) {
-            self.slots[slot] = Some(result);
+            self.slots[slot] = Some(match &mut self.bound {
+                Some(bound) => bound.take(result),
+                None => result,
+            });
         }
     }
 
     fn is_done(&self) -> bool {
         self.flying.is_empty() && self.full.is_empty() && self.open.is_empty()
+    }
+}
+
+impl<R> Bound<R> {
+    fn take(&mut self, result: R) -> R {
+        match self.left.checked_sub((self.weigh)(&result)) {
+            Some(left) => {
+                self.left = left;
+                result
+            }
+            None => (self.beyond)(),
+        }
     }
 }
 
@@ -143,9 +171,7 @@ pub fn gather<Q: Send + 'static, R: Send + 'static>(
     match gathering.go_on(call) {
         Some(answer) => Outcome::Done(answer),
         None => {
-            if let Some(deadline) = deadline {
-                call.timer(deadline);
-            }
+            call.timer = deadline;
             Outcome::Wait(Box::new(gathering))
         }
     }
@@ -188,6 +214,17 @@ mod tests {
         assert!(gather.is_done());
         assert_eq!(chunks, 18);
         assert_eq!(gather.slots, (0..205).map(Some).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_let_go() {
+        let mut gather: Gather<u32, Vec<u8>> = Gather::with_chunk(2).bounded(5, Vec::len, Vec::new);
+        (0..3).for_each(|n| gather.ask(0, n));
+        let (_, first, _) = gather.next().unwrap();
+        let (_, second, _) = gather.next().unwrap();
+        gather.back(second, vec![vec![1; 3]]);
+        gather.back(first, vec![vec![2; 3], vec![3; 2]]);
+        assert_eq!(gather.slots, [Some(vec![]), Some(vec![3; 2]), Some(vec![1; 3])]);
     }
 
     #[test]

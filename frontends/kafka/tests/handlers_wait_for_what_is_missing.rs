@@ -10,7 +10,7 @@ use kafka_protocol::messages as kafka;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{ResponseHeader, TopicName};
-use kafka_protocol::protocol::{Decodable, Encodable};
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use millrace_base::batch::Builder;
 use millrace_base::clock::Nanos;
 use millrace_base::ids::Uuid;
@@ -184,6 +184,19 @@ fn enough_at_the_first_look_is_answered_at_once() {
 }
 
 #[test]
+fn a_name_that_no_topic_can_have_is_kept_nowhere() {
+    let mut world = world();
+    let part = || vec![FetchPartition::default().with_partition_max_bytes(1 << 20)];
+    let long = FetchTopic::default().with_topic(kafka::TopicName(StrBytes::from_string("n".repeat(250)))).with_partitions(part());
+    let good = FetchTopic::default().with_topic(orders()).with_partitions(part());
+    let request = kafka::FetchRequest::default().with_session_epoch(0).with_max_wait_ms(500).with_min_bytes(1);
+    let step = world.begin(1, &frame(Api::Fetch, 11, &request.with_topics(vec![good, long])), Nanos(0));
+    assert!(step.submitted.is_empty() && world.shared.sessions.is_empty());
+    let response: kafka::FetchResponse = body(Api::Fetch, 11, step.answer.unwrap());
+    assert_eq!((response.error_code, response.session_id, response.responses.len()), (17, 0, 0));
+}
+
+#[test]
 fn a_client_that_goes_stops_its_reads() {
     let mut world = world();
     let mut step = world.begin(1, &fetch(11, &[2], 1), Nanos(0));
@@ -203,7 +216,7 @@ fn unknown_topics_are_made_and_awaited_for_a_second() {
     let request = frame(Api::Metadata, 9, &request);
     let mut step = world.begin(1, &request, Nanos(0));
     assert!(matches!(&step.submitted[..], [(0, _, Request::Meta(changes))] if changes.len() == 1));
-    assert_eq!(step.timers, [(Nanos(0).plus_ms(1_000), 1)]);
+    assert_eq!(step.timer, Some(Nanos(0).plus_ms(1_000)));
     world.go_on(1, &mut step, Nanos(0).plus_ms(1_000), |pending, call| pending.timer(call));
     let late: kafka::MetadataResponse = body(Api::Metadata, 9, step.answer.take().unwrap());
     assert_eq!(late.topics[0].error_code, 5);

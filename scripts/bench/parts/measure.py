@@ -25,7 +25,7 @@ from servers import Hole, Server, pinned
 
 MB = 1_000_000
 KAFKA_DELETES_S = 1.3  # behind log.segment.delete.delay.ms
-MANY_PARTITIONS = 1_000  # from which a window would end before each has been written to
+UNFLUSHED = {"flush.messages": str((1 << 63) - 1)}  # Kafka's default
 DELETES_PER_S = 2_000  # partitions whose files any server has removed, behind the answer, before the next run begins
 REST_S = 2.0  # until a process that has just started is idle
 
@@ -119,6 +119,47 @@ class Bench:
         self.raw("produce", *words, "--batch-bytes", str(batch), server=server)
 
 
+class Steady:
+    """A topic of so many partitions that a window would end before each had been written to, and that making them takes longer than what is
+    measured. It is made in a server's first pass, each partition with its files and a batch in them, and kept for the rest. Kafka's two columns
+    share it, with the flush of the one in turn."""
+
+    def __init__(self, bench, partitions, batch_bytes):
+        self.server, self.open = bench.server, contextlib.ExitStack()
+        self.name = self.open.enter_context(bench.topic(partitions))
+        try:
+            bench.fill(self.name, partitions * batch_bytes * 5 // 4, partitions, batch_bytes)
+        except BaseException:
+            self.open.close()
+            raise
+        bench.settle()
+
+    def configure(self, bench):
+        if self.server.kind == "kafka":
+            words = [word for key, value in {**UNFLUSHED, **FLUSH_CONFIGS.get(bench.name, {})}.items() for word in ("--config", f"{key}={value}")]
+            bench.wait(bench.start_raw("configure-topic", "--topic", self.name, *words), "configure-topic")
+
+    def remove(self):
+        self.server.go_on()  # it stands still when it was not the last in turn
+        with contextlib.suppress(Hole):
+            self.open.close()
+        self.server.still()
+
+
+@contextlib.contextmanager
+def topic_of(bench, partitions, batch_bytes):
+    """A topic of its own, or the kept one of many partitions."""
+    if partitions < bench.sizes.many or bench.name == "bare":
+        with bench.topic(partitions) as name:
+            yield name
+        return
+    key = ("steady", bench.server.pid)
+    if key not in bench.kept:
+        bench.kept[key] = Steady(bench, partitions, batch_bytes)
+    bench.kept[key].configure(bench)
+    yield bench.kept[key].name
+
+
 def produce(bench, args, home="any"):
     partitions = bench.sizes.partitions(args["partitions"])
     words = ["--partitions", str(partitions), "--connections", str(args["connections"]), "--batch-bytes", str(args["batch"])]
@@ -126,11 +167,9 @@ def produce(bench, args, home="any"):
     words += ["--linger-batches", "8"] if args.get("keyed") else []
     words += ["--idempotent"] if args.get("idempotent") else []
     words += ["--lz4"] if args.get("lz4") else []
+    # As librdkafka's load does. Of 10,000 partitions Kafka's page cache does not keep the indexes from one run to the next.
     words += ["--touch"] if partitions > 1 else []
-    with bench.topic(partitions) as topic:
-        if partitions >= MANY_PARTITIONS:
-            # Each has its files then; what making them costs is a start's, not a steady load's.
-            bench.fill(topic, partitions * args["batch"] * 5 // 4, partitions, args["batch"])
+    with topic_of(bench, partitions, args["batch"]) as topic:
         return bench.raw("produce", "--topic", topic, *words)
 
 
@@ -141,7 +180,7 @@ def rd_produce(bench, args):
     linger = 1 if args.get("keyed") else 5
     # The batch header and what frames a record come on top of a value.
     value = args["record"] - 24 if args["record"] > 200 else args["record"] - 10
-    with bench.topic(partitions) as topic:
+    with topic_of(bench, partitions, args["batch"]) as topic:
         return bench.rd(
             "produce", topic=topic, partitions=partitions, clients=args["connections"], batch=args["batch"], value=value, linger=linger,
             seconds=bench.sizes.seconds, warm=bench.sizes.warm_s, pid=bench.server.pid, **flags,

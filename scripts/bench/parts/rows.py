@@ -153,7 +153,7 @@ def produce_rows():
         kinds.append((f"connections-{connections}", f"{connections} connections, 64 KiB batches", {"connections": connections}, {}))
     kinds.append(("connections-4-128kib", "4 connections, 128 KiB batches", {"connections": 4, "batch": 128 * KIB}, {}))
     for partitions, label in ((64, "64"), ("many", "1,000"), ("most", "10,000")):
-        slow = {64: (2, 4, 90), "many": (4, 20, 180), "most": (15, 90, 420)}[partitions]
+        slow = {64: (2, 4, 90), "many": (3, 8, 180), "most": (6, 30, 420)}[partitions]
         costs = {"cost_s": slow[0], "peer_cost_s": slow[1], "bound_s": slow[2]}
         kinds.append((f"partitions-{label.replace(',', '')}", f"{label} partitions, 64 KiB batches", {"partitions": partitions}, costs))
     keyed = {"partitions": 64, "batch": 16 * KIB, "keyed": True}

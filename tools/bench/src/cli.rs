@@ -27,6 +27,7 @@ pub enum Invocation {
     FirstProduce { to: To, first: First },
     MakeTopics { to: To, prefix: String, count: u32, partitions: i32, server: Option<u32> },
     CreateTopic { to: To, topic: String, partitions: i32, configs: Vec<(String, String)> },
+    ConfigureTopic { to: To, topic: String, configs: Vec<(String, String)> },
     DeleteTopic { to: To, topic: String },
     Print(String),
 }
@@ -162,12 +163,13 @@ fn command() -> Command {
                 .arg(number("count", "100", 1..=100_000, "Topics"))
                 .arg(partitions()),
         )
-        .subcommand(
-            client("create-topic", "Make a topic and wait for its leaders")
-                .arg(partitions())
-                .arg(text("config", "KEY=VALUE", "A setting of the topic; may be repeated").action(ArgAction::Append).value_parser(pair)),
-        )
+        .subcommand(client("create-topic", "Make a topic and wait for its leaders").arg(partitions()).arg(config()))
+        .subcommand(client("configure-topic", "Set some of a topic's configuration").arg(config().required(true)))
         .subcommand(client("delete-topic", "Delete a topic"))
+}
+
+fn config() -> Arg {
+    text("config", "KEY=VALUE", "A setting of the topic; may be repeated").action(ArgAction::Append).value_parser(pair)
 }
 
 fn bare_command() -> Command {
@@ -207,13 +209,15 @@ fn invocation(matches: &ArgMatches) -> Outcome<Invocation> {
         "first-produce" => {
             Ok(Invocation::FirstProduce { to, first: First { topic, create: found.get_flag("create"), wait: seconds(found, "wait") } })
         }
-        "create-topic" => {
-            let configs = found.get_many("config").into_iter().flatten().cloned().collect();
-            Ok(Invocation::CreateTopic { to, topic, partitions: get(found, "partitions") as i32, configs })
-        }
+        "create-topic" => Ok(Invocation::CreateTopic { to, topic, partitions: get(found, "partitions") as i32, configs: configs(found) }),
+        "configure-topic" => Ok(Invocation::ConfigureTopic { to, topic, configs: configs(found) }),
         "delete-topic" => Ok(Invocation::DeleteTopic { to, topic }),
         other => unreachable!("there is no subcommand {other}"),
     }
+}
+
+fn configs(matches: &ArgMatches) -> Vec<(String, String)> {
+    matches.get_many("config").into_iter().flatten().cloned().collect()
 }
 
 fn get(matches: &ArgMatches, name: &str) -> u64 {
@@ -356,6 +360,7 @@ mod tests {
             "end-to-end --rate 50000",
             "make-topics --count 5 --topic t",
             "first-produce --create",
+            "configure-topic --config a=b",
             "delete-topic",
         ] {
             parsed(&format!("millrace-bench {line} --bootstrap h:1")).unwrap();
@@ -384,6 +389,7 @@ mod tests {
         refused("produce --bootstrap h:1 --total-bytes 9");
         refused("produce --bootstrap h:1 --home here");
         refused("create-topic --bootstrap h:1 --config a");
+        refused("configure-topic --bootstrap h:1");
         refused("bare --listen h:1 --file f --bytes 1");
         refused("bare --listen h:1 --file f --reads-bytes 1");
         refused("bare --listen h:1 --file f --reads h:2 --reads-bytes 0");

@@ -64,6 +64,10 @@ fn run(invocation: Invocation) -> Outcome<String> {
             let mut connection = Connection::open(resolve(&to.bootstrap)?)?;
             topics::create(&mut connection, &topic, partitions, &configs).map(|()| String::new())
         }
+        Invocation::ConfigureTopic { to, topic, configs } => {
+            let mut connection = Connection::open(resolve(&to.bootstrap)?)?;
+            topics::configure(&mut connection, &topic, &configs).map(|()| String::new())
+        }
         Invocation::DeleteTopic { to, topic } => {
             let mut connection = Connection::open(resolve(&to.bootstrap)?)?;
             topics::delete(&mut connection, &topic).map(|()| String::new())

@@ -1,4 +1,4 @@
-//! Making and deleting topics, and asking where a partition begins and ends.
+//! Making, configuring and deleting topics, and asking where a partition begins and ends.
 
 use crate::connection::Connection;
 use crate::failure::{Failure, Outcome, accepted};
@@ -6,11 +6,13 @@ use crate::report::Report;
 use crate::window::Watch;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::list_offsets_response::ListOffsetsPartitionResponse;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, ListOffsetsRequest, MetadataRequest, TopicName,
+    BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest,
+    MetadataRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use millrace_ops::histogram::Histogram;
@@ -20,6 +22,7 @@ use std::time::{Duration, Instant};
 const CREATE_VERSION: i16 = 5;
 const DELETE_VERSION: i16 = 5;
 const PARTITIONS_VERSION: i16 = 1;
+const CONFIGURE_VERSION: i16 = 1;
 const METADATA_VERSION: i16 = 9;
 pub const LIST_OFFSETS_VERSION: i16 = 5;
 
@@ -30,6 +33,10 @@ const SERVER_WAIT_MS: i32 = 30_000;
 /// A peer with 10,000 new partitions takes minutes; whoever waits has a bound of its own.
 const READY_S_MAX: u64 = 600;
 const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// ConfigResource.Type TOPIC and AlterConfigOp SET, as the protocol numbers them.
+const TOPIC_RESOURCE: i8 = 2;
+const SET: i8 = 0;
 
 /// Timestamps that stand for the ends of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,6 +93,20 @@ fn await_leaders(connection: &mut Connection, topic: &str, partitions: i32) -> O
         std::thread::sleep(ASK_AGAIN.max(asking.elapsed()));
     }
     Err(Failure::Late { doing: "waiting for leaders of all partitions", waited_s: READY_S_MAX })
+}
+
+/// Sets some of a topic's configuration, and leaves the rest as it is.
+pub fn configure(connection: &mut Connection, topic: &str, configs: &[(String, String)]) -> Outcome<()> {
+    let text = |text: &str| StrBytes::from_string(text.to_owned());
+    let set = |(key, value): &(String, String)| {
+        AlterableConfig::default().with_name(text(key)).with_config_operation(SET).with_value(Some(text(value)))
+    };
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(TOPIC_RESOURCE)
+        .with_resource_name(text(topic))
+        .with_configs(configs.iter().map(set).collect());
+    let response = connection.call(&IncrementalAlterConfigsRequest::default().with_resources(vec![resource]), CONFIGURE_VERSION)?;
+    response.responses.iter().try_for_each(|topic| accepted("configuring the topic", topic.error_code))
 }
 
 pub fn delete(connection: &mut Connection, topic: &str) -> Outcome<()> {

@@ -62,7 +62,9 @@ pub struct Found {
 impl Directory {
     /// Whether `path` has anything that only a data directory of ours has.
     pub fn is_one(disk: &mut ReadOnly, path: &Path) -> bool {
-        let is_ours = |name: &str| name == paths::META_NAME || name.starts_with("journal") || paths::topic_named(name).is_some();
+        // Kafka's folder of a topic `journal` is `journal-0`.
+        let is_journal = |name: &str| matches!(name, "journal" | "journal.next" | "journal.old");
+        let is_ours = |name: &str| name == paths::META_NAME || is_journal(name) || paths::topic_named(name).is_some();
         disk.list(path).is_ok_and(|names| names.iter().any(|entry| is_ours(&entry.name)))
     }
 

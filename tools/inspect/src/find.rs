@@ -68,7 +68,18 @@ pub fn find(path: &Path, find: &Find, output: &mut Output<'_>) -> Result<Outcome
                             .note(format_args!("{name}: {file} at byte {place}: offset {} stays closed: {why}", header.base_offset))?);
                     }
                 };
-                for record in Records::new(&header, opened).flatten() {
+                for record in Records::new(&header, opened) {
+                    let record = match record {
+                        Ok(record) => record,
+                        Err(why) => {
+                            outcome = Outcome::Damaged;
+                            output.note(format_args!(
+                                "{name}: {file} at byte {place}: a record of offset {} and on cannot be read: {why}",
+                                header.base_offset
+                            ))?;
+                            continue;
+                        }
+                    };
                     looked_at += 1;
                     let is_in = find.offsets.contains(&record.offset) && find.times.has(record.timestamp);
                     if !is_in || is_enough(found) || !matches(&record, find, pattern.as_ref()) {

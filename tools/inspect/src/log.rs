@@ -97,8 +97,11 @@ impl Log {
             batch_bytes_max: STORED_BYTES_MAX,
         };
         let files = partition.segments.iter().zip(ends).map(file).collect();
-        let (log_start, reached) =
-            partition.image.as_ref().map_or((0, None), |image| (image.log_start, Some(image.log_end.max(image.lost.end))));
+        // Entries of which nothing is left may have told of more.
+        let reached = |image: &millrace_log::image::Recovered| {
+            (image.lost.entries == 0 || image.lost.end > image.log_end).then(|| image.log_end.max(image.lost.end))
+        };
+        let (log_start, reached) = partition.image.as_ref().map_or((0, None), |image| (image.log_start, reached(image)));
         let shard = partition.shard.unwrap_or_default();
         let is_damaged = partition.is_damaged || partition.image.is_none() && !partition.is_deleted;
         let pending = partition.image.iter().flat_map(|image| &image.pending).filter_map(|pending| match &pending.bytes {
@@ -346,7 +349,7 @@ impl Scan<'_, '_> {
         let next = self.next.unwrap_or(next);
         match self.log.reached.filter(|reached| *reached > next) {
             Some(reached) => self.gap(disk, next, Some(reached)),
-            None if self.why.is_some() && self.log.reached.is_none() => {
+            None if self.log.reached.is_none() && (self.why.is_some() || self.log.is_damaged) => {
                 let why = self.why.take();
                 (self.each)(Seen::Lost(Lost { from: next, to: None, why }))
             }

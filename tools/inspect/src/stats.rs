@@ -78,7 +78,7 @@ pub fn stats(path: &Path, stats: &Stats, threads: usize, progress: bool, output:
     })?;
     table.print(output)?;
     all.tell(stats, output)?;
-    Ok(Outcome::of(all.lost > 0))
+    Ok(Outcome::of(all.lost + all.closed > 0))
 }
 
 #[derive(Default)]
@@ -277,13 +277,19 @@ impl Counts {
         let whole = (opened.len() + millrace_base::batch::HEADER_BYTES) as u64;
         codec.opened += whole;
         self.opened += whole;
-        for record in Records::new(header, opened).flatten() {
+        let mut is_whole = true;
+        for record in Records::new(header, opened) {
+            let Ok(record) = record else {
+                is_whole = false;
+                continue;
+            };
             self.without_key += u64::from(record.key.is_none());
             self.tombstones += u64::from(record.value.is_none());
             self.key_bytes += record.key.map_or(0, <[u8]>::len) as u64;
             self.value_bytes += record.value.map_or(0, <[u8]>::len) as u64;
             self.headers += record.header_count as u64;
         }
+        self.closed += u64::from(!is_whole);
     }
 
     fn gap(&mut self, header: &Header) {

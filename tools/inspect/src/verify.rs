@@ -152,7 +152,9 @@ impl Totals {
 fn journals(directory: &Directory, totals: &mut Totals, output: &mut Output<'_>) -> Result<EntryPlaces, InspectError> {
     let mut places = EntryPlaces::new();
     if directory.journals.is_empty() {
-        output.note(format_args!("{} has no journal", directory.path.display()))?;
+        let found =
+            Corrupt { file: directory.path.display().to_string(), place: 0, expected: "a journal".to_owned(), found: "none".to_owned() };
+        totals.problem(&Problem::new(found, AtStart::DirectoryOffline), None, output)?;
     }
     for (shard, journal) in &directory.journals {
         let found = match &journal.found {

@@ -149,6 +149,7 @@ fn a_partition_that_no_journal_knows() {
     let scratch = built();
     fs::remove_dir_all(paths::journals(&scratch.0)).unwrap();
     let gave = inspect(&VERIFY, &scratch.0);
+    assert!(gave.out.contains("expected a journal, found none"), "{}", gave.out);
     assert!(gave.out.contains("expected records of this partition in a journal, found none"), "{}", gave.out);
-    assert!(gave.out.contains("DAMAGED, 2 problems; 0 journals"), "{}", gave.out);
+    assert!(gave.out.contains("DAMAGED, 3 problems; 0 journals"), "{}", gave.out);
 }

@@ -22,12 +22,18 @@ pub fn note() -> Arc<AtomicBool> {
         process::wait_for_stop();
         own.store(true, Ordering::Relaxed);
         let first = Instant::now();
-        loop {
-            process::wait_for_stop();
-            if first.elapsed() > ONE {
-                std::process::exit(INTERRUPTED);
-            }
-        }
+        await_second(first);
+        std::process::exit(INTERRUPTED);
     });
     noted
+}
+
+/// Waits for a signal to stop that is not the one of `first` once more.
+pub fn await_second(first: Instant) {
+    loop {
+        process::wait_for_stop();
+        if first.elapsed() > ONE {
+            return;
+        }
+    }
 }

@@ -53,12 +53,14 @@ pub struct Client {
     /// By host and port.
     connections: BTreeMap<(String, u16), Connection>,
     cluster: Option<Cluster>,
+    /// The brokers of the cluster when it was seen last, for when none that was named answers; empty: it never was.
+    seen: Vec<(String, u16)>,
 }
 
 impl Client {
     /// Nothing is sent yet.
     pub fn new(settings: ClientSettings) -> Client {
-        Client { settings, connections: BTreeMap::new(), cluster: None }
+        Client { settings, connections: BTreeMap::new(), cluster: None, seen: Vec::new() }
     }
 
     /// One request, one try. `build` makes the request for the version that is used, which is `newest` at most.
@@ -133,9 +135,12 @@ impl Client {
         Ok(self.connections.get_mut(&key).expect("it was there or has been put there"))
     }
 
-    /// One of the brokers that were named, the first that answers; one that is connected already before others.
+    /// One of the brokers that were named, or else of those that there were, the first that answers; one that is connected already before
+    /// others.
     fn any(&mut self) -> Outcome<&mut Connection> {
-        let named = self.settings.brokers.clone();
+        let mut named = self.settings.brokers.clone();
+        let others: Vec<(String, u16)> = self.seen.iter().filter(|broker| !named.contains(broker)).cloned().collect();
+        named.extend(others);
         let connected = named.iter().find(|key| self.connections.contains_key(*key)).cloned();
         if let Some(key) = connected {
             return self.open(&key.0, key.1);
@@ -149,7 +154,7 @@ impl Client {
         }
         let failure = first.unwrap_or_else(|| Failure::usage("no brokers are named"));
         // Nobody waits half a minute for a mistyped port; a cluster that has been seen is another matter.
-        if self.cluster.is_some() || failure.kind != Kind::Unreachable {
+        if !self.seen.is_empty() || failure.kind != Kind::Unreachable {
             return Err(failure);
         }
         let list = named.iter().map(|(host, port)| format!("{host}:{port}")).collect::<Vec<_>>().join(", ");
@@ -185,6 +190,7 @@ impl Client {
             let port = u16::try_from(broker.port).unwrap_or(0);
             (broker.node_id.0, (broker.host.to_string(), port, broker.rack.as_ref().map(ToString::to_string)))
         };
+        self.seen = answer.brokers.iter().map(|broker| (broker.host.to_string(), u16::try_from(broker.port).unwrap_or(0))).collect();
         self.cluster = Some(Cluster {
             id: answer.cluster_id.as_ref().map(ToString::to_string),
             controller: Some(answer.controller_id.0).filter(|node| *node >= 0),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::{ArgMatches, Command, value_parser};
+use kafka_protocol::messages::describe_log_dirs_response::DescribeLogDirsResult;
 use kafka_protocol::messages::{ApiKey, DescribeLogDirsRequest};
 
 use crate::arguments::{Context, flag, noun, switch, verb};
@@ -79,7 +80,7 @@ fn log_dirs(matches: &ArgMatches, mut context: Context<'_>) -> Outcome<()> {
         Table::new(&["node", "dir", "partitions", "bytes", "total_bytes", "usable_bytes", "error"])
     };
     let asked = nodes.len();
-    let mut failures = Vec::new();
+    let (mut failures, mut silent) = (Vec::new(), 0);
     for node in nodes {
         let answer = context.client.retrying(|client| {
             let answer = client.call(To::Node(node), NEWEST, |_| DescribeLogDirsRequest::default().with_topics(None))?;
@@ -90,9 +91,13 @@ fn log_dirs(matches: &ArgMatches, mut context: Context<'_>) -> Outcome<()> {
             Ok(answer) => answer,
             Err(failure) => {
                 failures.push(failure);
+                silent += 1;
                 continue;
             }
         };
+        let directory = |found: &DescribeLogDirsResult| format!("data directory {} of node {node}", found.log_dir.as_str());
+        let failed = answer.results.iter().find_map(|found| Failure::check(&directory(found), found.error_code, None).err());
+        failures.extend(failed);
         for found in &answer.results {
             let mut partitions: BTreeMap<(&str, i32), (i64, i64)> = BTreeMap::new();
             for topic in &found.topics {
@@ -118,7 +123,7 @@ fn log_dirs(matches: &ArgMatches, mut context: Context<'_>) -> Outcome<()> {
             ]);
         }
     }
-    if asked > failures.len() {
+    if asked > silent {
         context.output.table(&table)?;
     }
     Failure::of_many("nodes", asked, &failures)

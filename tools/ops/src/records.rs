@@ -35,6 +35,15 @@ pub struct Record {
     pub headers: Vec<RecordHeader>,
 }
 
+impl Record {
+    /// Bytes that it takes in a batch, at most, not compressed.
+    pub fn size(&self) -> usize {
+        let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + len(value) + 10).sum();
+        len(&self.key) + len(&self.value) + headers + 36
+    }
+}
+
 /// How a batch is compressed; the numbers are the format's.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Codec {

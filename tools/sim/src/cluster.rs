@@ -174,6 +174,11 @@ impl Cluster {
         self.shards.values().map(|shard| shard.memory().clone()).collect()
     }
 
+    /// How many times all shards wait for.
+    pub fn timers(&self) -> usize {
+        self.shards.values().map(Shard::timers).sum()
+    }
+
     /// Asks for a clean stop; it is over when the node is not up any more.
     pub fn stop(&mut self) {
         self.shards.values_mut().for_each(Shard::stop);

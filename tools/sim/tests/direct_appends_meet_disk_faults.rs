@@ -176,6 +176,52 @@ fn the_loss_of_the_last_large_batch_is_beyond_one_disk() {
     }
 }
 
+/// Found whole by a start and stated by it: from then on its loss is damage, and what was acknowledged behind it does not go silently.
+#[test]
+fn a_large_batch_that_a_start_has_found_is_damage_when_it_rots() {
+    let mut scene = Scene::new();
+    scene.node.run(500, |_| false);
+    let found = scene.next();
+    scene.append(LARGE, 1);
+    scene.node.cluster.kill();
+    scene.start();
+    scene.append(SMALL, 3);
+    scene.node.run(100, |_| false);
+    scene.node.cluster.kill();
+    let (_, path) = scene.segments().pop().unwrap();
+    let bytes = scene.node.bytes_of(&path);
+    let mut place = 0;
+    loop {
+        let header = Header::parse(&bytes[place..]).unwrap();
+        if header.base_offset == found {
+            break;
+        }
+        place += header.size;
+    }
+    assert!(scene.node.world.flip(NODE, &path, place as u64 + 50_000, 5));
+    scene.start();
+    let request = produce("t", 0, scene.next() as u32, RECORDS, SMALL);
+    assert_eq!(scene.node.produce(&mut scene.end, &request).0, STORAGE, "it is not cut as if it had never been");
+}
+
+/// Neither does a start that misreads the journal's end change anything: the extents that it does not see are in their segments at the next.
+#[test]
+fn a_misread_of_the_journal_cuts_no_large_batch() {
+    for wrong in [Wrong::Flipped, Wrong::Misdirected(4_096), Wrong::Error(EIO)] {
+        let mut scene = Scene::new();
+        for after in 0..8 {
+            scene.append(LARGE, 2);
+            scene.node.cluster.kill();
+            scene.node.fault(".journal", On::Read, after, 1, wrong);
+            let started = scene.node.start().is_ok();
+            scene.node.cluster.kill();
+            scene.start();
+            assert!(scene.refused().is_empty(), "{wrong:?} after {after}, started {started}");
+            assert_eq!(scene.fetch(scene.next()), (0, Vec::new()));
+        }
+    }
+}
+
 #[test]
 fn a_read_of_a_large_batch_that_fails_gives_nothing_and_the_next_is_whole() {
     let mut scene = Scene::new();

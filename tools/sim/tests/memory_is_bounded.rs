@@ -2,8 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use millrace_io::sim::ClientEnd;
-use millrace_sim::node::{FETCH, Node, config, fetch, framed, produce};
+use millrace_sim::node::{CREATE, FETCH, Node, config, fetch, framed, produce, topic};
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -115,6 +116,21 @@ impl Scene {
         };
         self.senders.iter_mut().map(ended).filter(|ended| *ended).count()
     }
+}
+
+/// A deadline is the client's to choose: up to 24 days, on requests that are answered at once.
+#[test]
+fn deadlines_go_with_the_requests_that_named_them() {
+    let mut scene = Scene::new(2);
+    let before = scene.node.cluster.timers();
+    let topic = CreatableTopic::default().with_name(topic("new")).with_num_partitions(1).with_replication_factor(1);
+    let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(i32::MAX).with_validate_only(true);
+    let mut end = scene.node.connect();
+    for _ in 0..200 {
+        assert_eq!(scene.node.ask(&mut end, CREATE, &request, 5_000).unwrap().topics[0].error_code, 0);
+    }
+    let after = scene.node.cluster.timers();
+    assert!(after <= before + 8, "{before} {after}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ pub mod recovery;
 mod scan;
 
 pub use error::JournalError;
-pub use opening::{prepare, sync};
+pub use opening::{confirm, prepare};
 pub use record::{PayloadRange, Record};
 pub use recovery::{Damage, Recovered, RecoveredEntry, Torn, TornReason, Touched, Verdict, recover};
 pub use writer::{Journal, NoRoom, Options, Pressure, Sealed, SealedBatches, Urgency};

@@ -43,9 +43,8 @@ pub fn prepare(
     options.check();
     let opening = Opening { incarnation, first: recovered.next };
     let openings = recovered.openings.with(opening, recovered.oldest_live);
-    check_end(disk, folder, recovered)?;
     make_folder(disk, folder)?;
-    sync(disk, folder, recovered)?;
+    confirm(disk, folder, recovered)?;
     let free = free_files(disk, folder, recovered, &options)?;
     let incarnation = if is_planted(Bug::KeepIncarnation) && !recovered.openings.list.is_empty() {
         recovered.openings.list.last().map_or(incarnation, |opening| opening.incarnation)
@@ -65,11 +64,12 @@ pub fn prepare(
     Ok(Journal::new(options, pool.clone(), &begin, Files::new(used_files(recovered), free)))
 }
 
-/// Makes durable what was read: before anything is done by it that cannot be undone, and before it is served.
+/// Reads the end once more and makes durable what was read: before anything is done by it that cannot be undone, and before it is served.
 ///
 /// # Errors
-/// [`JournalError`]: a file cannot be opened or synced.
-pub fn sync(disk: &mut dyn Disk, folder: &Path, recovered: &Recovered) -> Result<(), JournalError> {
+/// [`JournalError`]: the journal does not end where it was found to, or a file cannot be opened, read or synced.
+pub fn confirm(disk: &mut dyn Disk, folder: &Path, recovered: &Recovered) -> Result<(), JournalError> {
+    check_end(disk, folder, recovered)?;
     let writes = OpenHow { write: true, direct: true, ..OpenHow::default() };
     for file in &recovered.files {
         let path = folder.join(layout::file_name(file.slot));

@@ -21,7 +21,7 @@ use millrace_base::planted::{Bug, is_planted};
 use millrace_log::journal::Urgency;
 use millrace_state::groups::records::Record;
 use millrace_state::groups::{Effect, Groups, Now, Request, Settings, WriteError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes from which on a batch that a coordinator writes takes no further record.
 const BATCH_BYTES: usize = 256 << 10;
@@ -37,6 +37,8 @@ pub struct Coordinator {
     pub loaded_to: Offset,
     /// The commit when loading began; None: loaded.
     pub loading_to: Option<Offset>,
+    /// Loading goes on when the timer fires.
+    loads_later: bool,
     /// Requests of the machine: who asked.
     requests: BTreeMap<u64, (ShardId, u64)>,
     next_request: u64,
@@ -52,6 +54,9 @@ pub struct Coordinator {
     rewriting: Option<Offset>,
 }
 
+/// How long loading waits when no file can be opened.
+const LOAD_PAUSE_MS: u64 = 100;
+
 /// The token of the wait for a rewrite; the machine's own count from zero.
 const REWRITE: u64 = u64::MAX;
 
@@ -65,6 +70,7 @@ impl Coordinator {
             groups: Groups::new(settings),
             loaded_to: from,
             loading_to: Some(to),
+            loads_later: false,
             requests: BTreeMap::new(),
             next_request: 0,
             timer: None,
@@ -148,6 +154,13 @@ impl Engine {
         self.run_group_effects(t, id, effects);
     }
 
+    /// No file can be opened now; there may be one later.
+    pub fn load_coordinator_later(&mut self, t: &mut Turn<'_>, id: PartitionId) {
+        let Some(coordinator) = self.coordinators.get_mut(&id) else { return };
+        coordinator.loads_later = true;
+        t.timers.add(t.now.plus_ms(LOAD_PAUSE_MS), TimerFor::Coordinator { partition: id });
+    }
+
     /// Batches that [`Engine::load_coordinator`] asked for; empty when they cannot be read.
     pub fn coordinator_read(&mut self, t: &mut Turn<'_>, id: PartitionId, batches: &[&[u8]]) {
         let Some(coordinator) = self.coordinators.get_mut(&id) else { return };
@@ -200,6 +213,9 @@ impl Engine {
         let now = now_of(t);
         let Some(coordinator) = self.coordinators.get_mut(&id) else { return };
         if coordinator.loading_to.is_some() {
+            if std::mem::take(&mut coordinator.loads_later) {
+                self.load_coordinator(t, id);
+            }
             return;
         }
         // Usually the one that fired; if it was left by a coordinator before this one, the present one is asked for anew.
@@ -210,13 +226,37 @@ impl Engine {
         self.run_group_effects(t, id, effects);
     }
 
-    /// Topics are gone: so are the offsets committed for them.
+    /// A topic is gone: so are the offsets committed for it.
     pub fn coordinators_forget_topic(&mut self, t: &mut Turn<'_>, name: &str) {
+        self.forget_offsets(t, &[name.to_owned()], |_| true);
+    }
+
+    /// Offsets of topics that are not there, whatever kept them from going with their topic: a coordinator that was being read, a crash
+    /// before that was durable, a journal without room, a commit that came later.
+    pub fn coordinators_forget_lost_topics(&mut self, t: &mut Turn<'_>) {
+        if !self.is_open {
+            return; // replica set 0 may not be applied in full
+        }
+        let is_lost = |topic: &&str| self.meta.topic_named(topic).is_none();
+        let named = self.coordinators.values().flat_map(|coordinator| coordinator.groups.topics());
+        let lost: BTreeSet<String> = named.filter(is_lost).map(str::to_owned).collect();
+        if !lost.is_empty() {
+            let lost: Vec<String> = lost.into_iter().collect();
+            // What is being written may be just that.
+            self.forget_offsets(t, &lost, |groups| groups.writes_in_flight() == 0);
+        }
+    }
+
+    /// `topics`: in order.
+    fn forget_offsets(&mut self, t: &mut Turn<'_>, topics: &[String], is_meant: impl Fn(&Groups) -> bool) {
         let now = now_of(t);
         let ids: Vec<PartitionId> = self.coordinators.keys().copied().collect();
         for id in ids {
-            let Some(coordinator) = self.coordinators.get_mut(&id).filter(|coordinator| coordinator.loading_to.is_none()) else { continue };
-            let effects = coordinator.groups.topics_deleted(&[name.to_owned()], now);
+            let Some(coordinator) = self.coordinators.get_mut(&id) else { continue };
+            if coordinator.loading_to.is_some() || !is_meant(&coordinator.groups) {
+                continue;
+            }
+            let effects = coordinator.groups.topics_deleted(topics, now);
             self.run_group_effects(t, id, effects);
         }
     }
@@ -347,11 +387,15 @@ impl Engine {
     }
 }
 
-/// The records in batches of some [`BATCH_BYTES`].
+/// The records in batches of some [`BATCH_BYTES`]; one that is larger stands alone, so that it is stored again as it was the first time.
 fn batches_of(records: &[Record], wall: WallMs) -> Vec<Vec<u8>> {
     let mut batches = Vec::new();
     let mut builder = Builder::new(wall);
     for record in records {
+        let bytes = record.key.len() + record.value.as_ref().map_or(0, Vec::len);
+        if !builder.is_empty() && builder.size() + bytes >= BATCH_BYTES {
+            batches.push(std::mem::replace(&mut builder, Builder::new(wall)).finish());
+        }
         builder.push(wall, Some(&record.key), record.value.as_deref());
         if builder.size() >= BATCH_BYTES {
             batches.push(std::mem::replace(&mut builder, Builder::new(wall)).finish());
@@ -373,7 +417,7 @@ mod tests {
         let records = [record(10), record(2 * BATCH_BYTES), record(20), record(30)];
         let batches = batches_of(&records, 1000);
         let counts: Vec<i32> = batches.iter().map(|bytes| batch::Header::parse(bytes).unwrap().count).collect();
-        assert_eq!(counts, [2, 2]);
+        assert_eq!(counts, [1, 1, 2]);
         assert!(batches_of(&[], 1000).is_empty());
     }
 }

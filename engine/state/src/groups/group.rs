@@ -109,10 +109,13 @@ pub(super) struct Group {
     held: usize,
     /// What the machine counts for this group.
     pub(super) counted: usize,
+    /// Of the group's name.
+    name_bytes: usize,
 }
 
-fn offset_bytes(name_bytes: usize, offset: &CommittedOffset) -> usize {
-    OFFSET_BYTES + name_bytes + offset.metadata.len()
+/// `names`: the topic's and the group's, which stands in each record: all of them are gathered when the log is written anew.
+fn offset_bytes(names: usize, offset: &CommittedOffset) -> usize {
+    OFFSET_BYTES + names + offset.metadata.len()
 }
 
 fn record_bytes(record: &GroupRecord) -> usize {
@@ -124,8 +127,9 @@ fn record_bytes(record: &GroupRecord) -> usize {
 }
 
 impl Group {
-    pub(super) fn new() -> Group {
+    pub(super) fn new(name: &str) -> Group {
         Group {
+            name_bytes: name.len(),
             state: GroupState::Empty,
             previous_state: GroupState::Empty,
             state_timestamp: None,
@@ -155,15 +159,22 @@ impl Group {
 
     /// Memory that it takes, roughly.
     pub(super) fn bytes(&self) -> usize {
-        GROUP_BYTES + self.held + self.pending.len() * PENDING_BYTES
+        GROUP_BYTES + 2 * self.name_bytes + self.held + self.pending_bytes()
+    }
+
+    fn pending_bytes(&self) -> usize {
+        self.pending.keys().map(|id| PENDING_BYTES + id.len()).sum()
     }
 
     /// What is held, counted anew.
     #[cfg(test)]
     pub(super) fn bytes_anew(&self) -> usize {
         let members: usize = self.members.values().map(Member::bytes).sum();
-        let offsets = self.offsets.iter().flat_map(|(topic, held)| held.values().map(move |offset| offset_bytes(topic.len(), offset)));
-        GROUP_BYTES + members + offsets.sum::<usize>() + self.durable.as_ref().map_or(0, record_bytes) + self.pending.len() * PENDING_BYTES
+        let of_topic = |(topic, held): (&String, &BTreeMap<i32, CommittedOffset>)| {
+            held.values().map(|offset| offset_bytes(self.name_bytes + topic.len(), offset)).sum::<usize>()
+        };
+        let held = members + self.offsets.iter().map(of_topic).sum::<usize>() + self.durable.as_ref().map_or(0, record_bytes);
+        GROUP_BYTES + 2 * self.name_bytes + held + self.pending_bytes()
     }
 
     /// Committed offsets: topic, partition, offset.
@@ -185,16 +196,16 @@ impl Group {
     pub(super) fn commit(&mut self, change: Change) {
         match change {
             Change::Offset { topic, partition, value: Some(offset), .. } => {
-                let name_bytes = topic.len();
-                self.held += offset_bytes(name_bytes, &offset);
+                let names = self.name_bytes + topic.len();
+                self.held += offset_bytes(names, &offset);
                 if let Some(before) = self.offsets.entry(topic).or_default().insert(partition, offset) {
-                    self.held -= offset_bytes(name_bytes, &before);
+                    self.held -= offset_bytes(names, &before);
                 }
             }
             Change::Offset { topic, partition, value: None, .. } => {
                 if let Some(partitions) = self.offsets.get_mut(&topic) {
                     if let Some(before) = partitions.remove(&partition) {
-                        self.held -= offset_bytes(topic.len(), &before);
+                        self.held -= offset_bytes(self.name_bytes + topic.len(), &before);
                     }
                     if partitions.is_empty() {
                         self.offsets.remove(&topic);

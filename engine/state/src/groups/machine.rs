@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use millrace_base::ids::Uuid;
 
 use super::group::Group;
+use super::membership::ID_BYTES;
 use super::records::{Change, Record, RecordError};
 use super::request::{
     Answer, DescribedMember, Description, Effect, GROUPS_MAX, GroupError, GroupState, JoinRefused, LeavingAnswer, Listed, Now,
@@ -175,7 +176,7 @@ impl Groups {
         let name = match &change {
             Change::Offset { group, .. } | Change::Group { group, .. } => group.clone(),
         };
-        let group = self.groups.entry(name.clone()).or_insert_with(Group::new);
+        let group = self.groups.entry(name.clone()).or_insert_with(|| Group::new(&name));
         group.commit(change);
         if group.is_vacant() {
             self.groups.remove(&name);
@@ -207,8 +208,11 @@ impl Groups {
                 self.core.reply(token, answer);
             }
             Request::FetchOffsets { group, partitions } => {
-                let answer = offsets::fetch(self.groups.get(&group), partitions);
-                self.core.reply(token, Answer::Offsets(Ok(answer)));
+                let group = self.groups.get(&group);
+                // While it is being deleted nobody can say whether it has offsets.
+                let is_going = group.is_some_and(|group| group.state == GroupState::Dead);
+                let answer = if is_going { Err(GroupError::CoordinatorNotAvailable) } else { Ok(offsets::fetch(group, partitions)) };
+                self.core.reply(token, Answer::Offsets(answer));
             }
             other => self.change(token, other, fresh),
         }
@@ -240,7 +244,7 @@ impl Groups {
         if let Err(error) = self.check_room(&name, &request) {
             return self.core.reply(token, refusal(request, error));
         }
-        self.groups.entry(name.clone()).or_insert_with(Group::new);
+        self.groups.entry(name.clone()).or_insert_with(|| Group::new(&name));
         let group = self.groups.get_mut(&name).expect("it was there or was just inserted");
         if group.state == GroupState::Dead {
             return self.core.reply(token, refusal(request, GroupError::CoordinatorNotAvailable));
@@ -272,15 +276,18 @@ impl Groups {
                 let held = group.and_then(|group| group.members.get(&join.member_id));
                 let held: Option<usize> =
                     held.map(|member| member.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum());
-                let fits = held.is_some_and(|held| bytes <= held) || self.core.has_room(bytes + JOIN_BYTES);
-                if fits { Ok(()) } else { Err(GroupError::GroupMaxSizeReached) }
+                let names = name.len() + join.client_id.len() + join.instance_id.as_ref().map_or(0, String::len);
+                let fits = held.is_some_and(|held| bytes <= held) || self.core.has_room(bytes + 4 * names + JOIN_BYTES);
+                // Not GroupMaxSizeReached, which ends a consumer: there may be room later.
+                if fits { Ok(()) } else { Err(GroupError::CoordinatorNotAvailable) }
             }
             Request::Commit(commit) => {
                 let is_held = |offset: &super::CommitOffset| {
                     let partitions = group.and_then(|group| group.offsets().get(&offset.topic));
                     partitions.and_then(|held| held.get(&offset.partition)).is_some_and(|held| offset.metadata.len() <= held.metadata.len())
                 };
-                let bytes: usize = commit.offsets.iter().map(|offset| offset.topic.len() + offset.metadata.len() + WRITE_BYTES).sum();
+                let each = |offset: &super::CommitOffset| name.len() + offset.topic.len() + offset.metadata.len() + WRITE_BYTES;
+                let bytes: usize = commit.offsets.iter().map(each).sum();
                 let is_first = self.core.writes.is_empty();
                 let fits = self.core.has_room(4 * bytes) || (is_first && commit.offsets.iter().all(is_held));
                 if fits { Ok(()) } else { Err(GroupError::CoordinatorNotAvailable) }
@@ -387,13 +394,18 @@ impl Groups {
         self.core.expire_at = self.core.after(wait);
     }
 
-    /// Topics are gone: so are their offsets.
+    /// Topics are gone, which are named in order: so are their offsets.
     pub fn topics_deleted(&mut self, topics: &[String], now: Now) -> Vec<Effect> {
         self.core.now = now;
         for (name, group) in &mut self.groups {
             offsets::delete_topics(&mut self.core, name, group, topics);
         }
         self.take_effects()
+    }
+
+    /// Topics for which there are committed offsets.
+    pub fn topics(&self) -> BTreeSet<&str> {
+        self.groups.values().flat_map(|group| group.offsets().keys().map(String::as_str)).collect()
     }
 
     /// Every record that must be in the log for the present state, in order of keys, writes in flight included: appended after them it
@@ -531,7 +543,8 @@ fn check_bounds(request: &Request) -> Result<(), GroupError> {
     let good = fits(group_of(request))
         && match request {
             Request::Join(join) => {
-                [&join.member_id, &join.client_id, &join.client_host, &join.protocol_type].into_iter().all(|text| fits(text))
+                join.member_id.len() <= TEXT_BYTES_MAX + ID_BYTES
+                    && [&join.client_id, &join.client_host, &join.protocol_type].into_iter().all(|text| fits(text))
                     && optional(&join.instance_id)
                     && membership::protocols_fit(&join.protocols)
             }

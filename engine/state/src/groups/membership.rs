@@ -86,6 +86,9 @@ pub(super) fn join(core: &mut Core, name: &str, group: &mut Group, request: Requ
     }
 }
 
+/// Bytes behind the prefix of a member's id.
+pub(super) const ID_BYTES: usize = 37;
+
 /// `prefix-uuid`, as Kafka's ids look.
 fn member_id(prefix: &str, fresh: Uuid) -> String {
     let mut id = format!("{prefix}-");

@@ -83,7 +83,6 @@ pub(super) fn refused(commit: &Commit, error: GroupError) -> Vec<PartitionAnswer
 }
 
 pub(super) fn fetch(group: Option<&Group>, partitions: Option<Vec<(String, Vec<i32>)>>) -> Vec<(String, i32, Option<CommittedOffset>)> {
-    let group = group.filter(|group| group.state != GroupState::Dead);
     let mut found = Vec::new();
     match partitions {
         None => {
@@ -104,16 +103,18 @@ pub(super) fn fetch(group: Option<&Group>, partitions: Option<Vec<(String, Vec<i
     found
 }
 
-/// Every partition that has an offset now or will have one by a write in flight.
-fn partitions_held(core: &Core, name: &str, group: &Group) -> BTreeSet<(String, i32)> {
+/// Every partition of these topics that has an offset now or will have one by a write in flight.
+fn partitions_held(core: &Core, name: &str, group: &Group, is_meant: impl Fn(&str) -> bool) -> BTreeSet<(String, i32)> {
     let mut held = BTreeSet::new();
-    for (topic, partitions) in group.offsets() {
+    for (topic, partitions) in group.offsets().iter().filter(|(topic, _)| is_meant(topic)) {
         held.extend(partitions.keys().map(|partition| (topic.clone(), *partition)));
     }
     if group.writes_in_flight > 0 {
         for write in core.writes.values().filter(|write| write.group == name) {
             for change in &write.changes {
-                if let Change::Offset { topic, partition, value: Some(_), .. } = change {
+                if let Change::Offset { topic, partition, value: Some(_), .. } = change
+                    && is_meant(topic)
+                {
                     held.insert((topic.clone(), *partition));
                 }
             }
@@ -130,7 +131,8 @@ pub(super) fn delete(core: &mut Core, name: &str, group: &mut Group, request: Re
     if group.state != GroupState::Empty && !group.is_consumer_group() {
         return core.reply(request, Answer::OffsetsDeleted(Err(GroupError::NonEmptyGroup)));
     }
-    let held = partitions_held(core, name, group);
+    let asked: BTreeSet<&str> = partitions.iter().map(|(topic, _)| topic.as_str()).collect();
+    let held = partitions_held(core, name, group, |topic| asked.contains(topic));
     let (mut answers, mut changes) = (Vec::new(), Vec::new());
     for (topic, partitions) in partitions {
         let subscribed = group.state != GroupState::Empty && group.is_subscribed_to(&topic);
@@ -157,7 +159,7 @@ pub(super) fn delete_group(core: &mut Core, name: &str, group: &mut Group, reque
 
 /// Tombstones for all of an empty group; it is Dead until they are committed.
 fn bury(core: &mut Core, name: &str, group: &mut Group, request: Option<RequestToken>) {
-    let held = partitions_held(core, name, group);
+    let held = partitions_held(core, name, group, |_| true);
     let mut changes: Vec<Change> = held.into_iter().map(|(topic, partition)| tombstone(name, topic, partition)).collect();
     if group.durable().is_some() || group.writes_in_flight > 0 {
         changes.push(Change::Group { group: name.to_owned(), value: None });
@@ -214,12 +216,13 @@ pub(super) fn expire(core: &mut Core, name: &str, group: &mut Group) {
     }
 }
 
+/// `topics`: in order.
 pub(super) fn delete_topics(core: &mut Core, name: &str, group: &mut Group, topics: &[String]) {
     if group.state == GroupState::Dead {
         return; // all of its offsets are going already
     }
-    let held = partitions_held(core, name, group).into_iter().filter(|(topic, _)| topics.contains(topic));
-    let changes: Vec<Change> = held.map(|(topic, partition)| tombstone(name, topic, partition)).collect();
+    let held = partitions_held(core, name, group, |topic| topics.binary_search_by(|gone| gone.as_str().cmp(topic)).is_ok());
+    let changes: Vec<Change> = held.into_iter().map(|(topic, partition)| tombstone(name, topic, partition)).collect();
     if !changes.is_empty() {
         core.write(name, group, changes, Then::Nothing);
     }

@@ -63,8 +63,8 @@ pub const GROUPS_MAX: usize = 100_000;
 pub const PROTOCOLS_BYTES_MAX: usize = 1 << 20;
 /// Protocols of one member.
 pub const PROTOCOLS_MAX: usize = 100;
-/// Any identifier or name in a request: they are written with 16-bit lengths.
-pub const TEXT_BYTES_MAX: usize = 16_384;
+/// Any identifier or name in a request: they are held for as long as there are members or offsets, and a group's stands in every record of it.
+pub const TEXT_BYTES_MAX: usize = 1_024;
 
 /// A request about one group; requests about several are split by the caller.
 #[derive(Clone, PartialEq, Eq, Debug)]

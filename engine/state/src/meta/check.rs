@@ -383,6 +383,11 @@ fn resolve(
                 if !seen.insert(key) {
                     return invalid("a setting may be named once in a request");
                 }
+                if let ConfigChange::Append(items) | ConfigChange::Subtract(items) = change
+                    && items.len() > VALUE_BYTES_MAX
+                {
+                    return invalid(&format!("at most {VALUE_BYTES_MAX} bytes"));
+                }
                 let default = list_default(key)?;
                 let now = || default.clone().map(|default| present.get(key).cloned().unwrap_or(default));
                 match change {
@@ -405,16 +410,14 @@ fn resolve(
 
 fn appended(now: &str, items: &str) -> String {
     let mut all: Vec<&str> = list(now).filter(|item| !item.is_empty()).collect();
-    for item in list(items) {
-        if !all.contains(&item) {
-            all.push(item);
-        }
-    }
+    let mut seen: BTreeSet<&str> = all.iter().copied().collect();
+    all.extend(list(items).filter(|item| seen.insert(*item)));
     all.join(",")
 }
 
 fn subtracted(now: &str, items: &str) -> String {
-    list(now).filter(|item| !list(items).any(|taken| taken == *item)).collect::<Vec<_>>().join(",")
+    let taken: BTreeSet<&str> = list(items).collect();
+    list(now).filter(|item| !taken.contains(item)).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

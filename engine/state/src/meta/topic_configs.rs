@@ -16,8 +16,8 @@ use millrace_base::settings;
 /// The least `segment.bytes`: smaller segments cost a file each for almost no data. Kafka's floor since 4.0 too.
 pub const SEGMENT_BYTES_MIN: i64 = 1 << 20;
 
-/// The longest value that any setting may have.
-pub const VALUE_BYTES_MAX: usize = 32 * 1024;
+/// The longest value that any setting may have: a client that speaks older versions of Kafka's protocol can be told no longer one.
+pub const VALUE_BYTES_MAX: usize = 0x7fff;
 
 /// How a value is written. Kafka's type names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -23,6 +23,7 @@ use kafka_protocol::messages::produce_response::{LeaderIdAndEpoch, NodeEndpoint,
 use millrace_base::batch::{self, Header};
 use millrace_base::clock::WallMs;
 use millrace_base::ids::{NodeId, PartitionId, ShardId};
+use millrace_base::limits::BATCH_BYTES_MAX;
 use millrace_base::offset::Epoch;
 use millrace_base::record_walk::{self, Walked};
 use millrace_io::Slice;
@@ -195,6 +196,11 @@ struct Checked {
 fn check_batch(batch: &[u8], version: i16) -> Result<Checked, Refusal> {
     if batch.is_empty() {
         return Err((ErrorCode::InvalidRecord, "a partition without a record batch".into()));
+    }
+    if batch.len() > BATCH_BYTES_MAX {
+        // Before it is hashed and walked: no topic takes it.
+        let told = format!("a batch of {} bytes, of which no topic may take more than {BATCH_BYTES_MAX}", batch.len());
+        return Err((ErrorCode::MessageTooLarge, told.into()));
     }
     let header = batch::check(batch).map_err(|error| errors::of_batch(&error))?;
     if header.is_control() {

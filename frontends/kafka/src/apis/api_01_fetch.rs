@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use millrace_base::batch::{LENGTH_OVERHEAD, place};
 use millrace_base::clock::Nanos;
 use millrace_base::ids::{NodeId, ShardId, Uuid};
+use millrace_base::limits::TOPIC_NAME_BYTES_MAX;
 use millrace_io::Slice;
 use millrace_shard::api::{Read, ReadData, ReadError, ReadPart, Reply, Request};
 
@@ -122,6 +123,10 @@ struct Fetching {
 
 pub fn handle(call: &mut Call<'_, '_>, request: FetchRequest<'_>) -> Outcome {
     let now = call.now();
+    if request.topics.iter().any(|topic| topic.topic.len() > TOPIC_NAME_BYTES_MAX) {
+        // No topic has such a name; a session, or a fetch that waits, would keep it.
+        return Outcome::Done(refuse(call.asked, ErrorCode::InvalidTopicException));
+    }
     let begun = match call.shared.sessions.begin(ask(&request, call.version()), now) {
         Ok(begun) => begun,
         Err(code) => return Outcome::Done(refuse(call.asked, code)),

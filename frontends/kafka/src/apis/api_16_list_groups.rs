@@ -2,6 +2,8 @@
 //!
 //! v4 states as filter and in the answer; v5 types. Only classic groups exist; names in filters are compared without regard to case.
 
+use std::collections::BTreeMap;
+
 use kafka_protocol::messages::ListGroupsResponse;
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use millrace_shard::state::groups::{self, Listed};
@@ -43,7 +45,12 @@ fn merge(results: Vec<GroupResult>, states: &[String]) -> (ErrorCode, Vec<Listed
             Err(error) => code = error,
         }
     }
-    all.retain(|group| states.is_empty() || states.iter().any(|state| group.state.name().eq_ignore_ascii_case(state)));
+    // There are few states, and as many filters as the client likes.
+    let mut is_wanted: BTreeMap<&str, bool> = BTreeMap::new();
+    all.retain(|group| {
+        let name = group.state.name();
+        *is_wanted.entry(name).or_insert_with(|| states.is_empty() || states.iter().any(|state| name.eq_ignore_ascii_case(state)))
+    });
     all.sort_by(|a, b| a.group.cmp(&b.group));
     (code, all)
 }

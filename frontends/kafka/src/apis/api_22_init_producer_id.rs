@@ -36,7 +36,7 @@ pub fn handle(call: &mut Call<'_, '_>, request: InitProducerIdRequest<'_>) -> Ou
     match waiting.take(call) {
         Some(answer) => Outcome::Done(answer),
         None => {
-            call.timer(call.now().plus_ms(WAIT_MS));
+            call.timer = Some(call.now().plus_ms(WAIT_MS));
             Outcome::Wait(Box::new(waiting))
         }
     }

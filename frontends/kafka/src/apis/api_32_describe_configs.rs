@@ -12,7 +12,7 @@ use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourc
 use millrace_shard::state::meta::NodeScope;
 
 use crate::call::{Call, Outcome};
-use crate::configs::{self, BROKER, BROKER_LOGGER, Described, TOPIC};
+use crate::configs::{self, BROKER, BROKER_LOGGER, Described, OfTopics, TOPIC};
 use crate::errors::{Refusal, plain};
 use crate::names::{self, TopicRef, text};
 use crate::wire::errors::ErrorCode;
@@ -27,17 +27,17 @@ pub fn handle(call: &mut Call<'_, '_>, request: DescribeConfigsRequest<'_>) -> O
     let mut seen = BTreeSet::new();
     let mut results = Vec::with_capacity(request.resources.len());
     let mut rows = 0;
+    let topics = OfTopics::new(call.settings());
     for resource in &request.resources {
         let described = match seen.insert(configs::resource(resource.resource_type, resource.resource_name)) {
             false => Err((ErrorCode::InvalidRequest, "the resource is named twice in one request".into())),
             true if rows > ROWS_MAX => {
                 Err((ErrorCode::InvalidRequest, format!("more than {ROWS_MAX} settings; ask for fewer resources").into()))
             }
-            true => described(call, resource),
+            true => described(call, &topics, resource),
         };
-        let result = result(resource, described, shape);
-        rows += result.configs.len();
-        results.push(result);
+        rows += described.as_ref().map_or(0, Vec::len).max(1);
+        results.push(result(resource, described, shape));
     }
     Outcome::Done(call.asked.answer(&DescribeConfigsResponse::default().with_results(results)))
 }
@@ -57,26 +57,28 @@ fn result(resource: &DescribeConfigsResource<'_>, described: Result<Vec<Describe
         DescribeConfigsResult::default().with_resource_type(resource.resource_type).with_resource_name(text(resource.resource_name));
     match described {
         Err((code, message)) => response.with_error_code(code.code()).with_error_message(Some(names::message(&message))),
-        Ok(rows) => {
-            let keys: Option<BTreeSet<&str>> = resource.configuration_keys.as_ref().map(|keys| keys.iter().copied().collect());
-            // Some clients send an empty list for "all".
-            let is_wanted = |row: &Described| keys.as_ref().is_none_or(|keys| keys.is_empty() || keys.contains(row.name));
-            let configs = rows.into_iter().filter(is_wanted).map(|row| entry(row, shape)).collect();
-            response.with_configs(configs)
-        }
+        Ok(rows) => response.with_configs(rows.into_iter().map(|row| entry(row, shape)).collect()),
     }
 }
 
-fn described(call: &Call<'_, '_>, resource: &DescribeConfigsResource<'_>) -> Result<Vec<Described>, Refusal> {
+/// The rows that are asked for.
+fn described(call: &Call<'_, '_>, topics: &OfTopics<'_>, resource: &DescribeConfigsResource<'_>) -> Result<Vec<Described>, Refusal> {
     let name = resource.resource_name;
+    let keys: Option<BTreeSet<&str>> = resource.configuration_keys.as_ref().map(|keys| keys.iter().copied().collect());
+    // Some clients send an empty list for "all".
+    let is_wanted = |key: &str| keys.as_ref().is_none_or(|keys| keys.is_empty() || keys.contains(key));
+    let wanted = |mut rows: Vec<Described>| {
+        rows.retain(|row| is_wanted(row.name));
+        rows
+    };
     match resource.resource_type {
         TOPIC => {
             let topic = TopicRef::Name(name).find(call.meta()).map_err(plain)?;
-            Ok(configs::of_existing(topic, call.settings()))
+            Ok(topics.rows(&topic.configs, is_wanted))
         }
         BROKER => match configs::scope(name, call.facts().node)? {
-            NodeScope::Every => Ok(configs::of_cluster(call.meta())),
-            NodeScope::One(_) => Ok(configs::of_broker(call.settings())),
+            NodeScope::Every => Ok(wanted(configs::of_cluster(call.meta()))),
+            NodeScope::One(_) => Ok(wanted(configs::of_broker(call.settings()))),
         },
         BROKER_LOGGER => configs::scope(name, call.facts().node).map(|_| Vec::new()),
         other => Err((ErrorCode::InvalidRequest, format!("resources of type {other} have no settings here").into())),

@@ -14,8 +14,22 @@ use crate::wire::requests::DescribeProducersRequest;
 
 type Slot = Result<Vec<ProducerRow>, Refusal>;
 
+/// Partitions in one request to a shard: each may remember thousands of producers.
+const CHUNK: usize = 4;
+
+/// Producers in one answer.
+const ROWS_MAX: usize = 200_000;
+
+fn rows(slot: &Slot) -> usize {
+    slot.as_ref().map_or(0, Vec::len)
+}
+
+fn beyond() -> Slot {
+    Err((ErrorCode::InvalidRequest, format!("more than {ROWS_MAX} producers; ask for fewer partitions").into()))
+}
+
 pub fn handle(call: &mut Call<'_, '_>, request: DescribeProducersRequest<'_>) -> Outcome {
-    let mut gathering: Gather<PartitionId, Slot> = Gather::new();
+    let mut gathering: Gather<PartitionId, Slot> = Gather::with_chunk(CHUNK).bounded(ROWS_MAX, rows, beyond);
     let mut seen = std::collections::BTreeSet::new();
     let mut named: Named = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {

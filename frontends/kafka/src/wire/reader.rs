@@ -22,6 +22,9 @@ use super::message::{Field, Shape};
 /// [`super::table::Api::elements_max`].
 pub const ELEMENTS_MAX: usize = 1_000_000;
 
+/// Longer strings are refused, as Kafka does: classic ones have a signed 16-bit length, and compact ones may be no longer.
+pub const STRING_BYTES_MAX: usize = 0x7fff;
+
 /// More fields than this are refused in any tagged section, as Kafka 4.4 does.
 pub const TAGS_MAX: usize = 10_000;
 
@@ -39,6 +42,8 @@ pub enum DecodeError {
     Truncated { at: usize, needed: usize, left: usize },
     /// A length below -1.
     NegativeLength { at: usize, length: i32 },
+    /// A string of more than [`STRING_BYTES_MAX`].
+    LongString { at: usize, length: usize },
     /// A variable-length integer of more than 32 bits.
     Varint { at: usize },
     /// Null where this version has none.
@@ -67,6 +72,7 @@ impl DecodeError {
         match *self {
             DecodeError::Truncated { at, .. }
             | DecodeError::NegativeLength { at, .. }
+            | DecodeError::LongString { at, .. }
             | DecodeError::Varint { at }
             | DecodeError::Null { at }
             | DecodeError::Utf8 { at }
@@ -91,6 +97,7 @@ impl fmt::Display for DecodeError {
         match self {
             DecodeError::Truncated { needed, left, .. } => write!(f, "{needed} bytes are announced where {left} are left")?,
             DecodeError::NegativeLength { length, .. } => write!(f, "negative length {length}")?,
+            DecodeError::LongString { length, .. } => write!(f, "string of {length} bytes where {STRING_BYTES_MAX} are possible")?,
             DecodeError::Varint { .. } => f.write_str("variable-length integer of more than 32 bits")?,
             DecodeError::Null { .. } => f.write_str("null where this version has none")?,
             DecodeError::Utf8 { .. } => f.write_str("string that is not UTF-8")?,
@@ -240,10 +247,14 @@ impl<'a> Reader<'a> {
 
     /// The length of a string; null is none. 16 bits, or a varint of length + 1 in flexible versions.
     fn string_length(&mut self) -> Result<Option<usize>, DecodeError> {
-        if self.shape.flexible {
-            return Ok(self.varint()?.checked_sub(1));
-        }
         let at = self.at;
+        if self.shape.flexible {
+            let length = self.varint()?.checked_sub(1);
+            return match length {
+                Some(length) if length > STRING_BYTES_MAX => Err(DecodeError::LongString { at, length }),
+                length => Ok(length),
+            };
+        }
         let length = self.i16()?;
         self.classic_length(at, i32::from(length))
     }
@@ -397,6 +408,16 @@ mod tests {
         assert_eq!(result, Err(DecodeError::Truncated { at: 3, needed: 4, left: 2 }));
         let result = reader(&[1, 0, 2, 0, 0], true).tagged(|r, _| r.i8().map(|_| true));
         assert_eq!(result, Err(DecodeError::TagSize { at: 4, left: 1 }));
+    }
+
+    #[test]
+    fn strings_are_no_longer_than_16_bits_can_say() {
+        // A length and one, of which the low seven bits are in the first byte.
+        let frame = |low: u8, length: usize| [&[0x80 | low, 0x80, 0x02][..], &vec![b'a'; length]].concat();
+        let longest = frame(0, STRING_BYTES_MAX);
+        assert_eq!(reader(&longest, true).string().map(|text| text.map(str::len)), Ok(Some(STRING_BYTES_MAX)));
+        let longer = frame(1, STRING_BYTES_MAX + 1);
+        assert_eq!(reader(&longer, true).string(), Err(DecodeError::LongString { at: 0, length: STRING_BYTES_MAX + 1 }));
     }
 
     #[test]

@@ -46,7 +46,6 @@ pub struct StandIn<'a> {
     pub meta: &'a Meta,
     pub leaders: &'a BTreeMap<PartitionId, Leadership>,
     pub submitted: Vec<(ShardId, u64, Request)>,
-    pub timers: Vec<(Nanos, u64)>,
     pub seed: u64,
 }
 
@@ -75,9 +74,6 @@ impl<'a> Engine<'a> for StandIn<'a> {
     }
     fn submit(&mut self, to: ShardId, token: u64, request: Request) {
         self.submitted.push((to, token, request));
-    }
-    fn timer(&mut self, at: Nanos, token: u64) {
-        self.timers.push((at, token));
     }
     fn entropy(&mut self) -> u64 {
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -140,11 +136,11 @@ impl World {
     ) -> Step {
         let World { facts, settings, meta, leaders, shared } = self;
         let (facts, settings, meta, leaders) = (&*facts, &*settings, &*meta, &*leaders);
-        let mut engine = StandIn { now, facts, settings, meta, leaders, submitted: vec![], timers: vec![], seed: 7 + id };
+        let mut engine = StandIn { now, facts, settings, meta, leaders, submitted: vec![], seed: 7 + id };
         let mut call = Call::new(id, asked, 0, "/127.0.0.1", shared, &mut engine);
         let (answer, pending) = work(&mut call);
-        let owner = call.owner;
-        Step { asked, answer, pending, owner, submitted: engine.submitted, timers: engine.timers }
+        let (owner, timer) = (call.owner, call.timer);
+        Step { asked, answer, pending, owner, submitted: engine.submitted, timer }
     }
 
     /// Lets a waiting handler go on.
@@ -158,7 +154,7 @@ impl World {
         let mut pending = step.pending.take().expect("a handler that waits");
         let mut next = self.step(id, step.asked, now, |call| (work(pending.as_mut(), call), None));
         step.submitted.append(&mut next.submitted);
-        step.timers.append(&mut next.timers);
+        step.timer = next.timer.or(step.timer);
         step.answer = next.answer;
         if step.answer.is_none() {
             step.pending = Some(pending);
@@ -199,7 +195,7 @@ pub struct Step {
     pub pending: Option<Box<dyn Pending>>,
     pub owner: Option<ShardId>,
     pub submitted: Vec<(ShardId, u64, Request)>,
-    pub timers: Vec<(Nanos, u64)>,
+    pub timer: Option<Nanos>,
 }
 
 /// What a shard says to a request.

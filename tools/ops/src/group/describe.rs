@@ -49,7 +49,7 @@ pub fn run(matches: &ArgMatches, mut context: Context<'_>) -> Outcome<()> {
             ("assignor", Some(found.assignor).filter(|assignor| !assignor.is_empty()).into()),
             ("coordinator", coordinator.into()),
             ("member_count", found.members.len().into()),
-            ("lag_sum", progress.iter().filter_map(|one| one.lag).sum::<i64>().into()),
+            ("lag_sum", progress.iter().map(|one| one.lag).sum::<Option<i64>>().into()),
         ];
         documents.push(Document::new().fields(fields).table("partitions", partitions).table("members", members));
     }

@@ -53,7 +53,8 @@ pub fn run(matches: &ArgMatches, mut context: Context<'_>) -> Outcome<()> {
             topics.entry(one.place.0.clone()).or_default().push(one);
         }
         for (topic, parts) in topics {
-            let lag = parts.iter().filter_map(|part| part.lag).sum::<i64>();
+            // Of a partition whose end is not known nobody can say how much is to come.
+            let lag = parts.iter().map(|part| part.lag).sum::<Option<i64>>();
             table.row(vec![group.as_str().into(), topic.into(), parts.len().into(), lag.into()]);
         }
     }

@@ -168,6 +168,9 @@ impl Consuming<'_> {
     fn turns(&mut self, member: &mut Member, group: &str, stop: &Stop) -> Outcome<()> {
         loop {
             if let Some(places) = member.turn(&mut self.context.client, &self.reached, stop)? {
+                // What it had is others' now, whatever comes next.
+                self.readings.clear();
+                self.reached.clear();
                 let committed = groups::committed(&mut self.context.client, group)?;
                 self.begin(places, &committed)?;
             }

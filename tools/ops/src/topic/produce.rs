@@ -157,8 +157,10 @@ impl Producing<'_> {
             }
             if stop.is_asked() {
                 // What was read is sent, and no more is waited for.
-                for texts in texts.try_iter().take(PIECES_MAX) {
-                    self.take(&texts?, shape)?;
+                for texts in texts.try_iter().take(PIECES_MAX + 1) {
+                    if let Err(failure) = texts.and_then(|texts| self.take(&texts, shape)) {
+                        return self.send().and(Err(failure));
+                    }
                 }
                 return self.send();
             }
@@ -198,6 +200,10 @@ impl Producing<'_> {
                 Kind::NotFound,
                 format!("record {}: topic {:?} has no partition {partition}", self.number + 1, self.producer.topic()),
             ));
+        }
+        let waits = self.packers.get(&partition).filter(|packer| !packer.is_empty());
+        if waits.is_some_and(|packer| packer.size() + record.size() > self.batch_bytes) {
+            self.send()?; // together they may be more than the topic takes, of which each takes its part
         }
         let packer = self.packers.entry(partition).or_default();
         packer.push(&record);

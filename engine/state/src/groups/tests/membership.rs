@@ -456,7 +456,7 @@ fn groups_take_no_more_memory_than_they_may_and_those_that_are_there_live_on() {
         }
         assert!(joined.len() < 20);
     };
-    assert_eq!(refused, GroupError::GroupMaxSizeReached);
+    assert_eq!(refused, GroupError::CoordinatorNotAvailable);
     assert!(joined.len() > 8 && world.groups.bytes() <= most, "{} groups, {} bytes", joined.len(), world.groups.bytes());
     // Who is there may join again, and leave; then there is room.
     let again = world.send(Request::Join(Join { member_id: joined[0].member_id.clone(), ..large(0) }));

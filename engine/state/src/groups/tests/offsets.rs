@@ -75,7 +75,7 @@ fn an_offset_with_a_retention_of_its_own_expires_then_and_no_sooner() {
 #[test]
 fn a_commit_larger_than_the_log_takes_is_refused_before_it_is_made() {
     let mut world = World::new();
-    let offsets: Vec<(&str, i32, i64)> = (0..1_000).map(|index| ("t", index, 1)).collect();
+    let offsets: Vec<(&str, i32, i64)> = (0..10_000).map(|index| ("t", index, 1)).collect();
     let group = "g".repeat(TEXT_BYTES_MAX);
     let answer = world.ask(Request::Commit(Commit { group, ..commit("", -1, &offsets) }));
     let Answer::Committed(answers) = answer else { panic!() };
@@ -217,6 +217,8 @@ fn a_commit_in_flight_does_not_outlive_the_deletion_after_it() {
     let late = world.send(Request::Commit(commit("", -1, &[("t", 1, 6)])));
     let Answer::Committed(answers) = world.answer(late) else { panic!() };
     assert_eq!(answers[0].result, Err(GroupError::CoordinatorNotAvailable));
+    let asked = world.ask(Request::FetchOffsets { group: "g".into(), partitions: None });
+    assert_eq!(asked, Answer::Offsets(Err(GroupError::CoordinatorNotAvailable)), "it may stay, if that cannot be written");
     world.commit_write(Ok(()));
     world.commit_write(Ok(()));
     assert!(world.answers.contains_key(&committing));

@@ -124,6 +124,10 @@ fn settings_are_checked_at_creation_and_at_change() {
     assert_eq!(meta.topic_named("a").unwrap().configs["cleanup.policy"], "compact,delete");
     made(&mut meta, change("cleanup.policy", ConfigChange::Subtract(text("compact"))));
     assert_eq!(meta.topic_named("a").unwrap().configs["cleanup.policy"], "delete");
+    let long = "compact,".repeat(5_000);
+    for change in [change("cleanup.policy", ConfigChange::Append(long.clone())), change("cleanup.policy", ConfigChange::Subtract(long))] {
+        assert!(matches!(meta.check(&change), Err(MetaError::InvalidConfig { .. })));
+    }
     made(&mut meta, change("cleanup.policy", ConfigChange::Delete));
     assert!(meta.topic_named("a").unwrap().configs.is_empty());
     let twice = vec![("retention.ms".into(), ConfigChange::Delete); 2];
