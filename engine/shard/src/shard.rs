@@ -208,7 +208,8 @@ impl Shard {
     }
 
     fn tell_observers(&self) {
-        let askers: Vec<_> = self.observed.iter().flat_map(Observed::askers).collect();
+        let Some(observed) = &self.observed else { return };
+        let askers = observed.askers();
         if askers.is_empty() {
             return;
         }

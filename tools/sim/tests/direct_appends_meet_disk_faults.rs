@@ -14,6 +14,8 @@ use std::path::PathBuf;
 const EIO: i32 = 5;
 const STORAGE: i16 = 56;
 const RECORDS: u32 = 10;
+/// Starts that misread a bit of a journal.
+const ROUNDS: u32 = 1_000;
 /// Of a record: batches of 200 kB, and of 1 kB.
 const LARGE: usize = 20_000;
 const SMALL: usize = 100;
@@ -204,21 +206,24 @@ fn a_large_batch_that_a_start_has_found_is_damage_when_it_rots() {
     assert_eq!(scene.node.produce(&mut scene.end, &request).0, STORAGE, "it is not cut as if it had never been");
 }
 
-/// Neither does a start that misreads the journal's end change anything: the extents that it does not see are in their segments at the next.
+/// Neither does a start that misreads the journal's end change anything: the extents that it does not see are in their segments at the next. A bit
+/// is flipped anywhere in what is read, so most of these starts misread something else.
 #[test]
 fn a_misread_of_the_journal_cuts_no_large_batch() {
-    for wrong in [Wrong::Flipped, Wrong::Misdirected(4_096), Wrong::Error(EIO)] {
-        let mut scene = Scene::new();
-        for after in 0..8 {
-            scene.append(LARGE, 2);
-            scene.node.cluster.kill();
-            scene.node.fault(".journal", On::Read, after, 1, wrong);
-            let started = scene.node.start().is_ok();
-            scene.node.cluster.kill();
-            scene.start();
-            assert!(scene.refused().is_empty(), "{wrong:?} after {after}, started {started}");
-            assert_eq!(scene.fetch(scene.next()), (0, Vec::new()));
-        }
+    let mut scene = Scene::new();
+    for round in 0..ROUNDS {
+        scene.append(LARGE, 5);
+        scene.node.cluster.kill();
+        scene.node.fault(".journal", On::Read, round % 3, 1, Wrong::Flipped);
+        let started = scene.node.start().is_ok();
+        scene.node.cluster.kill();
+        scene.start();
+        assert_eq!(
+            scene.fetch(scene.next() - 10).1.last().map(Header::next_offset),
+            Some(scene.next()),
+            "round {round}, started {started}"
+        );
+        assert_eq!(scene.fetch(scene.next()), (0, Vec::new()));
     }
 }
 
