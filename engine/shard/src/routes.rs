@@ -15,7 +15,7 @@ use millrace_io::Doorbell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Requests that one shard may have at all others together, as long as each gets no fewer than the least: a lane has memory for three times as
-/// many messages of some 200 bytes in each direction, and there are as many lanes as pairs of shards.
+/// many messages in each direction, and there are as many lanes as pairs of shards.
 const CREDITS: usize = 8192;
 const LANE_CREDITS_MIN: usize = 64;
 const LANE_CREDITS_MAX: usize = 2048;

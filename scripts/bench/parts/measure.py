@@ -119,25 +119,18 @@ class Bench:
         self.raw("produce", *words, "--batch-bytes", str(batch), server=server)
 
 
-class Steady:
-    """A topic of so many partitions that a window would end before each had been written to, and that making them takes longer than what is
-    measured. It is made in a server's first pass, each partition with its files and a batch in them, and kept for the rest. Kafka's two columns
-    share it, with the flush of the one in turn."""
+class KeptTopic:
+    """A topic that is made and filled in a server's first pass of a row, and kept for the rest of them."""
 
-    def __init__(self, bench, partitions, batch_bytes):
+    def __init__(self, bench, partitions, total_bytes, batch=256 << 10):
         self.server, self.open = bench.server, contextlib.ExitStack()
         self.name = self.open.enter_context(bench.topic(partitions))
         try:
-            bench.fill(self.name, partitions * batch_bytes * 5 // 4, partitions, batch_bytes)
+            bench.fill(self.name, total_bytes, partitions, batch)
         except BaseException:
             self.open.close()
             raise
         bench.settle()
-
-    def configure(self, bench):
-        if self.server.kind == "kafka":
-            words = [word for key, value in {**UNFLUSHED, **FLUSH_CONFIGS.get(bench.name, {})}.items() for word in ("--config", f"{key}={value}")]
-            bench.wait(bench.start_raw("configure-topic", "--topic", self.name, *words), "configure-topic")
 
     def remove(self):
         self.server.go_on()  # it stands still when it was not the last in turn
@@ -148,16 +141,20 @@ class Steady:
 
 @contextlib.contextmanager
 def topic_of(bench, partitions, batch_bytes):
-    """A topic of its own, or the kept one of many partitions."""
+    """A topic of its own; or of so many partitions that making them takes longer than what is measured a kept one, each partition with its files
+    and a batch in them. Kafka's two columns share it, with the flush of the one in turn."""
     if partitions < bench.sizes.many or bench.name == "bare":
         with bench.topic(partitions) as name:
             yield name
         return
     key = ("steady", bench.server.pid)
     if key not in bench.kept:
-        bench.kept[key] = Steady(bench, partitions, batch_bytes)
-    bench.kept[key].configure(bench)
-    yield bench.kept[key].name
+        bench.kept[key] = KeptTopic(bench, partitions, partitions * batch_bytes * 5 // 4, batch_bytes)
+    name = bench.kept[key].name
+    if bench.server.kind == "kafka":
+        words = [word for key, value in {**UNFLUSHED, **FLUSH_CONFIGS.get(bench.name, {})}.items() for word in ("--config", f"{key}={value}")]
+        bench.wait(bench.start_raw("configure-topic", "--topic", name, *words), "configure-topic")
+    yield name
 
 
 def produce(bench, args, home="any"):

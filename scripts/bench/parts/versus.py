@@ -19,20 +19,6 @@ EARLIEST = -2
 INDEX_BYTES_MIN = 8192  # an index file of one entry: two blocks
 
 
-class OldTopic:
-    """Data that are older than what a server has in memory; made in the first pass, and kept."""
-
-    def __init__(self, bench):
-        self.open = contextlib.ExitStack()
-        self.name = self.open.enter_context(bench.topic(READERS))
-        bench.fill(self.name, OLD_MB * MB, READERS)
-        bench.settle()
-
-    def remove(self):
-        with contextlib.suppress(Hole):
-            self.open.close()
-
-
 def first_offsets(address, topic, partitions):
     """The first offset that each partition still has, by ListOffsets version 1."""
     name = topic.encode()
@@ -61,7 +47,8 @@ def scheduled(bench, args, variant):
     old = None
     if args.get("old"):
         if "old" not in bench.kept:
-            bench.kept["old"] = OldTopic(bench)
+            # Older than what a server has in memory.
+            bench.kept["old"] = measure.KeptTopic(bench, READERS, OLD_MB * MB)
         old = bench.kept["old"].name
     with bench.topic(partitions, **variant.topic) as topic:
         before = sum(server.files(".log"))

@@ -45,8 +45,12 @@ pub enum End {
     Tail = -1,
 }
 
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
 fn name(topic: &str) -> TopicName {
-    TopicName(StrBytes::from_string(topic.to_owned()))
+    TopicName(text(topic))
 }
 
 /// Makes a topic and waits until every partition of it has a leader that serves it.
@@ -64,7 +68,6 @@ pub fn create(connection: &mut Connection, topic: &str, partitions: i32, configs
 }
 
 fn request_one(connection: &mut Connection, topic: &str, partitions: i32, configs: &[(String, String)]) -> Outcome<()> {
-    let text = |text: &str| StrBytes::from_string(text.to_owned());
     let configs = configs.iter().map(|(key, value)| CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value))));
     let creatable = CreatableTopic::default()
         .with_name(name(topic))
@@ -97,7 +100,6 @@ fn await_leaders(connection: &mut Connection, topic: &str, partitions: i32) -> O
 
 /// Sets some of a topic's configuration, and leaves the rest as it is.
 pub fn configure(connection: &mut Connection, topic: &str, configs: &[(String, String)]) -> Outcome<()> {
-    let text = |text: &str| StrBytes::from_string(text.to_owned());
     let set = |(key, value): &(String, String)| {
         AlterableConfig::default().with_name(text(key)).with_config_operation(SET).with_value(Some(text(value)))
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millrace_base::clock::Nanos;
 use millrace_base::settings::Settings;
@@ -258,11 +258,10 @@ fn absolute(path: &str) -> Result<PathBuf, Failure> {
 fn watch_for_stop(stop: Arc<AtomicBool>, doorbells: Vec<Doorbell>) -> Result<JoinHandle<()>, Failure> {
     let watch = move || {
         process::wait_for_stop();
-        let first = Instant::now();
         log::info!("stopping");
         stop.store(true, Ordering::SeqCst);
         doorbells.iter().for_each(Doorbell::ring);
-        crate::stop::await_second(first); // it does not wait for anything
+        crate::stop::await_second(); // it does not wait for anything
         std::process::exit(1);
     };
     std::thread::Builder::new().name("stop".to_owned()).spawn(watch).map_err(|error| Failure::Run(format!("cannot make a thread: {error}")))

@@ -21,15 +21,15 @@ pub fn note() -> Arc<AtomicBool> {
     std::thread::spawn(move || {
         process::wait_for_stop();
         own.store(true, Ordering::Relaxed);
-        let first = Instant::now();
-        await_second(first);
+        await_second();
         std::process::exit(INTERRUPTED);
     });
     noted
 }
 
-/// Waits for a signal to stop that is not the one of `first` once more.
-pub fn await_second(first: Instant) {
+/// Waits for another signal to stop than the one that has just come.
+pub fn await_second() {
+    let first = Instant::now();
     loop {
         process::wait_for_stop();
         if first.elapsed() > ONE {

@@ -190,12 +190,13 @@ impl Client {
             let port = u16::try_from(broker.port).unwrap_or(0);
             (broker.node_id.0, (broker.host.to_string(), port, broker.rack.as_ref().map(ToString::to_string)))
         };
-        self.seen = answer.brokers.iter().map(|broker| (broker.host.to_string(), u16::try_from(broker.port).unwrap_or(0))).collect();
-        self.cluster = Some(Cluster {
+        let cluster = Cluster {
             id: answer.cluster_id.as_ref().map(ToString::to_string),
             controller: Some(answer.controller_id.0).filter(|node| *node >= 0),
             brokers: answer.brokers.iter().map(broker).collect(),
-        });
+        };
+        self.seen = cluster.brokers.values().map(|(host, port, _)| (host.clone(), *port)).collect();
+        self.cluster = Some(cluster);
         Ok(answer)
     }
 

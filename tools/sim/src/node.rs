@@ -2,15 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-use crate::client::{MS, link};
+use crate::client::{MS, link, text};
 use crate::cluster::{Cluster, Config, NODE};
 use crate::value::{self, ValueId};
 use bytes::Bytes;
-use kafka_protocol::messages::BrokerId;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, GroupId};
 use kafka_protocol::protocol::Request;
 use millrace_base::batch::Header;
 use millrace_base::clock::Nanos;
@@ -23,6 +24,8 @@ pub const CREATE: i16 = 5;
 pub const PRODUCE: i16 = 9;
 pub const FETCH: i16 = 12;
 const LIST_OFFSETS: i16 = 7;
+const FIND: i16 = 4;
+const COMMIT: i16 = 8;
 
 pub use crate::client::topic_name as topic;
 
@@ -189,6 +192,26 @@ impl Node {
             }
             self.run(1, |_| false);
         }
+    }
+
+    /// Waits until a group's coordinator is found and `is_loaded` says that it serves.
+    pub fn await_coordinator(&mut self, end: &mut ClientEnd, group: &str, mut is_loaded: impl FnMut(&mut Node, &mut ClientEnd) -> bool) {
+        let find = FindCoordinatorRequest::default().with_key_type(0).with_coordinator_keys(vec![text(group)]);
+        for _ in 0..100 {
+            if self.ask(end, FIND, &find, 5_000).unwrap().coordinators[0].error_code == 0 && is_loaded(self, end) {
+                return;
+            }
+            self.run(100, |_| false);
+        }
+        panic!("the coordinator of {group} does not load");
+    }
+
+    /// The error of a group's commit for partition 0 of topic `t`, by nobody of its members.
+    pub fn commit(&mut self, end: &mut ClientEnd, group: &str, offset: i64) -> i16 {
+        let part = OffsetCommitRequestPartition::default().with_partition_index(0).with_committed_offset(offset);
+        let part = OffsetCommitRequestTopic::default().with_name(topic("t")).with_partitions(vec![part]);
+        let request = OffsetCommitRequest::default().with_group_id(GroupId(text(group))).with_generation_id_or_member_epoch(-1);
+        self.ask(end, COMMIT, &request.with_topics(vec![part]), 10_000).unwrap().topics[0].partitions[0].error_code
     }
 
     pub fn create(&mut self, name: &str, partitions: i32) {

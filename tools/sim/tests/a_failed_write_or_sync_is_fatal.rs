@@ -3,8 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+use kafka_protocol::messages::GroupId;
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequest, OffsetFetchRequestTopic};
-use kafka_protocol::messages::{FindCoordinatorRequest, GroupId};
 use kafka_protocol::protocol::StrBytes;
 use millrace_base::batch::Header;
 use millrace_io::sim::{ClientEnd, Loss, On, Wrong};
@@ -178,13 +178,7 @@ fn committed(node: &mut Node, end: &mut ClientEnd) -> i16 {
 fn a_member_that_asks_for_offsets_then_is_told_to_ask_again() {
     let mut scene = Scene::new(First::Alike);
     let mut end = scene.node.connect();
-    let find = FindCoordinatorRequest::default().with_key_type(0).with_coordinator_keys(vec![StrBytes::from_static_str("g")]);
-    for _ in 0..100 {
-        if scene.node.ask(&mut end, 4, &find, 5_000).unwrap().coordinators[0].error_code == 0 && committed(&mut scene.node, &mut end) == 0 {
-            break;
-        }
-        scene.node.run(100, |_| false);
-    }
+    scene.node.await_coordinator(&mut end, "g", |node, end| committed(node, end) == 0);
     assert_eq!(committed(&mut scene.node, &mut end), 0, "the coordinator has loaded");
     scene.node.fault("/journal/0/", On::Write, 3, 1, Wrong::Error(EIO));
     scene.append_until_refused("a journal's write");

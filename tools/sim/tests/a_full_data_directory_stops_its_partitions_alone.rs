@@ -6,9 +6,7 @@
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
 use kafka_protocol::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
 use kafka_protocol::messages::describe_log_dirs_response::DescribeLogDirsResult;
-use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use kafka_protocol::messages::{DescribeLogDirsRequest, FetchRequest, FindCoordinatorRequest, GroupId};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::{DescribeLogDirsRequest, FetchRequest};
 use millrace_base::batch::Header;
 use millrace_io::Disk;
 use millrace_io::sim::{ClientEnd, Loss};
@@ -135,25 +133,12 @@ impl Scene {
     }
 
     fn commit(&mut self, group: u32, offset: i64) -> i16 {
-        let part = OffsetCommitRequestPartition::default().with_partition_index(0).with_committed_offset(offset);
-        let part = OffsetCommitRequestTopic::default().with_name(topic("t")).with_partitions(vec![part]);
-        let request = OffsetCommitRequest::default()
-            .with_group_id(GroupId(StrBytes::from_string(format!("g{group}"))))
-            .with_generation_id_or_member_epoch(-1)
-            .with_topics(vec![part]);
-        self.node.ask(&mut self.end, 8, &request, 10_000).unwrap().topics[0].partitions[0].error_code
+        self.node.commit(&mut self.end, &format!("g{group}"), offset)
     }
 
     fn load_coordinator(&mut self, group: u32) {
-        let key = StrBytes::from_string(format!("g{group}"));
-        let find = FindCoordinatorRequest::default().with_key_type(0).with_coordinator_keys(vec![key]);
-        for _ in 0..100 {
-            if self.node.ask(&mut self.end, 4, &find, 5_000).unwrap().coordinators[0].error_code == 0 && self.commit(group, 1) == 0 {
-                return;
-            }
-            self.node.run(100, |_| false);
-        }
-        panic!("the coordinator of g{group} does not load");
+        let name = format!("g{group}");
+        self.node.await_coordinator(&mut self.end, &name, |node, end| node.commit(end, &name, 1) == 0);
     }
 
     fn delete_topic(&mut self, name: &str) -> i16 {

@@ -5,9 +5,7 @@
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
 use kafka_protocol::messages::delete_topics_request::{DeleteTopicState, DeleteTopicsRequest};
 use kafka_protocol::messages::fetch_request::FetchRequest;
-use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use kafka_protocol::messages::{FindCoordinatorRequest, GroupId, InitProducerIdRequest, ProduceRequest, ProducerId};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest, ProducerId};
 use millrace_io::Disk;
 use millrace_io::sim::{ClientEnd, On, Wrong};
 use millrace_sim::cluster::NODE;
@@ -30,17 +28,6 @@ fn append(node: &mut Node, end: &mut ClientEnd, name: &str, first: i64) -> (i16,
     let answer = node.ask::<ProduceRequest>(end, PRODUCE, &produce(name, 0, first as u32, 10, 10_000), 20_000).unwrap();
     let part = &answer.responses[0].partition_responses[0];
     (part.error_code, part.error_message.as_ref().map(ToString::to_string).unwrap_or_default(), part.base_offset)
-}
-
-/// The error of a commit, once its coordinator has loaded.
-fn commit(node: &mut Node, end: &mut ClientEnd, offset: i64) -> i16 {
-    let part = OffsetCommitRequestPartition::default().with_partition_index(0).with_committed_offset(offset);
-    let part = OffsetCommitRequestTopic::default().with_name(topic("t")).with_partitions(vec![part]);
-    let request = OffsetCommitRequest::default()
-        .with_group_id(GroupId(StrBytes::from_static_str("g")))
-        .with_generation_id_or_member_epoch(-1)
-        .with_topics(vec![part]);
-    node.ask(end, 8, &request, 10_000).unwrap().topics[0].partitions[0].error_code
 }
 
 /// The log start of topic `t` after the records below `offset` were deleted.
@@ -66,18 +53,6 @@ fn high_watermark(node: &mut Node, end: &mut ClientEnd, name: &str, from: i64) -
     part.high_watermark
 }
 
-/// Waits until the coordinator of the group has loaded; its commits are taken then.
-fn wait_for_coordinator(node: &mut Node, end: &mut ClientEnd) {
-    let find = FindCoordinatorRequest::default().with_key_type(0).with_coordinator_keys(vec![StrBytes::from_static_str("g")]);
-    for _ in 0..100 {
-        if node.ask(end, 4, &find, 5_000).unwrap().coordinators[0].error_code == 0 && commit(node, end, 1) == 0 {
-            return;
-        }
-        node.run(100, |_| false);
-    }
-    panic!("the coordinator does not load");
-}
-
 /// Appends to topic `t` from `length` on until that is refused; gives the refusal and the length then.
 fn fill(node: &mut Node, end: &mut ClientEnd, mut length: i64) -> ((i16, String), i64) {
     loop {
@@ -101,7 +76,7 @@ fn metadata_deletes_reads_and_commits_go_on_and_produce_resumes_by_itself() {
     node.create("t", 1);
     node.create("ballast", 1);
     let mut end = node.connect();
-    wait_for_coordinator(&mut node, &mut end);
+    node.await_coordinator(&mut end, "g", |node, end| node.commit(end, "g", 1) == 0);
     for batch in 0..40 {
         assert_eq!(append(&mut node, &mut end, "ballast", batch * 10).0, 0);
     }
@@ -113,7 +88,7 @@ fn metadata_deletes_reads_and_commits_go_on_and_produce_resumes_by_itself() {
     assert!(refusal.1.contains("/data/0 is full") && refusal.1.contains("as soon as there is room"), "{}", refusal.1);
     for round in 0..8 {
         assert_eq!(append(&mut node, &mut end, "t", length).0, STORAGE);
-        assert_eq!(commit(&mut node, &mut end, round), 0, "commits go on");
+        assert_eq!(node.commit(&mut end, "g", round), 0, "commits go on");
         let init = InitProducerIdRequest::default().with_transactional_id(None).with_producer_id(ProducerId(-1)).with_producer_epoch(-1);
         assert_eq!(node.ask(&mut end, 4, &init, 5_000).unwrap().error_code, 0, "producer ids are given");
         node.create(&format!("made-{round}"), 1);
@@ -179,7 +154,7 @@ fn a_start_without_room_goes_on_with_what_there_is_or_says_what_it_needs() {
     node.start().unwrap();
     node.create("t", 1);
     let mut end = node.connect();
-    wait_for_coordinator(&mut node, &mut end);
+    node.await_coordinator(&mut end, "g", |node, end| node.commit(end, "g", 1) == 0);
     assert_eq!(append(&mut node, &mut end, "t", 0).0, 0);
     node.stop();
     let full = used(&mut node.world.disk(NODE), Path::new("/"));
@@ -189,7 +164,7 @@ fn a_start_without_room_goes_on_with_what_there_is_or_says_what_it_needs() {
     node.start().unwrap();
     let mut end = node.connect();
     assert_eq!(high_watermark(&mut node, &mut end, "t", 0), 10);
-    wait_for_coordinator(&mut node, &mut end);
+    node.await_coordinator(&mut end, "g", |node, end| node.commit(end, "g", 1) == 0);
     node.create("made", 1);
     assert_eq!(delete_topic(&mut node, &mut end, "made"), 0);
     assert_eq!(delete_records(&mut node, &mut end, 3), (0, 3));
@@ -208,7 +183,7 @@ fn a_start_without_room_goes_on_with_what_there_is_or_says_what_it_needs() {
         let mut end = node.connect();
         assert!(high_watermark(&mut node, &mut end, "t", 3) >= length, "what was acknowledged is there");
         if starts == 1 {
-            wait_for_coordinator(&mut node, &mut end);
+            node.await_coordinator(&mut end, "g", |node, end| node.commit(end, "g", 1) == 0);
         }
         assert_eq!(append(&mut node, &mut end, "t", length).0, STORAGE);
         assert!(starts < 10_000, "each takes some of it");

@@ -4,50 +4,25 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use bytes::Bytes;
+use kafka_protocol::messages::GroupId;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicsRequest;
 use kafka_protocol::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
-use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequest;
 use kafka_protocol::messages::sync_group_request::{SyncGroupRequest, SyncGroupRequestAssignment};
-use kafka_protocol::messages::{FindCoordinatorRequest, GroupId};
 use kafka_protocol::protocol::StrBytes;
 use millrace_io::sim::{ClientEnd, Loss};
 use millrace_log::journal::Options;
 use millrace_sim::node::{Frames, Node, config, decode, framed, topic};
 
-const FIND: i16 = 3;
 const JOIN: i16 = 3;
 const SYNC: i16 = 2;
-const COMMIT: i16 = 8;
 const COMMITTED: i16 = 7;
 const DELETE: i16 = 5;
 const UNKNOWN_SERVER_ERROR: i16 = -1;
 
-fn text(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
-}
-
-fn find_coordinator(node: &mut Node, end: &mut ClientEnd) {
-    let request = FindCoordinatorRequest::default().with_key(text("g"));
-    for _ in 0..100 {
-        if node.ask(end, FIND, &request, 5_000).unwrap().error_code == 0 {
-            return;
-        }
-        node.run(50, |_| false);
-    }
-    panic!("the group has no coordinator");
-}
-
-fn commit(node: &mut Node, end: &mut ClientEnd, offset: i64) -> i16 {
-    let part = OffsetCommitRequestPartition::default().with_committed_offset(offset).with_committed_metadata(Some(text("")));
-    let named = OffsetCommitRequestTopic::default().with_name(topic("t")).with_partitions(vec![part]);
-    let request = OffsetCommitRequest::default().with_group_id(GroupId(text("g"))).with_topics(vec![named]);
-    node.ask(end, COMMIT, &request, 5_000).unwrap().topics[0].partitions[0].error_code
-}
-
 /// The offset of the group for the one partition that it may have one for.
 fn committed(node: &mut Node, end: &mut ClientEnd) -> Option<i64> {
-    let request = OffsetFetchRequest::default().with_group_id(GroupId(text("g"))).with_topics(None);
+    let request = OffsetFetchRequest::default().with_group_id(GroupId(StrBytes::from_static_str("g"))).with_topics(None);
     let answer = node.ask(end, COMMITTED, &request, 5_000).unwrap();
     assert_eq!(answer.error_code, 0);
     answer.topics.first().map(|topic| topic.partitions[0].committed_offset)
@@ -77,13 +52,15 @@ fn a_group_whose_record_would_be_too_large_is_refused() {
     node.start().unwrap();
     node.create("t", 1);
     let mut ends: Vec<ClientEnd> = (0..MEMBERS).map(|_| node.connect()).collect();
-    find_coordinator(&mut node, &mut ends[0]);
-    let protocol = JoinGroupRequestProtocol::default().with_name(text("range")).with_metadata(Bytes::from(vec![7; (1 << 20) - 100]));
+    node.await_coordinator(&mut ends[0], "g", |_, _| true);
+    let protocol = JoinGroupRequestProtocol::default()
+        .with_name(StrBytes::from_static_str("range"))
+        .with_metadata(Bytes::from(vec![7; (1 << 20) - 100]));
     let request = JoinGroupRequest::default()
-        .with_group_id(GroupId(text("g")))
+        .with_group_id(GroupId(StrBytes::from_static_str("g")))
         .with_session_timeout_ms(60_000)
         .with_rebalance_timeout_ms(60_000)
-        .with_protocol_type(text("consumer"))
+        .with_protocol_type(StrBytes::from_static_str("consumer"))
         .with_protocols(vec![protocol]);
     let joins = all(&mut node, &mut ends, vec![framed(JOIN, &request); MEMBERS]);
     let joins: Vec<_> = joins.iter().map(|answer| decode::<JoinGroupRequest>(answer, JOIN)).collect();
@@ -94,7 +71,8 @@ fn a_group_whose_record_would_be_too_large_is_refused() {
     let sync = |join: &kafka_protocol::messages::JoinGroupResponse| {
         let is_leader = join.leader == join.member_id;
         let plans = if is_leader { joins.iter().map(|join| plan(&join.member_id)).collect() } else { Vec::new() };
-        let request = SyncGroupRequest::default().with_group_id(GroupId(text("g"))).with_generation_id(join.generation_id);
+        let request =
+            SyncGroupRequest::default().with_group_id(GroupId(StrBytes::from_static_str("g"))).with_generation_id(join.generation_id);
         framed(SYNC, &request.with_member_id(join.member_id.clone()).with_assignments(plans))
     };
     let syncs = all(&mut node, &mut ends, joins.iter().map(sync).collect());
@@ -103,8 +81,8 @@ fn a_group_whose_record_would_be_too_large_is_refused() {
     node.cluster.cut_power(Loss::All);
     node.start().unwrap();
     let mut end = node.connect();
-    find_coordinator(&mut node, &mut end);
-    assert_eq!(commit(&mut node, &mut end, 5), 0);
+    node.await_coordinator(&mut end, "g", |_, _| true);
+    assert_eq!(node.commit(&mut end, "g", 5), 0);
     assert_eq!(committed(&mut node, &mut end), Some(5));
 }
 
@@ -119,8 +97,8 @@ fn offsets_that_a_crash_kept_from_going_with_their_topic_go_later() {
     for _ in 0..40 {
         node.create("t", 1);
         let mut end = node.connect();
-        find_coordinator(&mut node, &mut end);
-        assert_eq!(commit(&mut node, &mut end, 5), 0);
+        node.await_coordinator(&mut end, "g", |_, _| true);
+        assert_eq!(node.commit(&mut end, "g", 5), 0);
         let request = DeleteTopicsRequest::default().with_topic_names(vec![topic("t")]).with_timeout_ms(5_000);
         let mut frames = Frames::default();
         frames.queue(&framed(DELETE, &request));
@@ -131,7 +109,7 @@ fn offsets_that_a_crash_kept_from_going_with_their_topic_go_later() {
         node.cluster.cut_power(Loss::All);
         node.start().unwrap();
         let mut end = node.connect();
-        find_coordinator(&mut node, &mut end);
+        node.await_coordinator(&mut end, "g", |_, _| true);
         kept |= committed(&mut node, &mut end) == Some(5);
         node.run(2_500, |_| false);
         assert_eq!(committed(&mut node, &mut end), None);
