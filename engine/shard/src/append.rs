@@ -92,8 +92,8 @@ impl Engine {
         let partition = self.partitions.get(&id).expect("the caller has found it");
         let (base, epoch) = (partition.core.log_end(), partition.core.epoch());
         let directory = usize::from(partition.directory);
-        if !fits_an_entry(batch.len(), self.directories[directory].journal().options().entry_bytes_max) {
-            return Err(NoRoom::TooLarge);
+        if batch.len() > BATCH_BYTES_MAX {
+            return Err(NoRoom::TooLarge); // it could not be read again
         }
         self.roll_if_due(t, id, batch.len(), header.last_offset_delta + 1, urgency)?;
         self.make_room(t.driver, t.now, directory, batch.len() + AROUND_BYTES, urgency)?;

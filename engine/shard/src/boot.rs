@@ -33,7 +33,7 @@ use millrace_log::paths::{self, Named};
 use millrace_log::segments::Segments;
 use millrace_log::walk;
 use millrace_raftlog::{Record as ConsensusRecord, State};
-use millrace_state::meta::{Listener, Meta, Node, Topic};
+use millrace_state::meta::{Listener, Meta, Node};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -271,11 +271,15 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
     let is_new = partitions.is_empty() && unnamed.iter().all(BTreeMap::is_empty);
     claims.check_meta(meta.map(|partition| partition.directory), is_new)?;
     let replayed = replay_meta(recovery.disk, meta, &claims.list, false)?;
-    add_lost(&mut partitions, may_have_been(&replayed.meta, &claims.list, &unnamed, plan.shards));
+    for (id, directory, reason) in may_have_been(&replayed.meta, &claims.list, &unnamed, plan.shards) {
+        let lost = || PartitionBoot { id, directory, found: Err(NotServed::Lost(Note { end: 0, reason })) };
+        partitions.entry(id).or_insert_with(lost);
+    }
     let without_journals = |index: usize| found[index].as_ref().is_some_and(|found| found.journals.is_empty());
     claims.settle(recovery.disk, &replayed.meta, recovery.entropy, without_journals)?;
-    let unborn = without_birth(recovery.disk, &replayed.meta, &claims.list, &partitions);
-    add_lost(&mut partitions, unborn);
+    for (id, directory, reason) in without_birth(recovery.disk, &replayed.meta, &claims.list, &partitions) {
+        partitions.entry(id).or_insert_with(|| PartitionBoot { id, directory, found: Err(NotServed::Lost(Note { end: 0, reason })) });
+    }
     let mut journals: Vec<Vec<Result<JournalBoot, String>>> = Vec::new();
     for (index, claim) in claims.list.iter_mut().enumerate() {
         let found = found.get_mut(index).and_then(Option::take);
@@ -327,17 +331,12 @@ pub fn boot(disk: &mut dyn Disk, plan: Plan, entropy: &mut dyn FnMut() -> u64) -
     Ok(Boot { shards, notes })
 }
 
-/// Partitions of which nothing is left but their names, and why; those that are known already stay as they are.
-pub(crate) fn add_lost(partitions: &mut BTreeMap<PartitionId, PartitionBoot>, lost: Vec<(PartitionId, usize, String)>) {
-    for (id, directory, reason) in lost {
-        partitions.entry(id).or_insert_with(|| PartitionBoot { id, directory, found: Err(NotServed::Lost(Note { end: 0, reason })) });
-    }
-}
-
-/// Every partition of every topic whose data directory is there, and which of the claims that is.
-fn homes<'a>(meta: &'a Meta, claims: &'a [Claim]) -> impl Iterator<Item = (PartitionId, usize)> + 'a {
-    let served = |home: Uuid| claims.iter().position(|claim| claim.id() == home && claim.failure().is_none());
-    meta.topics().flat_map(Topic::homes).filter_map(move |(id, home)| Some((id, served(home)?)))
+/// Every partition of every topic, and the data directory that it belongs to.
+fn homes(meta: &Meta) -> impl Iterator<Item = (PartitionId, Uuid)> {
+    meta.topics().flat_map(|topic| {
+        let of = |(index, home): (u32, &Uuid)| (PartitionId { topic: topic.id, index }, *home);
+        (0..).zip(&topic.directories).map(of).collect::<Vec<_>>()
+    })
 }
 
 /// Partitions that no journal knows and that have segments: a journal that knew them is gone. They must not be born again over these.
@@ -348,7 +347,8 @@ pub(crate) fn without_birth(
     known: &BTreeMap<PartitionId, PartitionBoot>,
 ) -> Vec<(PartitionId, usize, String)> {
     let mut found = Vec::new();
-    for (id, directory) in homes(meta, claims).filter(|(id, _)| !known.contains_key(id)) {
+    for (id, home) in homes(meta).filter(|(id, _)| !known.contains_key(id)) {
+        let Some(directory) = claims.iter().position(|claim| claim.id() == home && claim.failure().is_none()) else { continue };
         let folder = paths::partition(&claims[directory].path, id);
         let is_segment = |entry: &millrace_io::Entry| matches!(paths::named(&entry.name), Some(Named::Segment(_)));
         let holds = match disk.list(&folder) {
@@ -368,11 +368,12 @@ pub(crate) fn may_have_been(
     unnamed: &[BTreeMap<ShardId, String>],
     shards: u16,
 ) -> Vec<(PartitionId, usize, String)> {
-    let lost = |(id, directory): (PartitionId, usize)| {
+    let lost = |(id, home): (PartitionId, Uuid)| {
+        let directory = claims.iter().position(|claim| claim.id() == home && claim.failure().is_none())?;
         let reason = unnamed.get(directory)?.get(&id.shard(shards))?;
         Some((id, directory, format!("no journal knows the partition, and {reason}")))
     };
-    homes(meta, claims).filter_map(lost).collect()
+    homes(meta).filter_map(lost).collect()
 }
 
 /// The largest producer id of a partition's producers and of the batches behind them; -1: none.

@@ -237,12 +237,12 @@ impl Claims {
         let mut names: BTreeMap<usize, Vec<String>> = failed.values().map(|index| (*index, Vec::new())).collect();
         let mut offline = Vec::new();
         for topic in meta.topics() {
-            for (id, home) in topic.homes() {
-                let Some(index) = failed.get(&home) else { continue };
-                names.entry(*index).or_default().push(format!("{}-{}", topic.name, id.index));
+            for (partition, home) in (0..).zip(&topic.directories) {
+                let Some(index) = failed.get(home) else { continue };
+                names.entry(*index).or_default().push(format!("{}-{partition}", topic.name));
                 let reason = self.list[*index].failure().unwrap_or_default();
                 let reason = format!("data directory {}: {reason}", self.list[*index].path.display());
-                offline.push((id, *index, reason));
+                offline.push((PartitionId { topic: topic.id, index: partition }, *index, reason));
             }
         }
         for (index, names) in names {

@@ -43,15 +43,17 @@ pub fn read(
     found(disk, folder, image, segments, damage, oldest_sequence, reached)
 }
 
-/// The same of a partition that was whole but for what segment `bad` holds ([`first_bad`]): the first batch in it that is not intact ends it.
+/// The same of a partition that was whole but for what its segments hold: all of that is proved, and the first batch that is not intact ends it.
 ///
 /// # Errors
 /// Likewise.
-pub fn before(disk: &mut dyn Disk, folder: &Path, whole: PartitionFound, bad: &Summary, damage: String) -> Result<PartitionFound, String> {
-    let PartitionFound { mut image, segments, oldest_sequence, .. } = whole;
+pub fn prove(disk: &mut dyn Disk, folder: &Path, whole: PartitionFound, damage: String) -> Result<PartitionFound, String> {
+    let PartitionFound { mut image, mut segments, oldest_sequence, .. } = whole;
     let reached = image.log_end.max(image.lost.end);
-    let closed = segments.all().copied().take_while(|summary| summary.base < bad.base).collect();
-    let segments = up_to(disk, folder, &mut image, closed, bad.base, bad.end)?;
+    if let Some(bad) = first_bad(disk, folder, &segments) {
+        let closed = segments.all().copied().take_while(|summary| summary.base < bad.base).collect();
+        segments = up_to(disk, folder, &mut image, closed, bad.base, bad.end)?;
+    }
     found(disk, folder, image, segments, damage, oldest_sequence, reached)
 }
 

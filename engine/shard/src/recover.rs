@@ -200,10 +200,14 @@ pub fn recover(disk: &mut dyn Disk, plan: &Plan, accept: &Accept, entropy: &mut 
         let Some(found) = found else { continue };
         let unnamed: Vec<BTreeMap<ShardId, String>> =
             (0..claims.list.len()).map(|at| if at == index { found.unnamed.clone() } else { BTreeMap::new() }).collect();
-        boot::add_lost(&mut partitions, boot::may_have_been(&replayed.meta, &claims.list, &unnamed, shards(found)));
+        for (id, directory, reason) in boot::may_have_been(&replayed.meta, &claims.list, &unnamed, shards(found)) {
+            let lost = || PartitionBoot { id, directory, found: Err(NotServed::Lost(Note { end: 0, reason })) };
+            partitions.entry(id).or_insert_with(lost);
+        }
     }
-    let unborn = boot::without_birth(disk, &replayed.meta, &claims.list, &partitions);
-    boot::add_lost(&mut partitions, unborn);
+    for (id, directory, reason) in boot::without_birth(disk, &replayed.meta, &claims.list, &partitions) {
+        partitions.entry(id).or_insert_with(|| PartitionBoot { id, directory, found: Err(NotServed::Lost(Note { end: 0, reason })) });
+    }
     let mut damaged = Vec::new();
     for partition in partitions.into_values().filter(|partition| !replayed.deleted.contains(&partition.id.topic)) {
         let claim = &claims.list[partition.directory];
@@ -264,7 +268,7 @@ fn prove(disk: &mut dyn Disk, data: &Path, partition: &mut PartitionBoot) {
     let end = whole.image.log_end;
     let lost = |reason: String| Err(NotServed::Damage(Note { end, reason }));
     if let Ok(whole) = std::mem::replace(&mut partition.found, lost(damage.clone())) {
-        partition.found = intact::before(disk, &folder, whole, &bad, damage).or_else(lost);
+        partition.found = intact::prove(disk, &folder, whole, damage).or_else(lost);
     }
 }
 

@@ -138,7 +138,11 @@ impl Engine {
             let first = self.directories[0].id;
             self.create_partition(t, META_PARTITION, first);
         }
-        let all: Vec<(PartitionId, Uuid)> = self.meta.topics().flat_map(meta::Topic::homes).collect();
+        let missing = |topic: &meta::Topic| {
+            let of = |(index, directory): (u32, &Uuid)| (PartitionId { topic: topic.id, index }, *directory);
+            (0..).zip(&topic.directories).map(of).collect::<Vec<_>>()
+        };
+        let all: Vec<(PartitionId, Uuid)> = self.meta.topics().flat_map(missing).collect();
         let ours: Vec<Uuid> = self.directories.iter().map(|directory| directory.id).collect();
         for (id, directory) in all {
             if ours.contains(&directory) {

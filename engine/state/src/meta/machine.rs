@@ -39,11 +39,6 @@ impl Topic {
     pub fn partitions(&self) -> u32 {
         u32::try_from(self.directories.len()).expect("a topic has at most TOPIC_PARTITIONS_MAX partitions")
     }
-
-    /// Its partitions, each with its data directory.
-    pub fn homes(&self) -> impl Iterator<Item = (PartitionId, Uuid)> {
-        (0..).zip(&self.directories).map(|(index, directory)| (PartitionId { topic: self.id, index }, *directory))
-    }
 }
 
 /// What an applied command changed.
