@@ -1,7 +1,7 @@
 //! How many reads of a data directory may be on the device beside the entries of its journal.
 //!
-//! 1. While nobody produces they are [`READS_MAX`]. Beside a journal that was written to within the last second it is one at first: a device that
-//!    does one thing after the other makes an entry wait for all that was asked of it before.
+//! 1. While nobody produces they are [`READS_MAX`]. Beside a journal that batches went to within the last quarter of a second it is
+//!    one at first: a device that does one thing after the other makes an entry wait for all that was asked of it before.
 //! 2. What the device is like is told by the entries. If those that began beside as many reads as there may be took about as long as those beside
 //!    none, one more is tried; if much longer, one fewer.
 //!
@@ -16,8 +16,8 @@ pub const READS_MAX: usize = 8;
 /// What each reads at a time beside a journal. A device that brings 1.3 GB/s takes 0.09 ms for it.
 pub const READ_BESIDE_BYTES: u32 = 64 << 10;
 
-/// For how long after an entry others are expected.
-pub const BESIDE_MS: u64 = 1_000;
+/// For how long after an entry with batches another is expected.
+pub const BESIDE_MS: u64 = 250;
 
 /// Entries beside as many reads as there may be, after which that is looked at again.
 const ENTRIES: usize = 128;
@@ -71,9 +71,11 @@ impl Beside {
         if self.is_beside(now) { self.most } else { READS_MAX }
     }
 
-    /// An entry is handed to the device, where there are so many reads.
-    pub fn entry_began(&mut self, generation: u32, reads: usize, now: Nanos) {
-        self.until = now.plus_ms(BESIDE_MS);
+    /// An entry is handed to the device, where there are so many reads. Only batches are waited for: what else an entry holds says what is done.
+    pub fn entry_began(&mut self, generation: u32, is_waited_for: bool, reads: usize, now: Nanos) {
+        if is_waited_for {
+            self.until = now.plus_ms(BESIDE_MS);
+        }
         self.on_their_way.push_back(Entry { generation, began: now, reads });
     }
 
@@ -119,7 +121,7 @@ mod tests {
         for generation in 0..entries {
             let began = Nanos(u64::from(generation) * 1_000_000);
             let reads = if generation % 2 == 0 { 0 } else { beside.reads_max(began) };
-            beside.entry_began(generation, reads, began);
+            beside.entry_began(generation, true, reads, began);
             // Not all take the same.
             let took = took_us(reads) * 1_000 * (90 + u64::from(generation * 7 % 20)) / 100;
             beside.entry_ended(generation, Nanos(began.0 + took));
@@ -142,8 +144,11 @@ mod tests {
     fn without_entries_beside_none_nothing_is_known_and_without_any_all_may_read() {
         let mut beside = Beside::default();
         assert_eq!(beside.reads_max(Nanos(0)), READS_MAX);
+        beside.entry_began(0, false, 1, Nanos(0));
+        beside.entry_ended(0, Nanos(1_000));
+        assert_eq!(beside.reads_max(Nanos(0)), READS_MAX);
         for generation in 0..4 * ENTRIES as u32 {
-            beside.entry_began(generation, 1, Nanos(0));
+            beside.entry_began(generation, true, 1, Nanos(0));
             beside.entry_ended(generation, Nanos(1_000));
         }
         assert_eq!(beside.reads_max(Nanos(0).plus_ms(BESIDE_MS - 1)), 1);

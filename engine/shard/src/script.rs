@@ -212,9 +212,9 @@ impl<F> Scripts<F> {
     }
 
     /// An entry of a data directory's journal is being written.
-    pub fn entry_began(&mut self, directory: DirectoryIndex, generation: u32, now: Nanos) {
+    pub fn entry_began(&mut self, directory: DirectoryIndex, generation: u32, is_waited_for: bool, now: Nanos) {
         let reads = self.reads_of(directory);
-        reads.beside.entry_began(generation, reads.line.begun, now);
+        reads.beside.entry_began(generation, is_waited_for, reads.line.begun, now);
     }
 
     /// It is durable.
@@ -436,7 +436,7 @@ mod tests {
         let mut scripts: Scripts<usize> = Scripts::default();
         for is_beside in [true, false] {
             if is_beside {
-                scripts.entry_began(0, 0, driver.now());
+                scripts.entry_began(0, 0, true, driver.now());
             }
             // Up to the end of the file and past it, and of whole pieces.
             let lens = [4 * piece, 2 * piece, piece + BLOCK, BLOCK];

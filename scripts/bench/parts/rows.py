@@ -97,12 +97,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the two that a `Versus` compares: Millrace's settings, its topic's, and what runs beside the measured load."""
+    """One of the two that a `Versus` compares: Millrace's settings, its topic's, the load's own arguments, and what runs beside it."""
 
     name: str
     shards: int = 1
     settings: tuple = ()
     topic: dict = field(default_factory=dict)
+    args: dict = field(default_factory=dict)
     beside: str = ""
     home: str = "any"
 
@@ -243,6 +244,15 @@ def process_rows():
     yield Row("topics", "topics", "topics of one partition, made one after the other", RAW, "topics", (per_s, P99), PLAIN, {}, 3, 3, 180)
 
 
+def partition_rows():
+    """What many partitions cost, the same load over one in turn: rows of their own are minutes apart, and the device is not the same then."""
+    load = {"connections": 1, "batch": 64 * KIB}
+    for partitions, label, bound_s in (("many", "1,000", 180), ("most", "10,000", 420)):
+        one, all_of_them = Variant("1 partition", args={"partitions": 1}), Variant("many partitions", args={"partitions": partitions})
+        name, what = f"partitions-{label.replace(',', '')}", f"produce, 64 KiB batches, over {label} partitions against 1"
+        yield Versus(name, "partitions", what, "produce", one, all_of_them, MB, load, cost_s=5, bound_s=bound_s)
+
+
 def shard_rows():
     """Two shards share both cores with the client; one shard has core 0 and leaves the client core 1."""
     one = Variant("1 shard")
@@ -305,7 +315,7 @@ def scheduling_rows():
 
 def registry():
     """All rows, in the order in which they are measured and shown."""
-    rows = [*produce_rows(), *latency_rows(), *fetch_rows(), *process_rows(), *shard_rows(), *driver_rows(), *scheduling_rows()]
+    rows = [*produce_rows(), *latency_rows(), *fetch_rows(), *process_rows(), *partition_rows(), *shard_rows(), *driver_rows(), *scheduling_rows()]
     groups = list(dict.fromkeys(row.group for row in rows))
     return sorted(rows, key=lambda row: groups.index(row.group))
 

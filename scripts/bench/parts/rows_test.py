@@ -60,7 +60,7 @@ class RegistryTest(unittest.TestCase):
         for row in self.rows:
             if isinstance(row, rows.Versus):
                 self.assertNotEqual(row.off.name, row.on.name)
-                self.assertNotEqual((row.off.shards, row.off.settings, row.off.topic, row.off.beside), (row.on.shards, row.on.settings, row.on.topic, row.on.beside))
+                self.assertNotEqual(*((one.shards, one.settings, one.topic, one.args, one.beside) for one in (row.off, row.on)))
 
 
 class ChoiceTest(unittest.TestCase):

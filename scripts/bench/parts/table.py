@@ -22,6 +22,7 @@ TITLES = {
     "restart": "Start after kill -9",
     "memory": "Memory",
     "topics": "Topic creation",
+    "partitions": "Many partitions against one (Millrace)",
     "shards": "Two shards against one (Millrace)",
     "driver": "The portable driver against io_uring (Millrace)",
     "scheduling": "Scheduling: what goes on behind acknowledgements (Millrace)",
@@ -119,8 +120,11 @@ def versus(rows, results, notes):
                  for variant, passes, why in zip((row.off, row.on), (off, on), reasons)]  # fmt: skip
         what = f"{row.what}{': ' + row.figure.label if row.figure.label else ''}, {row.figure.unit}"
         if not row.judged:
-            heads = ["", row.off.name, row.on.name, f"{row.on.name} / {row.off.name}", "with 2 shards, held by shards: connections; partitions"]
-            shown.append([what, *cells, ratio(on, off), held(results, row.name, row.on.name)])
+            heads = ["", row.off.name, row.on.name, f"{row.on.name} / {row.off.name}"]
+            shown.append([what, *cells, ratio(on, off)])
+            if max(row.off.shards, row.on.shards) > 1:
+                heads.append("with 2 shards, held by shards: connections; partitions")
+                shown[-1].append(held(results, row.name, row.on.name))
             continue
         heads = ["", "off", "on", "on / off", "quartiles of the pairs apart", "may move by", "proof, off and on", "verdict"]
         proofs = [results.passes(row.name, variant.name, row.proof.name) for variant in (row.off, row.on)]

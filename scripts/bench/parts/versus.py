@@ -72,4 +72,4 @@ def run(bench, row, variant):
     """The figures of one run of a `Versus` row."""
     if row.measure == "scheduled":
         return scheduled(bench, row.args, variant)
-    return getattr(measure, row.measure)(bench, row.args, variant.home)
+    return getattr(measure, row.measure)(bench, {**row.args, **variant.args}, variant.home)
