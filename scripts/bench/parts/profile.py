@@ -26,12 +26,13 @@ SYSCALLS = ["io_uring_enter", "read", "write", "futex", "sched_yield", "madvise"
 LIBC = "/lib/x86_64-linux-gnu/libc.so.6"
 ALLOCATOR = ["malloc", "calloc", "realloc", "aligned_alloc", "posix_memalign"]
 
+FETCHED_BYTES = 64 << 20
 # Name: the client's arguments; of an idle broker, the partitions that got a record before.
 LOADS = {
     "produce 64 KiB batches, 4 in flight": ["produce", "--batch-bytes", "65536", "--in-flight", "4"],
     "produce 1 KiB, one in flight": ["latency", "--batch-bytes", "1024"],
     "produce 4 KiB batches, 32 connections": ["produce", "--batch-bytes", "4096", "--connections", "32", "--in-flight", "4"],
-    "fetch from memory, 1 MiB at a time": ["fetch", "--pass-bytes", str(64 << 20)],
+    "fetch from memory, 1 MiB at a time": ["fetch", "--pass-bytes", str(FETCHED_BYTES)],
     "idle": 0,
     "idle, 10,000 partitions": 10_000,
 }
@@ -153,7 +154,8 @@ def measure(name, bench, bootstrap, pid, seconds, events, folder):
     else:
         subprocess.run([bench, "create-topic", *topic], check=True, capture_output=True)
         if arguments[0] == "fetch":
-            fill = ["produce", "--seconds", "1", "--warm-up", "0"]
+            # No more than is read: what does not fit into the broker's memory would be read from the device.
+            fill = ["produce", "--total-bytes", str(FETCHED_BYTES), "--seconds", "60", "--warm-up", "0"]
             subprocess.run([bench, *fill, *topic], check=True, capture_output=True)
         length = ["--sends", str(seconds * 6000)] if arguments[0] == "latency" else ["--seconds", str(2 * seconds + 4)]
         command = [bench, *arguments, *length, *topic, "--json", "--server-pid", str(pid)]
