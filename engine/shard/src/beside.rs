@@ -44,7 +44,7 @@ struct Entry {
 
 /// See the module's head; of one data directory.
 pub struct Beside {
-    /// Until then its journal counts as being written to.
+    /// Until then batches count as going to its journal.
     until: Nanos,
     most: usize,
     on_their_way: VecDeque<Entry>,
@@ -61,7 +61,7 @@ impl Default for Beside {
 }
 
 impl Beside {
-    /// Whether the journal is being written to.
+    /// Whether batches are going to its journal.
     pub fn is_beside(&self, now: Nanos) -> bool {
         self.until > now
     }
@@ -71,9 +71,9 @@ impl Beside {
         if self.is_beside(now) { self.most } else { READS_MAX }
     }
 
-    /// An entry is handed to the device, where there are so many reads. Only batches are waited for: what else an entry holds says what is done.
-    pub fn entry_began(&mut self, generation: u32, is_waited_for: bool, reads: usize, now: Nanos) {
-        if is_waited_for {
+    /// An entry is handed to the device, where there are so many reads. Only batches have others follow: what else an entry holds says what is done.
+    pub fn entry_began(&mut self, generation: u32, has_batches: bool, reads: usize, now: Nanos) {
+        if has_batches {
             self.until = now.plus_ms(BESIDE_MS);
         }
         self.on_their_way.push_back(Entry { generation, began: now, reads });

@@ -254,8 +254,8 @@ impl Engine {
         }
         for (index, sealed) in std::mem::take(&mut self.sealed) {
             let sequence = sealed.sequence;
-            let is_waited_for = !sealed.batches.is_empty();
-            self.scripts.entry_began(index as DirectoryIndex, generation_of(sequence), is_waited_for, t.now);
+            let has_batches = !sealed.batches.is_empty();
+            self.scripts.entry_began(index as DirectoryIndex, generation_of(sequence), has_batches, t.now);
             for batches in self.directories[index].write(t.driver, sealed) {
                 if let Some(partition) = self.partitions.get_mut(&batches.partition) {
                     let piece = Piece::new(batches.base, batches.end, batches.bytes, sequence);

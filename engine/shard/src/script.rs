@@ -212,9 +212,9 @@ impl<F> Scripts<F> {
     }
 
     /// An entry of a data directory's journal is being written.
-    pub fn entry_began(&mut self, directory: DirectoryIndex, generation: u32, is_waited_for: bool, now: Nanos) {
+    pub fn entry_began(&mut self, directory: DirectoryIndex, generation: u32, has_batches: bool, now: Nanos) {
         let reads = self.reads_of(directory);
-        reads.beside.entry_began(generation, is_waited_for, reads.line.begun, now);
+        reads.beside.entry_began(generation, has_batches, reads.line.begun, now);
     }
 
     /// It is durable.

@@ -248,9 +248,9 @@ def partition_rows():
     """What many partitions cost, the same load over one in turn: rows of their own are minutes apart, and the device is not the same then."""
     load = {"connections": 1, "batch": 64 * KIB}
     for partitions, label, bound_s in (("many", "1,000", 180), ("most", "10,000", 420)):
-        one, all_of_them = Variant("1 partition", args={"partitions": 1}), Variant("many partitions", args={"partitions": partitions})
+        one, many = Variant("1 partition", args={"partitions": 1}), Variant("many partitions", args={"partitions": partitions})
         name, what = f"partitions-{label.replace(',', '')}", f"produce, 64 KiB batches, over {label} partitions against 1"
-        yield Versus(name, "partitions", what, "produce", one, all_of_them, MB, load, cost_s=5, bound_s=bound_s)
+        yield Versus(name, "partitions", what, "produce", one, many, MB, load, cost_s=5, bound_s=bound_s)
 
 
 def shard_rows():

@@ -73,6 +73,11 @@ class VersusTest(unittest.TestCase):
         found = of(("s", "1 shard", 0, {"mb_per_s": 100}), ("s", "2 shards", 0, {"mb_per_s": 150, "connection_shards": "1", "partition_shards": "0"}))
         self.assertEqual(cells(table.markdown([SHARDS], found), "produce"), ["produce, MB/s", "100", "150", "1.50", "1; 0"])
 
+    def test_one_shard_has_no_column_of_shards(self):
+        found = of(("d", "one", 0, {"mb_per_s": 100}), ("d", "other", 0, {"mb_per_s": 150}))
+        row = Versus("d", "driver", "produce", "produce", Variant("one"), Variant("other"), MB)
+        self.assertEqual(cells(table.markdown([row], found), "produce"), ["produce, MB/s", "100", "150", "1.50"])
+
 
 class PlotsTest(unittest.TestCase):
     def drawn(self):

@@ -70,6 +70,7 @@ def scheduled(bench, args, variant):
 
 def run(bench, row, variant):
     """The figures of one run of a `Versus` row."""
+    args = {**row.args, **variant.args}
     if row.measure == "scheduled":
-        return scheduled(bench, row.args, variant)
-    return getattr(measure, row.measure)(bench, {**row.args, **variant.args}, variant.home)
+        return scheduled(bench, args, variant)
+    return getattr(measure, row.measure)(bench, args, variant.home)
