@@ -58,6 +58,7 @@ def parsed(arguments):
     parser.add_argument("--pairs", type=positive, help="passes of a row")
     parser.add_argument("--judged-pairs", type=positive, help="passes of a row of scheduling")
     parser.add_argument("--seconds", type=positive, help="of a measured window")
+    parser.add_argument("--warm-up", type=positive, metavar="SECONDS", help="before each measured window")
     parser.add_argument("--keep", metavar="FILE", help="append every single result to FILE, a line of JSON each")
     parser.add_argument("--resume", action="store_true", help="leave out what the file of --keep holds already")
     parser.add_argument("--from", dest="source", metavar="FILE", help="only make the table and plots of FILE")
@@ -74,7 +75,7 @@ def parsed(arguments):
         options.client_cores = [1] if 1 in os.sched_getaffinity(0) else [0]
     options.systems = [server for server in rows.ALL if server in options.systems]
     sizes = rows.QUICK if options.quick else rows.FULL
-    given = {"pairs": options.pairs, "judged_pairs": options.judged_pairs, "seconds": options.seconds}
+    given = {"pairs": options.pairs, "judged_pairs": options.judged_pairs, "seconds": options.seconds, "warm_s": options.warm_up}
     options.sizes = replace(sizes, **{name: value for name, value in given.items() if value})
     try:
         options.rows = rows.chosen(rows.registry(), options.only)
@@ -93,6 +94,7 @@ def machine(options):
         "broker_cores": listed(options.broker_cores), "client_cores": listed(options.client_cores),
         "both_cores": listed(sorted({*options.broker_cores, *options.client_cores})), "systems": options.systems,
         "quick": options.quick, "pairs": options.sizes.pairs, "judged_pairs": options.sizes.judged_pairs, "seconds": options.sizes.seconds,
+        "warm_s": options.sizes.warm_s,
     }  # fmt: skip
 
 

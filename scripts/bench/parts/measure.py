@@ -24,7 +24,7 @@ from servers import FLUSH as FLUSH_CONFIGS
 from servers import Hole, Server, pinned
 
 MB = 1_000_000
-KAFKA_DELETES_S = 1.3  # behind log.segment.delete.delay.ms
+KAFKA_DELETES_S = 0.5  # behind log.segment.delete.delay.ms
 UNFLUSHED = {"flush.messages": str((1 << 63) - 1)}  # Kafka's default
 DELETES_PER_S = 2_000  # partitions whose files any server has removed, behind the answer, before the next run begins
 REST_S = 2.0  # until a process that has just started is idle
@@ -346,6 +346,12 @@ def first_after(bench, server, start, *words):
     return json.loads(bench.wait(knocking, "first-produce"))["acknowledged_s"]
 
 
+def rested_mib(server):
+    """Memory of a server that has nothing to do."""
+    time.sleep(REST_S)
+    return server.rss_mib()
+
+
 def at_rest(bench, server):
     """Memory and CPU of a server that has nothing to do."""
     time.sleep(REST_S)
@@ -364,7 +370,7 @@ def memory_partitions(bench, _args):
     count = bench.sizes.most
     with fresh(bench) as server:
         server.start()
-        empty = at_rest(bench, server)["rss_mib"]
+        empty = rested_mib(server)
         began = time.monotonic()
         bench.wait(bench.start_raw("create-topic", "--topic", "many", "--partitions", str(count), server=server), "create-topic")
         created = time.monotonic() - began
@@ -413,11 +419,11 @@ def idle_connections(bench, _args):
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with fresh(bench) as server, contextlib.ExitStack() as open_ones:
         server.start()
-        before = at_rest(bench, server)["rss_mib"]
+        before = rested_mib(server)
         for _ in range(count):
             bench.left_s()
             open_ones.enter_context(greeted(server.address))
-        after = at_rest(bench, server)["rss_mib"]
+        after = rested_mib(server)
         return {"rss_mib": after, "kib_each": (after - before) * 1024 / count}
 
 

@@ -239,7 +239,7 @@ def process_rows():
     yield Row("memory-load", "memory", "most memory under load: 4 connections, 64 KiB batches", OWN, "memory_load", (rss,), ALL)
     rss = Figure("rss_mib", "memory with them", "MiB", 1, True)
     each = Figure("kib_each", "a connection", "KiB", 2, True)
-    yield Row("connections", "memory", "5,000 idle connections (--quick 500)", OWN, "idle_connections", (rss, each), PLAIN, {}, 12, 15, 240, True)
+    yield Row("connections", "memory", "5,000 idle connections (--quick 500)", OWN, "idle_connections", (rss, each), PLAIN, {}, 3, 6, 240, True)
     per_s = Figure("topics_per_s", "", "topics/s", 0)
     yield Row("topics", "topics", "topics of one partition, made one after the other", RAW, "topics", (per_s, P99), PLAIN, {}, 3, 3, 180)
 

@@ -27,7 +27,7 @@ READY_S = {"bare": 180, "millrace": 60, "kafka": 180}
 # Kafka's own start script says G1; without a word the JVM takes the serial collector on one core.
 JVM = ["-Xms1G", "-Xmx1G", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"]
 # Deleted topics leave the disk between runs, not a minute later.
-KAFKA_LINES = ["log.segment.delete.delay.ms=1000"]
+KAFKA_LINES = ["log.segment.delete.delay.ms=200"]
 # A broker that stood still is not taken for dead. Not for one that is killed: its successor would wait for that session's end.
 STANDS_STILL = ["broker.session.timeout.ms=86400000"]
 FLUSH = {"kafka-flush": {"flush.messages": "1"}}

@@ -151,8 +151,8 @@ def about(run):
     words = [run.get("date", ""), f"{run.get('cores', '?')} cores", run.get("cpu", ""), f"{run.get('memory_gib', '?')} GiB", f"Linux {run.get('kernel', '?')}"]
     pinned = f"Servers on core {run.get('broker_cores', '?')}, clients on core {run.get('client_cores', '?')}; with two shards both on {run.get('both_cores', '?')}."
     lines = [", ".join(word for word in words if word) + ". " + pinned]
-    lines.append(f"{run.get('pairs', '?')} pairs, {run.get('judged_pairs', '?')} of scheduling, in the order A B B A; windows of {run.get('seconds', '?')} s. "
-                 "Median (lowest-highest); a ratio is the median of the pairs' ratios.")  # fmt: skip
+    lines.append(f"{run.get('pairs', '?')} pairs, {run.get('judged_pairs', '?')} of scheduling, in the order A B B A; windows of {run.get('seconds', '?')} s "
+                 f"after {run.get('warm_s', '?')} s of warm-up. Median (lowest-highest); a ratio is the median of the pairs' ratios.")  # fmt: skip
     if run.get("quick"):
         lines.append("**--quick: proves that all runs, says little about speed.**")
     return [*lines, ""]
