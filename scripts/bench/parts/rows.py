@@ -234,7 +234,7 @@ def process_rows():
     each = Figure("kib_each", "beyond an empty server, a partition", "KiB", 2, True)
     idle = Figure("cpu_percent", "CPU of one core, idle", "%", 2, True)
     what = "10,000 partitions (--quick 200), a record in each"
-    yield Row("memory-partitions", "memory", what, OWN, "memory_partitions", (made, rss, each, idle), PLAIN, {}, 30, 90, 600, True)
+    yield Row("memory-partitions", "memory", what, OWN, "memory_partitions", (made, rss, each, idle), PLAIN, {}, 20, 90, 600, True)
     rss = Figure("rss_max_mib", "", "MiB", 1, True)
     yield Row("memory-load", "memory", "most memory under load: 4 connections, 64 KiB batches", OWN, "memory_load", (rss,), ALL)
     rss = Figure("rss_mib", "memory with them", "MiB", 1, True)
